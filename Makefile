@@ -1,0 +1,54 @@
+# Everything runs from a fresh clone with Python 3.11 or newer; .venv is made on first use.
+PYTHON ?= python3
+PYTEST_ARGS ?=
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow lint types lowest bench wheel clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+.venv/stamp: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: .venv/stamp  ## the main job on the shipped traces: a table, and a Gantt chart in build/demo/
+	$(BIN)/forksim run traces/asyncthink/*.txt traces/recorded/*.jsonl --out build/demo
+
+test: .venv/stamp  ## all fast tests and doctests
+	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+
+slow: .venv/stamp  ## the slow tests
+	$(BIN)/python -m pytest -n auto -m slow $(PYTEST_ARGS)
+
+lint: .venv/stamp  ## ruff, and the floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: .venv/stamp  ## mypy --strict
+	$(BIN)/mypy
+
+build/lowest/stamp: pyproject.toml tools/lowest.py
+	rm -rf build/lowest
+	$(PYTHON) -m venv build/lowest
+	$(PYTHON) tools/lowest.py > build/lowest/constraints.txt
+	build/lowest/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint build/lowest/constraints.txt --editable '.[dev]'
+	touch $@
+
+lowest: build/lowest/stamp  ## the fast tests with the oldest accepted versions of all dependencies
+	build/lowest/bin/python -m pytest -n auto $(PYTEST_ARGS)
+
+bench: .venv/stamp  ## speed, one core, as ratios to a baseline of the same run
+	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+wheel: .venv/stamp  ## build the wheel into build/dist/
+	rm -rf build/dist
+	$(BIN)/python -m build --outdir build/dist .
+
+clean:  ## remove everything that the other targets made
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

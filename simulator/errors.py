@@ -1,0 +1,60 @@
+"""The one exception family. Violations of the thinking protocol are data, not exceptions: see `trace`."""
+
+from __future__ import annotations
+
+__all__ = ["ConfigError", "DeadlockError", "FormatError", "GraphError", "SimulatorError", "TraceError"]
+
+
+class SimulatorError(Exception):
+    """Base of everything forksim raises on purpose."""
+
+
+class TraceError(SimulatorError, ValueError):
+    """A value no trace can hold, such as a negative token count."""
+
+
+class FormatError(SimulatorError, ValueError):
+    """A record no Trace can be built from.
+
+    Parameters
+    ----------
+    message : str
+        What was wrong and what would be accepted.
+    path : str, optional
+        The file it came from.
+    line, column : int, optional
+        1-based place in that file.
+    """
+
+    def __init__(
+        self, message: str, *, path: str | None = None, line: int | None = None, column: int | None = None
+    ) -> None:
+        where = ":".join(str(part) for part in (path, line, column) if part is not None)
+        super().__init__(f"{where}: {message}" if where else message)
+        self.message = message
+        self.path = path
+        self.line = line
+        self.column = column
+
+    def at(self, path: str | None = None, line: int | None = None) -> FormatError:
+        """Return the same error placed at `path` and `line`."""
+        return FormatError(self.message, path=path or self.path, line=line or self.line, column=self.column)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self.message, self.path, self.line, self.column)
+
+
+def _rebuild(message: str, path: str | None, line: int | None, column: int | None) -> FormatError:
+    return FormatError(message, path=path, line=line, column=column)
+
+
+class GraphError(SimulatorError, ValueError):
+    """A graph that is not an execution graph: a cycle, a thread out of order, an edge to nowhere."""
+
+
+class ConfigError(SimulatorError, ValueError):
+    """An option outside what is accepted."""
+
+
+class DeadlockError(SimulatorError, RuntimeError):
+    """Threads wait for each other for ever; the message names the cycle."""

@@ -1,0 +1,165 @@
+"""The native format: JSON lines, one Trace a line.
+
+A line is the `Trace` itself, field by field as `simulator.trace` documents them; what has its default is left out::
+
+    {"schema": "forksim.trace/1", "id": "q7", "threads": [
+       {"id": "organizer", "actions": [
+          {"do": "think", "tokens": 12, "text": "split it"},
+          {"do": "fork", "index": 1, "tokens": 6, "text": "the odd half"},
+          {"do": "think", "tokens": 30},
+          {"do": "join", "index": 1, "tokens": 3, "inserted_tokens": 4},
+          {"do": "answer", "tokens": 2}]},
+       {"id": "1", "prompt_tokens": 18, "shared_tokens": 12, "actions": [
+          {"do": "delay", "seconds": 0.5},
+          {"do": "return", "tokens": 25, "start": 1.5, "finish": 2.25}]}],
+     "outcome": {"correct": true}, "arrival": 0.0}
+
+(one line in a file). ``schema`` is the version and must be there. ``do`` names the action: think, fork, join, return,
+answer, delay. Every action may carry ``text`` and recorded seconds ``start`` and ``finish``. Also on a trace:
+``token_source``, ``faults`` and ``meta``. Unknown keys are refused, so that a misspelt one cannot pass unseen.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from simulator.errors import FormatError
+from simulator.tokens import TokenCounter, by_characters
+from simulator.trace import Outcome, Thread, Trace
+
+__all__ = ["SCHEMA", "decode", "detect", "encode", "parse", "render"]
+
+SCHEMA = "forksim.trace/1"
+
+
+class _Nothing(msgspec.Struct, tag_field="schema", tag="forksim.trace/0"):
+    """msgspec takes a lone tagged type without its tag; of a union it demands one."""
+
+
+_decoder: msgspec.json.Decoder[Trace | _Nothing] = msgspec.json.Decoder(Trace | _Nothing)
+_encoder = msgspec.json.Encoder()
+_OBJECT = re.compile(r"\s*\{")
+
+
+def decode(line: bytes | str) -> Trace:
+    """Return the Trace of one line.
+
+    Raises
+    ------
+    FormatError
+        If the line is no record of this version.
+
+    >>> decode(b'{"schema":"forksim.trace/1","id":"a","threads":[{"id":"organizer","actions":[]}]}').id
+    'a'
+    >>> decode(b'{"id":"a","threads":[]}')
+    Traceback (most recent call last):
+    simulator.errors.FormatError: not a native record: no "schema"; accepted is "schema": "forksim.trace/1"
+    """
+    try:
+        trace = _decoder.decode(line)
+    except msgspec.ValidationError as error:
+        message = str(error)
+        if message == "Object missing required field `schema`":
+            message = 'no "schema"; accepted is "schema": "' + SCHEMA + '"'
+        elif message.endswith("`$.schema`"):
+            message += '; accepted is "schema": "' + SCHEMA + '"'
+        raise FormatError(f"not a native record: {message}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"not one complete JSON object: {error}") from None
+    if isinstance(trace, _Nothing):
+        raise FormatError(f'not a native record: accepted is "schema": "{SCHEMA}"')
+    return trace
+
+
+def encode(trace: Trace) -> bytes:
+    """Return `trace` as one line, without its line break.
+
+    Raises
+    ------
+    FormatError
+        If its text or `meta` holds what JSON cannot say.
+
+    >>> encode(Trace("a", (Thread("organizer", ()),)))
+    b'{"schema":"forksim.trace/1","id":"a","threads":[{"id":"organizer","actions":[]}]}'
+    """
+    try:
+        return _encoder.encode(trace)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FormatError(f"trace {trace.id!r} cannot be written as JSON: {error}") from None
+
+
+def parse(
+    text: str,
+    *,
+    id: str = "trace",
+    count: TokenCounter = by_characters,
+    keep_text: bool = True,
+    outcome: Outcome | None = None,
+) -> Trace:
+    """Return the Trace of a text that is one record.
+
+    Parameters
+    ----------
+    text : str
+        One JSON object; here it may span lines.
+    id, count
+        Not used: the record has its own.
+    keep_text : bool
+        Whether actions keep their text.
+    outcome : Outcome, optional
+        How the answer was judged, where the record does not say.
+
+    Raises
+    ------
+    FormatError
+        If the text is no record of this version.
+
+    >>> line = '{"schema":"forksim.trace/1","id":"a","threads":[{"id":"organizer","actions":[{"do":"answer"}]}]}'
+    >>> parse(line, outcome=Outcome(correct=True)).outcome.accuracy
+    1.0
+    """
+    trace = decode(text)
+    if outcome is not None and trace.outcome is None:
+        trace = msgspec.structs.replace(trace, outcome=outcome)
+    return trace if keep_text else without_text(trace)
+
+
+def without_text(trace: Trace) -> Trace:
+    """Return `trace` with no text on its actions.
+
+    >>> from simulator.trace import Answer
+    >>> without_text(Trace("a", (Thread("organizer", (Answer(1, "9"),)),))).organizer.actions[0].text is None
+    True
+    """
+    replace = msgspec.structs.replace
+    threads = tuple(
+        replace(thread, actions=tuple(replace(action, text=None) if action.text else action for action in thread.actions))
+        for thread in trace.threads
+    )
+    return replace(trace, threads=threads)
+
+
+def render(trace: Trace) -> str:
+    """Return `trace` as one line.
+
+    Raises
+    ------
+    FormatError
+        If its text or `meta` holds what JSON cannot say.
+
+    >>> trace = Trace("a", (Thread("organizer", ()),))
+    >>> parse(render(trace)) == trace
+    True
+    """
+    return encode(trace).decode()
+
+
+def detect(text: str) -> bool:
+    """Return whether `text` is a JSON object with a ``schema``.
+
+    >>> detect('{"schema": "forksim.trace/1"}'), detect("{1, 2}")
+    (True, False)
+    """
+    return _OBJECT.match(text) is not None and '"schema"' in text

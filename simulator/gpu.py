@@ -1,0 +1,301 @@
+"""The modelled GPU: a frozen spec, and the server that plays it on the simulation clock.
+
+Continuous batching: work joins and leaves at step boundaries, and in one step every decoding sequence emits one token.
+The server keeps an integer step counter. Between two changes of the batch all steps are alike but for the growing
+context, so it leaps over them in one event; what arrives in mid-leap cuts it at the next step boundary. A step that has
+prompt tokens to process is never leapt over.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Any
+
+import simpy
+from simpy.events import NORMAL
+
+from simulator.cost import ConstantRate, CostModel
+from simulator.errors import ConfigError
+
+__all__ = ["GPU", "STEP_CLOCK", "BatchServer", "Clock", "Work"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GPU:
+    """What the hardware and its engine can do.
+
+    >>> from simulator.cost import LinearBatch
+    >>> GPU(cost=LinearBatch(6e-3, 1e-5, 5e-8), max_num_seqs=256).max_num_seqs
+    256
+    """
+
+    cost: CostModel = field(default_factory=ConstantRate)
+    """Seconds of a step."""
+    max_num_seqs: int | None = None
+    """Works in a batch at most; more wait. None: no limit."""
+    max_num_batched_tokens: int | None = None
+    """Tokens in a step at most: one for each decoding sequence, the rest prompt tokens. None: no limit."""
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("max_num_seqs", "max_num_batched_tokens"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name} must be a whole number from 1, or None for no limit; got {value!r}")
+        if self.max_num_batched_tokens and (self.max_num_seqs or 1) > self.max_num_batched_tokens:
+            raise ConfigError(
+                f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs"
+                f" ({self.max_num_seqs}): each sequence needs a token a step"
+            )
+
+
+STEP_CLOCK = GPU(name="decode-step clock")
+"""One token, one step, one second, any number of sequences: the paper's clock."""
+
+
+class Clock(simpy.Environment):
+    """A SimPy environment that can schedule at an absolute time.
+
+    `simpy.Environment.schedule` takes a delay, and ``now + (t - now)`` is not always ``t``: step boundaries would drift.
+    """
+
+    def call_at(self, time: float, callback: Callable[[Any], None], priority: int = NORMAL) -> simpy.Event:
+        """Call `callback` at `time`; lower priorities first among equal times."""
+        event = simpy.Event(self)
+        event._ok = True
+        event._value = None
+        event.callbacks.append(callback)  # type: ignore[union-attr]
+        heappush(self._queue, (time, priority, next(self._eid), event))
+        return event
+
+
+WAITING, PREFILLING, DECODING, GONE = range(4)
+
+
+class Work:
+    """One task on the GPU: its request while it waits, its place in the batch while it runs."""
+
+    __slots__ = (
+        "context",
+        "decode_start",
+        "emitted",
+        "joined_step",
+        "owner",
+        "prefill",
+        "ready",
+        "start",
+        "state",
+        "task",
+        "thread",
+        "tokens",
+    )
+
+    def __init__(
+        self, owner: Any, thread: int, task: int, tokens: int, prefill: int, context: int, ready: float
+    ) -> None:
+        self.owner = owner
+        self.thread = thread
+        self.task = task
+        self.tokens = tokens
+        self.prefill = prefill
+        """Prompt tokens still to be processed."""
+        self.context = context
+        """Tokens in its context when it began to decode; before that, those already in the cache."""
+        self.ready = ready
+        self.start = ready
+        self.decode_start = ready
+        self.state = WAITING
+        self.joined_step = 0
+        """Step counter when it began to decode."""
+        self.emitted = 0
+        """Tokens out before it began to decode: the step that ends a prompt yields one. All of them, once it is gone."""
+
+
+class BatchServer:
+    """Plays a `GPU`: holds the batch, waits out each leap, and reports finished sequences.
+
+    Parameters
+    ----------
+    clock : Clock
+    gpu : GPU
+    done : callable
+        Called with each finished sequence, at its finish time, before anything else happens at that time.
+    """
+
+    def __init__(self, clock: Clock, gpu: GPU, done: Callable[[Work], None]) -> None:
+        self.clock = clock
+        self.cost = gpu.cost
+        self.done = done
+        self.free_prefill = gpu.cost.prefill_is_free
+        self.budget = gpu.max_num_batched_tokens or 1 << 60
+        self.limit = min(gpu.max_num_seqs or 1 << 60, self.budget)
+        self.waiting: list[tuple[float, float, int, int, int, Work]] = []
+        self.prefilling: deque[Work] = deque()
+        self.running: list[tuple[int, int, int, int, Work]] = []  # by finish step, then query, thread, task
+        self.cancelled: list[Work] = []
+        self.step = 0
+        self.n = 0  # decoding sequences
+        self.context = 0  # what they attend to, in all, at the current step
+        self.boundary: simpy.Event | None = None  # the end of the leap under way; None at a boundary
+        self.leap_start = 0.0
+        self.leap_steps = 0
+        self.chunks: list[tuple[Work, int]] = []
+        self.busy = 0.0
+        self.log = array("d")  # (time, sequences in the batch) at each change
+
+    def submit(self, sequence: Work, key: float) -> None:
+        """Put `sequence` in the queue; `plan` admits it."""
+        owner = sequence.owner
+        heappush(self.waiting, (key, sequence.ready, owner.index, sequence.thread, sequence.task, sequence))
+
+    def keep(self, sequence: Work) -> None:
+        """Let `sequence` go on in the place that its thread's last task has just left, at this boundary."""
+        sequence.start = sequence.decode_start = self.clock.now
+        self._decode(sequence)
+
+    def cancel(self, sequence: Work) -> None:
+        """Take `sequence` out at the next step boundary, which is now if none is under way."""
+        self.cancelled.append(sequence)
+
+    def plan(self) -> None:
+        """Start the next leap, or cut the one under way if the batch is to change."""
+        if self.boundary is not None:
+            if self.cancelled or (self.waiting and self.n + len(self.prefilling) < self.limit):
+                self._cut()
+            return
+        if self.cancelled:
+            self._drop_cancelled()
+        now = self.clock.now
+        waiting = self.waiting
+        while waiting and self.n + len(self.prefilling) < self.limit:
+            sequence = heappop(waiting)[5]
+            if sequence.state == GONE:
+                continue
+            sequence.start = sequence.decode_start = now
+            if sequence.prefill and not self.free_prefill:
+                self.prefilling.append(sequence)
+                sequence.state = PREFILLING
+            else:
+                sequence.context += sequence.prefill
+                self._decode(sequence)
+        if self.prefilling and self.budget > self.n:
+            seconds = self._prefill_step()
+            self.leap_steps = 1
+        elif self.n:
+            running = self.running
+            while running[0][4].state == GONE:
+                heappop(running)
+            self.leap_steps = running[0][0] - self.step
+            seconds = self.cost.decode_seconds(self.n, self.context, self.leap_steps)
+        else:
+            self.log.extend((now, 0.0))
+            return
+        self.log.extend((now, self.n + len(self.prefilling)))
+        self.leap_start = now
+        self.boundary = self.clock.call_at(now + seconds, self._arrive)
+
+    def _decode(self, sequence: Work) -> None:
+        sequence.state = DECODING
+        sequence.joined_step = self.step
+        self.n += 1
+        self.context += sequence.context
+        finish = self.step + sequence.tokens - sequence.emitted
+        heappush(self.running, (finish, sequence.owner.index, sequence.thread, sequence.task, sequence))
+
+    def _prefill_step(self) -> float:
+        """Fill the rest of the token budget with prompt chunks, first admitted first; return the step's seconds."""
+        room = self.budget - self.n
+        tokens = attended = 0
+        self.chunks = chunks = []
+        for sequence in self.prefilling:
+            chunk = min(room - tokens, sequence.prefill)
+            if not chunk:
+                break
+            tokens += chunk
+            attended += chunk * sequence.context + chunk * (chunk + 1) // 2
+            chunks.append((sequence, chunk))
+        return self.cost.step_seconds(self.n, self.context, tokens, attended)
+
+    def _cut(self) -> None:
+        """Bring the end of the leap forward to the first step boundary that has not passed."""
+        if self.leap_steps == 1:
+            return
+        elapsed = self.clock.now - self.leap_start
+        seconds = self.cost.decode_seconds
+        # Smallest k whose k steps cover the elapsed time. A guess from the first step brackets it tightly.
+        low, high = 0, min(self.leap_steps, int(elapsed / seconds(self.n, self.context, 1)) + 1)
+        if seconds(self.n, self.context, high) < elapsed:
+            high = self.leap_steps
+        while low < high:
+            middle = (low + high) // 2
+            if seconds(self.n, self.context, middle) < elapsed:
+                low = middle + 1
+            else:
+                high = middle
+        steps = max(low, 1)
+        if steps < self.leap_steps:
+            self.leap_steps = steps
+            end = max(self.leap_start + seconds(self.n, self.context, steps), self.clock.now)
+            self.boundary = self.clock.call_at(end, self._arrive)
+
+    def _arrive(self, event: simpy.Event) -> None:
+        """The leap is over: count its steps and hand back what finished."""
+        if event is not self.boundary:  # a leap that was cut
+            return
+        self.boundary = None
+        self.busy += self.clock.now - self.leap_start
+        self.step += self.leap_steps
+        self.context += self.leap_steps * self.n
+        step = self.step
+        running = self.running
+        while running and running[0][0] == step:
+            sequence = heappop(running)[4]
+            if sequence.state != GONE:
+                self._leave(sequence)
+                self.done(sequence)
+        if self.chunks:
+            self._end_prefill_step()
+
+    def _leave(self, sequence: Work) -> None:
+        """Take a decoding sequence out of the batch."""
+        decoded = self.step - sequence.joined_step
+        self.n -= 1
+        self.context -= sequence.context + decoded
+        sequence.emitted += decoded
+        sequence.state = GONE
+
+    def _end_prefill_step(self) -> None:
+        for sequence, chunk in self.chunks:
+            sequence.prefill -= chunk
+            sequence.context += chunk
+            if sequence.prefill:
+                continue
+            self.prefilling.popleft()
+            sequence.decode_start = self.clock.now
+            sequence.emitted = 1  # the step that ends the prompt yields the first token
+            if sequence.tokens == 1:
+                sequence.state = GONE
+                self.done(sequence)
+            else:
+                sequence.context += 1
+                self._decode(sequence)
+        self.chunks = []
+
+    def _drop_cancelled(self) -> None:
+        for sequence in self.cancelled:
+            if sequence.state == GONE:  # it ended with the step
+                continue
+            if sequence.state == DECODING:
+                self._leave(sequence)
+            elif sequence.state == PREFILLING:
+                self.prefilling.remove(sequence)
+                sequence.decode_start = self.clock.now
+            else:
+                sequence.start = sequence.decode_start = self.clock.now
+            sequence.state = GONE
+            self.done(sequence)
+        self.cancelled.clear()

@@ -1,0 +1,445 @@
+"""The execution graph: tasks, and what must end before what may begin.
+
+A task is an uninterrupted run of one thread's work. A thread is cut where others can notice: after a Fork (its worker
+may start), at a Join (it waits), around a Delay. Edges are PROGRAM (the thread's next task), FORK (from the task that
+ends in the Fork to the worker's first) and JOIN (from the worker's last task to the one that waited for it).
+
+A graph is immutable tuples and nothing else: no state of a run lives in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from simulator.errors import GraphError
+from simulator.protocol import Protocol
+from simulator.trace import MAX_SECONDS, MAX_TOKENS, ORGANIZER, Answer, Delay, Fork, Join, Return, Trace, child_id
+
+if TYPE_CHECKING:
+    import networkx
+
+__all__ = ["Edge", "EdgeKind", "ExecutionGraph", "Task", "compile_trace", "from_networkx", "to_networkx"]
+
+
+class EdgeKind(StrEnum):
+    """Why one task waits for another."""
+
+    PROGRAM = "program"
+    FORK = "fork"
+    JOIN = "join"
+
+
+class Edge(NamedTuple):
+    """`target` cannot start before `source` has finished."""
+
+    source: int
+    target: int
+    kind: EdgeKind
+
+
+class Task(NamedTuple):
+    """One node of the graph. Either tokens or seconds, or neither; never both."""
+
+    thread: int
+    """Index into `ExecutionGraph.threads`."""
+    tokens: int = 0
+    """Tokens decoded."""
+    prefill: int = 0
+    """Tokens put into the context before the first is decoded: the prompt, or what a Join inserts."""
+    seconds: float = 0.0
+    """Seconds of a Delay."""
+    forks: tuple[int, ...] = ()
+    """Threads that start when this task ends, in order of their Forks."""
+    joins: tuple[int, ...] = ()
+    """Threads that must have ended before this task starts."""
+    actions: tuple[int, int] = (0, 0)
+    """The first action of the thread in this task, and the one after the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionGraph:
+    """What one query asks of the machine.
+
+    Tasks are in topological order: no edge goes backwards. A thread's tasks are in its program's order; thread 0 is the
+    organizer, parents come before children, and ties in time are broken by thread, then task.
+    """
+
+    tasks: tuple[Task, ...]
+    threads: tuple[str, ...] = (ORGANIZER,)
+    shared: tuple[int, ...] = (0,)
+    """Of each thread's prompt, the tokens that are a prefix of its parent's context."""
+    inserted: tuple[int, ...] = (0,)
+    """Tokens inserted when each thread is joined."""
+    protocol: Protocol = field(default_factory=Protocol)
+    name: str = "trace"
+    trace: Trace | None = field(default=None, compare=False, repr=False)
+    next: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    """Each task's successor in its thread, or -1."""
+    first: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    """Each thread's first task."""
+    last: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    """Each thread's last task."""
+    forked_by: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    """The task that forks each thread; -1 for the organizer."""
+    joined_by: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    """The task that waits for each thread, or -1."""
+
+    def __post_init__(self) -> None:
+        index = _index(self)
+        for name, value in zip(("next", "first", "last", "forked_by", "joined_by"), index, strict=True):
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    @property
+    def answer(self) -> int:
+        """The organizer's last task: when it ends, the query is answered."""
+        return self.last[0]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens decoded by all tasks."""
+        return sum(task.tokens for task in self.tasks)
+
+    def weight(self, task: int) -> int:
+        """Decode steps of `task` on the decode-step clock."""
+        return self.tasks[task].tokens or self.protocol.delay_steps(self.tasks[task].seconds)
+
+    def parent(self, thread: int) -> int:
+        """The thread that forks `thread`; -1 for the organizer."""
+        return self.tasks[self.forked_by[thread]].thread if self.forked_by[thread] >= 0 else -1
+
+    def reader(self, task: int) -> int:
+        """The first task from `task` on, in its thread, that decodes: it processes the context waiting there. Or -1."""
+        while task >= 0 and not self.tasks[task].tokens:
+            task = self.next[task]
+        return task
+
+    def prompt(self, thread: int) -> int:
+        """Tokens of the thread's own prompt, not shared with its parent, that its first decode processes."""
+        reader = self.reader(self.first[thread])
+        if reader < 0:
+            return 0
+        inserted = sum(
+            self.inserted[child]
+            for i in range(self.first[thread], reader + 1)
+            if self.tasks[i].thread == thread
+            for child in self.tasks[i].joins
+        )
+        return max(self.tasks[reader].prefill - inserted, 0)
+
+    def edges(self) -> Iterator[Edge]:
+        """Yield every edge, by source, then kind (PROGRAM, FORK, JOIN)."""
+        for i, task in enumerate(self.tasks):
+            if self.next[i] >= 0:
+                yield Edge(i, self.next[i], EdgeKind.PROGRAM)
+            for thread in task.forks:
+                yield Edge(i, self.first[thread], EdgeKind.FORK)
+            if self.next[i] < 0 and self.joined_by[task.thread] >= 0:
+                yield Edge(i, self.joined_by[task.thread], EdgeKind.JOIN)
+
+    def predecessors(self) -> list[list[int]]:
+        """Return, for each task, the tasks that must finish before it starts, in order."""
+        before: list[list[int]] = [[] for _ in self.tasks]
+        for source, target, _ in self.edges():
+            before[target].append(source)
+        return before
+
+
+def _index(graph: ExecutionGraph) -> tuple[tuple[int, ...], ...]:
+    """Validate `graph` and return what is derived from its tasks."""
+    n_threads, n_tasks = len(graph.threads), len(graph.tasks)
+    if n_threads == 0 or len(graph.shared) != n_threads or len(graph.inserted) != n_threads:
+        raise GraphError(f"a graph needs an organizer, and `shared` and `inserted` for each of {n_threads} threads")
+    following = [-1] * n_tasks
+    first, last, forked_by, joined_by = ([-1] * n_threads for _ in range(4))
+    for i, (thread, tokens, prefill, seconds, forks, joins, _) in enumerate(graph.tasks):
+        if not 0 <= thread < n_threads:
+            raise GraphError(f"task {i}: there is no thread {thread}")
+        if not (0 <= tokens <= MAX_TOKENS and 0 <= prefill <= MAX_TOKENS and 0 <= seconds <= MAX_SECONDS):
+            raise GraphError(f"task {i}: tokens, prefill and seconds must be 0 or more and finite")
+        if tokens and seconds:
+            raise GraphError(f"task {i}: a task decodes tokens or passes seconds, not both")
+        if first[thread] < 0:
+            first[thread] = i
+            if thread and forked_by[thread] < 0:
+                raise GraphError(f"task {i}: thread {graph.threads[thread]} starts before any Fork of it")
+        else:
+            following[last[thread]] = i
+        last[thread] = i
+        for child in forks:
+            if not 0 < child < n_threads or forked_by[child] >= 0 or child <= thread:
+                raise GraphError(f"task {i} forks thread {child}, which does not exist, precedes it or is forked already")
+            forked_by[child] = i
+        for child in joins:
+            if not 0 < child < n_threads or first[child] < 0 or joined_by[child] >= 0:
+                raise GraphError(f"task {i} joins thread {child}, which does not run before it or is joined already")
+            joined_by[child] = i
+    for thread in range(n_threads):
+        if first[thread] < 0:
+            raise GraphError(f"thread {graph.threads[thread]} has no task")
+        waiting = joined_by[thread]
+        if 0 <= waiting < last[thread]:
+            raise GraphError(f"task {waiting} joins thread {graph.threads[thread]}, but comes before its end")
+    return tuple(following), tuple(first), tuple(last), tuple(forked_by), tuple(joined_by)
+
+
+def compile_trace(trace: Trace, protocol: Protocol | None = None) -> ExecutionGraph:
+    """Compile a trace into its execution graph.
+
+    What cannot take effect starts and awaits nobody, but its tokens are decoded all the same: a second Fork of an index,
+    a Fork without a recorded worker, a Join of an unknown or already joined sub-query. Actions after a thread's end and
+    workers nobody forks are left out. So every trace compiles, and `simulator.clock.check` says what was wrong with it.
+
+    Parameters
+    ----------
+    trace : Trace
+    protocol : Protocol, optional
+        Only `charge_inserted` shapes the graph: inserted tokens then are decode tokens instead of prefill.
+
+    Returns
+    -------
+    ExecutionGraph
+
+    Examples
+    --------
+    ::
+
+        organizer  5 fork --- 3 ------ join 2
+                      `-- worker 10 --'
+
+    >>> from simulator.trace import Answer, Fork, Join, Return, Think, Thread, Trace
+    >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
+    >>> graph = compile_trace(Trace("t", (organizer, Thread("1", (Return(10),)))))
+    >>> [(graph.threads[task.thread], task.tokens) for task in graph.tasks]
+    [('organizer', 5), ('1', 10), ('organizer', 3), ('organizer', 2)]
+    >>> [(edge.source, edge.target, edge.kind.value) for edge in graph.edges()]
+    [(0, 2, 'program'), (0, 1, 'fork'), (1, 3, 'join'), (2, 3, 'program')]
+    """
+    return _Compiler(trace, protocol or Protocol()).graph()
+
+
+class _Compiler:
+    """Emits tasks depth first, each worker right after the task that forks it: that order is topological."""
+
+    def __init__(self, trace: Trace, protocol: Protocol) -> None:
+        self.trace = trace
+        self.protocol = protocol
+        self.recorded = {thread.id: thread for thread in trace.threads}
+        self.names: dict[str, int] = {}
+        self.tasks: list[Task] = []
+        self.inserted: dict[str, int] = {}
+
+    def graph(self) -> ExecutionGraph:
+        reached = self._reachable()
+        self.names = {thread.id: i for i, thread in enumerate(t for t in self.trace.threads if t.id in reached)}
+        self.emit(ORGANIZER)
+        return ExecutionGraph(
+            tuple(self.tasks),
+            tuple(self.names),
+            tuple(self.recorded[name].shared_tokens for name in self.names),
+            tuple(self.inserted.get(name, 0) for name in self.names),
+            self.protocol,
+            self.trace.id,
+            self.trace,
+        )
+
+    def _reachable(self) -> set[str]:
+        """Threads that some Fork starts. Parents precede children in a trace, so one pass does."""
+        reached = {ORGANIZER}
+        for thread in self.trace.threads:
+            if thread.id in reached:
+                for action in thread.actions:
+                    if action.__class__ is Fork:
+                        name = child_id(thread.id, action.index)
+                        if name in self.recorded:
+                            reached.add(name)
+                    elif _ends(action, thread.id):
+                        break
+        return reached
+
+    def emit(self, name: str) -> None:
+        """Append the tasks of one thread and of all that it forks."""
+        thread = self.recorded[name]
+        unjoined: dict[int, str] = {}
+        forked: set[int] = set()
+        task = _Draft(self.names[name])
+        prefill = thread.prompt_tokens - thread.shared_tokens
+
+        def close(end: int) -> None:
+            nonlocal task, prefill
+            if task.tokens:  # context waits for the next decode, which is what reads it
+                task.prefill, prefill = prefill, 0
+            self.tasks.append(task.done(end, self.names))
+            forks = task.forks
+            task = _Draft(task.thread, end)
+            for child in forks:
+                self.emit(child)
+
+        place = 0
+        for place, action in enumerate(thread.actions):  # noqa: B007
+            if action.__class__ is Delay:
+                if action.seconds:
+                    if task.tokens or task.forks:
+                        close(place)
+                    task.seconds = action.seconds
+                    close(place + 1)
+                continue
+            if task.forks and action.tokens:
+                close(place)
+            task.tokens += action.tokens
+            if action.__class__ is Fork:
+                child = child_id(name, action.index)
+                if action.index not in forked and child in self.names:
+                    task.forks.append(child)
+                    unjoined[action.index] = child
+                forked.add(action.index)
+            elif action.__class__ is Join:
+                waits = action.index in unjoined
+                if (waits or action.inserted_tokens) and (task.tokens or task.forks):
+                    close(place + 1)
+                if waits:
+                    child = unjoined.pop(action.index)
+                    task.joins.append(self.names[child])
+                    self.inserted[child] = action.inserted_tokens
+                if self.protocol.charge_inserted:
+                    task.tokens += action.inserted_tokens
+                else:
+                    prefill += action.inserted_tokens
+            elif _ends(action, name):
+                break
+        if task.tokens or task.forks or task.joins or task.begin == 0:
+            close(place + 1)
+
+
+class _Draft:
+    """A task being filled."""
+
+    __slots__ = ("begin", "forks", "joins", "prefill", "seconds", "thread", "tokens")
+
+    def __init__(self, thread: int, begin: int = 0) -> None:
+        self.thread = thread
+        self.begin = begin
+        self.tokens = 0
+        self.prefill = 0
+        self.seconds = 0.0
+        self.forks: list[str] = []
+        self.joins: list[int] = []
+
+    def done(self, end: int, names: dict[str, int]) -> Task:
+        forks = tuple(names[child] for child in self.forks)
+        return Task(
+            self.thread, self.tokens, self.prefill, self.seconds, forks, tuple(self.joins), (self.begin, end)
+        )
+
+
+def _ends(action: object, name: str) -> bool:
+    """Whether `action` ends the thread called `name`."""
+    return action.__class__ is (Answer if name == ORGANIZER else Return)
+
+
+def to_networkx(graph: ExecutionGraph) -> networkx.DiGraph:
+    """Return `graph` as a ``networkx.DiGraph``.
+
+    Nodes are task numbers with ``thread`` (name), ``tokens``, ``prefill``, ``seconds`` and ``steps`` (weight on the
+    decode-step clock); edges have ``kind``.
+
+    >>> from simulator.trace import Answer, Thread, Trace
+    >>> g = to_networkx(compile_trace(Trace("t", (Thread("organizer", (Answer(3),)),))))
+    >>> g.nodes[0]["thread"], g.nodes[0]["steps"]
+    ('organizer', 3)
+    """
+    import networkx
+
+    result = networkx.DiGraph(name=graph.name, threads=graph.threads, protocol=graph.protocol)
+    result.graph.update(shared=graph.shared, inserted=graph.inserted)
+    for i, task in enumerate(graph.tasks):
+        result.add_node(
+            i,
+            thread=graph.threads[task.thread],
+            tokens=task.tokens,
+            prefill=task.prefill,
+            seconds=task.seconds,
+            steps=graph.weight(i),
+            actions=task.actions,
+        )
+    result.add_edges_from((edge.source, edge.target, {"kind": edge.kind.value}) for edge in graph.edges())
+    return result
+
+
+def from_networkx(source: networkx.DiGraph, *, protocol: Protocol | None = None) -> ExecutionGraph:
+    """Return the execution graph of a ``networkx.DiGraph``: the inverse of `to_networkx`, and a way in for other tools.
+
+    Nodes need a ``thread``; ``tokens``, ``prefill`` and ``seconds`` default to 0. Edges need a ``kind``. Node names may
+    be anything sortable; PROGRAM edges must chain the tasks of each thread. Without a graph attribute ``threads`` the
+    organizer is the thread of the first task in topological order, and threads are ordered as they are forked.
+
+    Raises
+    ------
+    GraphError
+        If that is no execution graph; the message says where.
+    """
+    import networkx
+
+    try:
+        order = list(networkx.lexicographical_topological_sort(source))
+    except networkx.NetworkXUnfeasible:
+        cycle = [edge[0] for edge in networkx.find_cycle(source)]
+        raise GraphError(f"tasks wait for each other: {' -> '.join(map(str, [*cycle, cycle[0]]))}") from None
+    except (networkx.NetworkXError, TypeError) as error:
+        raise GraphError(f"no directed graph of tasks: {error}") from None
+    if not order:
+        raise GraphError("a graph needs at least one task")
+    names: dict[str, int] = {}
+    for node in order:
+        if "thread" not in source.nodes[node]:
+            raise GraphError(f"task {node}: a node needs the attribute `thread`")
+        names.setdefault(source.nodes[node]["thread"], len(names))
+    declared = source.graph.get("threads")
+    if declared is not None:
+        if set(declared) != set(names):
+            raise GraphError("the graph attribute `threads` does not name the threads of the nodes")
+        names = {name: i for i, name in enumerate(declared)}
+    ends: dict[str, dict[int, list[int]]] = {"fork": {}, "join": {}}
+    number = {node: i for i, node in enumerate(order)}
+    previous: dict[str, object] = {}
+    for node in order:
+        thread = source.nodes[node]["thread"]
+        chained = [u for u, _, kind in source.in_edges(node, data="kind") if kind == EdgeKind.PROGRAM]
+        if chained != ([previous[thread]] if thread in previous else []):
+            raise GraphError(f"task {node}: PROGRAM edges must chain the tasks of thread {thread}; got {chained}")
+        previous[thread] = node
+    for u, v, kind in source.edges(data="kind"):
+        if kind == EdgeKind.FORK:
+            ends["fork"].setdefault(number[u], []).append(names[source.nodes[v]["thread"]])
+        elif kind == EdgeKind.JOIN:
+            ends["join"].setdefault(number[v], []).append(names[source.nodes[u]["thread"]])
+        elif kind != EdgeKind.PROGRAM:
+            raise GraphError(f"edge {u} -> {v}: kind must be program, fork or join; got {kind!r}")
+    tasks = []
+    for i, node in enumerate(order):
+        data = source.nodes[node]
+        forks, joins = (tuple(sorted(ends[kind].get(i, ()))) for kind in ("fork", "join"))
+        tasks.append(
+            Task(
+                names[data["thread"]],
+                data.get("tokens", 0),
+                data.get("prefill", 0),
+                data.get("seconds", 0.0),
+                forks,
+                joins,
+                data.get("actions", (0, 0)),
+            )
+        )
+    return ExecutionGraph(
+        tuple(tasks),
+        tuple(names),
+        source.graph.get("shared", (0,) * len(names)),
+        source.graph.get("inserted", (0,) * len(names)),
+        protocol or source.graph.get("protocol") or Protocol(),
+        str(source.graph.get("name") or "trace"),
+    )

@@ -1,0 +1,454 @@
+"""The one loop: queries arrive, Fork, wait, decode and answer on the simulated clock.
+
+Everything that happens at one time is settled at once, in rounds, by a stated order (query, thread, task) and not by
+SimPy's event numbers. In a round: queries just answered cancel their workers; ended workers free their slots; then each
+finished task's Forks take effect, its thread goes on, and whoever waited for the thread may start. What needs no time at
+all finishes in the next round of the same instant. When nothing is left to settle, the GPU plans its next steps.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.errors import ConfigError, DeadlockError, GraphError
+from simulator.gpu import GPU, STEP_CLOCK, BatchServer, Clock, Work
+from simulator.graph import ExecutionGraph
+from simulator.policy import Policy, fcfs
+from simulator.pool import Pool, Waiting
+from simulator.protocol import Protocol
+from simulator.timeline import CANCELLED, COLUMNS, INLINE, Deadlock, Timeline
+
+__all__ = ["simulate"]
+
+_ORDER = itemgetter(0, 1, 2)
+_SETTLE = 2  # SimPy runs lower priorities first among equal times; its own are 0 and 1
+
+
+def simulate(
+    graphs: ExecutionGraph | Iterable[ExecutionGraph],
+    *,
+    gpu: GPU = STEP_CLOCK,
+    protocol: Protocol | None = None,
+    arrivals: Sequence[float] | npt.NDArray[Any] | None = None,
+    policy: Policy = fcfs,
+    on_deadlock: Literal["raise", "record"] = "raise",
+) -> Timeline:
+    """Run queries on one GPU, each with an agent pool of its own.
+
+    Parameters
+    ----------
+    graphs : ExecutionGraph or iterable of them
+        One a query.
+    gpu : GPU
+        Default: the decode-step clock.
+    protocol : Protocol, optional
+        Capacity and full-pool behaviour. Default: the one each graph was compiled with.
+    arrivals : sequence of float, optional
+        Seconds at which the queries arrive, one a graph. Default: all at 0.
+    policy : callable
+        Order of admission to a full batch; see `simulator.policy`.
+    on_deadlock : {"raise", "record"}
+        Nested Forks on a full pool can wait for each other for ever. Raise, or list them in `Timeline.deadlocks`.
+
+    Returns
+    -------
+    Timeline
+
+    Raises
+    ------
+    ConfigError
+        If `arrivals` do not fit.
+    GraphError
+        If there is no graph, or `protocol` would have compiled it otherwise.
+    DeadlockError
+        See `on_deadlock`.
+
+    Examples
+    --------
+    Two workers and a pool of 2: the second waits for the first.
+
+    >>> from simulator import Answer, Fork, Join, Protocol, Return, Thread, Trace, compile_trace
+    >>> organizer = Thread("organizer", (Fork(1, 4), Fork(2, 4), Join(1), Join(2), Answer(1)))
+    >>> trace = Trace("t", (organizer, Thread("1", (Return(10),)), Thread("2", (Return(10),))))
+    >>> simulate(compile_trace(trace)).makespan
+    19.0
+    >>> simulate(compile_trace(trace), protocol=Protocol(capacity=2)).makespan
+    25.0
+    """
+    queries = (graphs,) if isinstance(graphs, ExecutionGraph) else tuple(graphs)
+    if not queries:
+        raise GraphError("there is nothing to simulate: no graph was given")
+    for graph in queries:
+        if not isinstance(graph, ExecutionGraph):
+            raise GraphError(f"simulate() takes execution graphs (see compile_trace), got {type(graph).__name__}")
+        if protocol is not None and protocol.charge_inserted != graph.protocol.charge_inserted:
+            raise GraphError(f"{graph.name}: charge_inserted shapes the graph; compile it with this protocol")
+    times = np.zeros(len(queries)) if arrivals is None else np.asarray(arrivals, dtype=np.float64)
+    if times.shape != (len(queries),):
+        raise ConfigError(f"{len(queries)} queries need as many arrivals; got shape {times.shape}")
+    if not bool(np.all((times >= 0) & (times <= 1e12))):
+        raise ConfigError("arrivals must be numbers from 0 to 10^12 seconds")
+    if on_deadlock not in ("raise", "record"):
+        raise ConfigError(f"on_deadlock must be raise or record, got {on_deadlock!r}")
+    return _Run(queries, gpu, protocol, times, policy).play(on_deadlock)
+
+
+class _Query:
+    """The run state of one query."""
+
+    __slots__ = (
+        "alive",
+        "context",
+        "ended",
+        "granted",
+        "graph",
+        "host",
+        "index",
+        "keys",
+        "lighter",
+        "live",
+        "missing",
+        "over",
+        "pool",
+        "protocol",
+        "ready",
+        "slotless",
+        "waited_from",
+    )
+
+    def __init__(self, index: int, graph: ExecutionGraph, protocol: Protocol, keys: npt.ArrayLike) -> None:
+        threads = len(graph.threads)
+        self.index = index
+        self.graph = graph
+        self.protocol = protocol
+        self.keys: Any = keys
+        self.pool = Pool(protocol.capacity)
+        self.missing = [1 + len(task.joins) for task in graph.tasks]  # what each task still waits for
+        self.context = list(graph.shared)  # tokens in each thread's context
+        self.waited_from = [math.nan] * threads
+        self.granted = [math.nan] * threads
+        self.ready = [math.nan] * threads
+        self.live: dict[int, Work | int] = {}  # what each thread has on the GPU, or the task that is its Delay
+        self.alive = 0  # threads that have begun and not ended
+        self.ended = [False] * threads
+        self.host: dict[int, Waiting] = {}  # workers whose parent does their work, and where it goes on after
+        self.slotless: set[int] = set()  # workers that hold no slot: done inline, or dropped
+        self.lighter: dict[int, int] = {}  # tokens that are not inserted because of that, by task
+        self.over = False
+
+
+class _Run:
+    """One simulation. Nothing of it outlives `play` but the rows."""
+
+    def __init__(
+        self,
+        graphs: tuple[ExecutionGraph, ...],
+        gpu: GPU,
+        protocol: Protocol | None,
+        arrivals: npt.NDArray[np.float64],
+        policy: Policy,
+    ) -> None:
+        self.graphs = graphs
+        self.gpu = gpu
+        self.protocol = protocol
+        self.arrivals = arrivals
+        self.policy = policy
+        self.clock = Clock()
+        self.server = BatchServer(self.clock, gpu, self.sequence_done)
+        self.order = np.argsort(arrivals, kind="stable").tolist()
+        self.arrived = 0
+        self.open: dict[int, _Query] = {}  # arrived and not finished
+        self.finished: list[tuple[int, int, int, _Query]] = []  # query, thread, task: to be settled
+        self.asked = False
+        self.rows = array("d")
+        self.answered = np.full(len(graphs), math.nan)
+        self.overflows = np.zeros(len(graphs), dtype=np.int64)
+
+    def play(self, on_deadlock: str) -> Timeline:
+        """Run to the end."""
+        self.clock.call_at(self.arrivals[self.order[0]], self.arrive)
+        self.clock.run()
+        deadlocks = tuple(_deadlock(self.open[index]) for index in sorted(self.open))
+        if deadlocks and on_deadlock == "raise":
+            raise DeadlockError(f"{self.graphs[deadlocks[0].query].name}: deadlock: {deadlocks[0]}")
+        server = self.server
+        return Timeline(
+            self.graphs,
+            self.arrivals,
+            self.answered,
+            self.overflows,
+            np.frombuffer(self.rows, dtype=np.float64).reshape(-1, len(COLUMNS)),
+            np.frombuffer(server.log, dtype=np.float64).reshape(-1, 2),
+            server.busy,
+            server.step,
+            self.gpu.max_num_seqs,
+            deadlocks,
+        )
+
+    # Events: each notes what happened and asks for a settlement at the end of the instant.
+
+    def arrive(self, _: object) -> None:
+        """Start every query that arrives now, and wait for the next."""
+        now = self.clock.now
+        order, arrivals = self.order, self.arrivals
+        while self.arrived < len(order) and arrivals[order[self.arrived]] <= now:
+            index = order[self.arrived]
+            graph = self.graphs[index]
+            query = _Query(index, graph, self.protocol or graph.protocol, self.policy(graph))
+            self.open[index] = query
+            self.arrived += 1
+            self.begin(query, 0)
+        if self.arrived < len(order):
+            self.clock.call_at(float(arrivals[order[self.arrived]]), self.arrive)
+        self.ask()
+
+    def sequence_done(self, work: Work) -> None:
+        """Note what the GPU has finished, or taken out because its query was answered."""
+        query: _Query = work.owner
+        thread = work.thread
+        cut = work.emitted < work.tokens
+        del query.live[thread]
+        query.context[thread] += work.emitted
+        self.record(query, thread, work.task, work.start, work.decode_start, work.emitted, CANCELLED if cut else 0)
+        if not cut:
+            self.finished.append((query.index, thread, work.task, query))
+            self.ask()
+
+    def delay_done(self, query: _Query, task: int) -> None:
+        """Note the end of a Delay."""
+        if not query.over:
+            thread = query.graph.tasks[task].thread
+            del query.live[thread]
+            self.record(query, thread, task, query.ready[thread], query.ready[thread], 0, 0)
+            self.finished.append((query.index, thread, task, query))
+            self.ask()
+
+    def ask(self) -> None:
+        """Settle once all events of this time are in."""
+        if not self.asked:
+            self.asked = True
+            self.clock.call_at(self.clock.now, self.settle, _SETTLE)
+
+    def record(
+        self, query: _Query, thread: int, task: int, start: float, decode_start: float, tokens: int, flags: int
+    ) -> None:
+        """Write the row of a task that ends now."""
+        if thread in query.slotless:
+            flags |= INLINE
+        self.rows.extend(
+            (
+                query.index,
+                thread,
+                task,
+                query.waited_from[thread],
+                query.granted[thread],
+                query.ready[thread],
+                start,
+                decode_start,
+                self.clock.now,
+                tokens,
+                flags,
+            )
+        )
+
+    # The settlement: what follows from what happened.
+
+    def settle(self, _: object) -> None:
+        """Draw every consequence of this instant, then let the GPU go on."""
+        while self.finished:
+            finished, self.finished = self.finished, []
+            if len(finished) > 1:
+                finished.sort(key=_ORDER)
+            for _, thread, task, query in finished:
+                if not thread and query.graph.next[task] < 0:
+                    self.answer(query)
+            for _, thread, task, query in finished:
+                if thread and query.graph.next[task] < 0 and not query.over and query.protocol.release == "return":
+                    self.release(query, thread)
+            for _, _, task, query in finished:
+                if not query.over:
+                    self.proceed(query, task, 0, query.graph.tasks[task].tokens > 0)
+        self.asked = False
+        self.server.plan()
+
+    def answer(self, query: _Query) -> None:
+        """The organizer has ended; cancel what still runs for it, if the protocol says so."""
+        self.answered[query.index] = self.clock.now
+        if query.protocol.after_answer == "cancel":
+            query.over = True
+            for thread, live in query.live.items():
+                if isinstance(live, int):
+                    self.record(query, thread, live, query.ready[thread], query.ready[thread], 0, CANCELLED)
+                else:
+                    self.server.cancel(live)
+            del self.open[query.index]
+
+    def proceed(self, query: _Query, task: int, fork: int, hot: bool) -> None:
+        """Let a thread go on after `task`, from its Fork number `fork` on.
+
+        `hot`: the thread has just left a place in the batch, and keeps it if its next task decodes at once.
+        """
+        graph = query.graph
+        thread, *_, forks, _, _ = graph.tasks[task]
+        if not fork:
+            query.waited_from[thread] = query.granted[thread] = self.clock.now
+        for place in range(fork, len(forks)):
+            if not self.fork(query, thread, task, place, hot):
+                return
+        following = graph.next[task]
+        if following >= 0:
+            self.satisfy(query, following, hot and not graph.tasks[following].joins)
+        else:
+            self.end(query, thread, hot)
+
+    def satisfy(self, query: _Query, task: int, hot: bool = False) -> None:
+        """One thing that `task` waited for has come; start the task if it was the last."""
+        query.missing[task] -= 1
+        if not query.missing[task]:
+            self.run(query, task, hot)
+
+    def run(self, query: _Query, task: int, hot: bool) -> None:
+        """Start a task that waits for nothing but the machine."""
+        now = self.clock.now
+        thread, tokens, prefill, seconds, _, joins, _ = query.graph.tasks[task]
+        query.ready[thread] = now
+        if joins and query.protocol.release == "join":
+            for child in joins:
+                self.release(query, child)
+        if query.lighter and task in query.lighter:
+            if query.graph.protocol.charge_inserted:
+                tokens -= query.lighter[task]
+            else:
+                prefill -= query.lighter[task]
+        if tokens:
+            work = Work(query, thread, task, tokens, prefill, query.context[thread], now)
+            query.context[thread] += prefill
+            query.live[thread] = work
+            if hot and not prefill:
+                self.server.keep(work)
+            else:
+                self.server.submit(work, query.keys[task])
+        elif seconds:
+            query.live[thread] = task
+            self.clock.call_at(now + seconds, lambda _: self.delay_done(query, task))
+        else:
+            self.record(query, thread, task, now, now, 0, 0)
+            self.finished.append((query.index, thread, task, query))
+
+    def begin(self, query: _Query, thread: int, hot: bool = False) -> None:
+        """Start a thread; it has a slot, or needs none."""
+        query.alive += 1
+        query.granted[thread] = self.clock.now
+        self.satisfy(query, query.graph.first[thread], hot)
+
+    def end(self, query: _Query, thread: int, hot: bool) -> None:
+        """A thread has ended: go on with whoever waits for it."""
+        query.alive -= 1
+        query.ended[thread] = True
+        joiner = query.graph.joined_by[thread]
+        if joiner >= 0:
+            self.satisfy(query, joiner)
+        if thread in query.host:
+            resumed = query.host.pop(thread)
+            assert resumed.parent is not None
+            query.context[resumed.parent] = query.context[thread]
+            self.proceed(query, resumed.task, resumed.place + 1, hot)
+        if not query.alive and not query.pool.queue:
+            self.open.pop(query.index, None)
+
+    # Forks and slots.
+
+    def fork(self, query: _Query, parent: int, task: int, place: int, hot: bool) -> bool:
+        """Let one Fork take effect; return whether its parent may go on at once."""
+        child = query.graph.tasks[task].forks[place]
+        query.waited_from[child] = self.clock.now
+        pool = query.pool
+        if pool.take():
+            self.begin(query, child)
+            return True
+        self.overflows[query.index] += 1
+        match query.protocol.when_full:
+            case "allow":
+                pool.free -= 1
+                self.begin(query, child)
+            case "queue":
+                pool.queue.append(Waiting(child, None, task, place))
+            case "block":
+                pool.queue.append(Waiting(child, parent, task, place))
+                return False
+            case "inline":
+                query.host[child] = Waiting(child, parent, task, place)
+                query.context[child] = query.context[parent]
+                self.insert_nothing(query, child)
+                first = query.graph.reader(query.graph.first[child])
+                if first >= 0:  # its prompt is in the parent's context already
+                    query.lighter[first] = query.lighter.get(first, 0) + query.graph.prompt(child)
+                self.begin(query, child, hot)
+                return False
+            case "drop":
+                self.insert_nothing(query, child)
+                if query.graph.joined_by[child] >= 0:
+                    self.satisfy(query, query.graph.joined_by[child])
+        return True
+
+    def insert_nothing(self, query: _Query, child: int) -> None:
+        """Note that the Join of `child`, which has no slot, inserts no text."""
+        query.slotless.add(child)
+        reader = query.graph.reader(query.graph.joined_by[child])
+        if reader >= 0:
+            query.lighter[reader] = query.lighter.get(reader, 0) + query.graph.inserted[child]
+
+    def release(self, query: _Query, thread: int) -> None:
+        """Free the slot of a worker and hand it to the first that waits for one."""
+        if thread in query.slotless:
+            return
+        next_in_line = query.pool.give()
+        if next_in_line is not None:
+            self.begin(query, next_in_line.worker)
+            if next_in_line.parent is not None:
+                query.granted[next_in_line.parent] = self.clock.now
+                self.proceed(query, next_in_line.task, next_in_line.place + 1, False)
+
+
+def _deadlock(query: _Query) -> Deadlock:
+    """Follow who waits for whom until it closes."""
+    graph = query.graph
+    names = graph.threads
+    waiting = {slot.worker for slot in query.pool.queue} | {slot.parent for slot in query.pool.queue}
+    holders = [
+        thread
+        for thread in range(1, len(names))
+        if not math.isnan(query.ready[thread]) and thread not in query.slotless
+        # a slot is held until the thread ends or, under release="join", until the task that joins it runs
+        and (not query.ended[thread] or (query.protocol.release == "join" and not _joined(query, thread)))
+    ]
+    at = query.pool.queue[0].worker if query.pool.queue else 0
+    seen: dict[int, str] = {}
+    while at not in seen:
+        if at in waiting:
+            if not holders:
+                return Deadlock(query.index, (f"{names[at]} waits for a slot, and a pool of 1 has none for workers",))
+            to = holders[0]
+            seen[at] = f"{names[at]} waits for a slot held by {names[to]}"
+        elif query.ended[at]:
+            to = graph.parent(at)
+            seen[at] = f"{names[at]} keeps its slot until {names[to]} joins it"
+        else:
+            joins = next(task.joins for i, task in enumerate(graph.tasks) if task.thread == at and query.missing[i])
+            to = next(child for child in joins if not query.ended[child])
+            seen[at] = f"{names[at]} waits to join {names[to]}"
+        at = to
+    cycle = list(seen)
+    return Deadlock(query.index, tuple(seen[thread] for thread in cycle[cycle.index(at) :]))
+
+
+def _joined(query: _Query, thread: int) -> bool:
+    joiner = query.graph.joined_by[thread]
+    return joiner >= 0 and not query.missing[joiner]

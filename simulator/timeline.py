@@ -1,0 +1,165 @@
+"""What happened when: the only output of a simulation, and the only input of everything after it.
+
+A `Timeline` is columns, one row a task that ran; spans are a view of a row::
+
+    forked or     slot       may run     in the      prompt        last
+    predecessor   granted                batch       processed     token
+    waited_from   granted    ready       start       decode_start  finish
+        |-- wait_pool --|-- wait_join --|-- wait_batch --|-- prefill --|-- decode --|
+
+Times are seconds of the simulated clock; on the decode-step clock a second is a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.errors import ConfigError
+from simulator.graph import ExecutionGraph
+
+__all__ = ["CANCELLED", "COLUMNS", "INLINE", "Deadlock", "Span", "SpanKind", "Timeline"]
+
+COLUMNS = (
+    "query",
+    "thread",
+    "task",
+    "waited_from",
+    "granted",
+    "ready",
+    "start",
+    "decode_start",
+    "finish",
+    "tokens",
+    "flags",
+)
+_WHOLE = {"query", "thread", "task", "tokens", "flags"}
+
+CANCELLED = 1
+"""Flag of a row: the task was cut short because its query was answered."""
+INLINE = 2
+"""Flag of a row: a full pool made the parent do this worker's task itself."""
+
+
+class SpanKind(StrEnum):
+    """What a thread does, or waits for."""
+
+    WAIT_POOL = "wait_pool"
+    WAIT_JOIN = "wait_join"
+    WAIT_BATCH = "wait_batch"
+    PREFILL = "prefill"
+    DECODE = "decode"
+    DELAY = "delay"
+
+
+class Span(NamedTuple):
+    """A stretch of one thread's time. Spans of no length are left out."""
+
+    query: int
+    thread: int
+    task: int
+    kind: SpanKind
+    start: float
+    finish: float
+    tokens: int
+    """Tokens decoded in it; the first token of a prompt counts as decode."""
+    cancelled: bool
+
+
+class Deadlock(NamedTuple):
+    """Threads of one query that wait for each other for ever."""
+
+    query: int
+    cycle: tuple[str, ...]
+    """What waits for what, in words, each for the next and the last for the first."""
+
+    def __str__(self) -> str:
+        return f"query {self.query}: " + ", ".join(self.cycle)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Timeline:
+    """What happened to every task of every query."""
+
+    graphs: tuple[ExecutionGraph, ...]
+    """One a query."""
+    arrivals: NDArray[np.float64]
+    """Arrival of each query."""
+    answered: NDArray[np.float64]
+    """When each query was answered; NaN if it never was (a deadlock)."""
+    overflows: NDArray[np.int64]
+    """Forks of each query that found the pool full at run time."""
+    rows: NDArray[np.float64]
+    """Shape (tasks, 11): `COLUMNS`, in order of finish."""
+    batch: NDArray[np.float64]
+    """Shape (changes, 2): time, and the number of sequences in the batch from then on."""
+    busy: float
+    """Seconds in which the GPU had a step under way."""
+    steps: int
+    """Engine steps taken."""
+    max_num_seqs: int | None = None
+    """The GPU's batch limit."""
+    deadlocks: tuple[Deadlock, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.graphs)
+
+    @property
+    def latency(self) -> NDArray[np.float64]:
+        """Seconds from arrival to answer, one a query."""
+        return self.answered - self.arrivals
+
+    @property
+    def makespan(self) -> float:
+        """Seconds from the first arrival to the last finish; 0 if nothing ran."""
+        return float(self.rows[:, 8].max() - self.arrivals.min()) if len(self.rows) else 0.0
+
+    def column(self, name: str) -> NDArray[np.float64] | NDArray[np.int64]:
+        """Return one of `COLUMNS`, whole numbers as int64."""
+        if name not in COLUMNS:
+            raise ConfigError(f"no column is called {name!r}; there are {', '.join(COLUMNS)}")
+        values = self.rows[:, COLUMNS.index(name)]
+        return values.astype(np.int64) if name in _WHOLE else values
+
+    def columns(self) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
+        """Return every column by name."""
+        return {name: self.column(name) for name in COLUMNS}
+
+    def of_query(self, query: int) -> NDArray[np.float64]:
+        """Return the rows of one query, in order of finish."""
+        self._check(query)
+        return self.rows if len(self.graphs) == 1 else self.rows[self.rows[:, 0] == query]
+
+    def spans(self, query: int | None = None) -> Iterator[Span]:
+        """Yield the spans of `query`, or of all queries, row by row in order of finish.
+
+        >>> from simulator import Answer, Fork, Join, Return, Think, Thread, Trace, compile_trace, simulate
+        >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
+        >>> timeline = simulate(compile_trace(Trace("t", (organizer, Thread("1", (Return(10),))))))
+        >>> [(s.thread, s.kind.value, s.start, s.finish) for s in timeline.spans()][-2:]
+        [(0, 'wait_join', 8.0, 15.0), (0, 'decode', 15.0, 17.0)]
+        """
+        rows = self.rows if query is None else self.of_query(query)
+        for q, thread, i, waited_from, granted, ready, start, decode_start, finish, tokens, flags in rows.tolist():
+            graph = self.graphs[int(q)]
+            delay = graph.tasks[int(i)].seconds > 0
+            marks = (
+                (SpanKind.WAIT_POOL, waited_from, granted),
+                (SpanKind.WAIT_JOIN, granted, ready),
+                (SpanKind.WAIT_BATCH, ready, start),
+                (SpanKind.PREFILL, start, decode_start),
+                (SpanKind.DELAY if delay else SpanKind.DECODE, decode_start, finish),
+            )
+            for kind, begin, end in marks:
+                if end > begin:
+                    counted = int(tokens) if end == finish and kind == SpanKind.DECODE else 0
+                    yield Span(int(q), int(thread), int(i), kind, begin, end, counted, bool(int(flags) & CANCELLED))
+
+    def _check(self, query: int) -> None:
+        if not 0 <= query < len(self.graphs):
+            raise ConfigError(f"there is no query {query}; the timeline holds {len(self.graphs)}")

@@ -1,0 +1,73 @@
+"""How many tokens a text is, where the record does not say.
+
+A counter is any function from text to a count. Counts add up piece by piece, so a counter sees the pieces between tags.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from simulator.errors import ConfigError
+
+__all__ = ["APPROXIMATE", "COUNTERS", "TokenCounter", "by_characters", "by_words", "counter_name", "load_tokenizer"]
+
+TokenCounter = Callable[[str], int]
+
+
+def by_characters(text: str) -> int:
+    """Return a quarter of the characters, rounded up: the usual rule of thumb for English.
+
+    It is the built-in approximation. It costs no pass over the text, which the reward needs at training speed, and it
+    is wrong by tens of percent on code, formulae and other scripts: pass a real counter where counts matter.
+
+    >>> by_characters(""), by_characters("abcde")
+    (0, 2)
+    """
+    return (len(text) + 3) >> 2
+
+
+def by_words(text: str) -> int:
+    """Return the number of words between white space.
+
+    >>> by_words("two words")
+    2
+    """
+    return len(text.split())
+
+
+APPROXIMATE = "characters"
+COUNTERS: dict[str, TokenCounter] = {APPROXIMATE: by_characters, "words": by_words}
+_NAMES = {counter: name for name, counter in COUNTERS.items()}
+
+
+def counter_name(counter: TokenCounter) -> str:
+    """Return what `Trace.token_source` calls `counter`."""
+    return _NAMES.get(counter) or str(getattr(counter, "token_source", None) or getattr(counter, "__name__", "caller's counter"))
+
+
+def load_tokenizer(path: str | os.PathLike[str]) -> TokenCounter:
+    """Return a counter that uses a local Hugging Face ``tokenizer.json``.
+
+    Needs the extra ``forksim[tokenizers]``. Nothing is downloaded. Special tokens are not added.
+
+    Raises
+    ------
+    ConfigError
+        If the extra is not installed or the file is no tokenizer.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise ConfigError("counting with a tokenizer.json needs: pip install 'forksim[tokenizers]'") from None
+    name = os.fspath(path)
+    try:
+        tokenizer = Tokenizer.from_file(name)
+    except Exception as error:  # the library raises bare Exception
+        raise ConfigError(f"{name}: not a readable tokenizer.json ({error})") from None
+
+    def count(text: str) -> int:
+        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    count.token_source = f"tokenizer:{os.path.basename(name)}"  # type: ignore[attr-defined]
+    return count

@@ -1,0 +1,47 @@
+"""Synthetic traces and arrivals, from seeds. Randomness is always an argument."""
+
+from simulator.workload.arrivals import gamma_arrivals, poisson_arrivals
+from simulator.workload.distributions import (
+    DISTRIBUTIONS,
+    Constant,
+    Distribution,
+    Empirical,
+    Geometric,
+    LogNormal,
+    Uniform,
+    distribution,
+)
+from simulator.workload.families import (
+    FAMILIES,
+    Sizes,
+    batch,
+    interleaved,
+    nested,
+    parallel,
+    random_organizer,
+    sequential,
+)
+from simulator.workload.generation import PRESETS, generate
+
+__all__ = [
+    "DISTRIBUTIONS",
+    "FAMILIES",
+    "PRESETS",
+    "Constant",
+    "Distribution",
+    "Empirical",
+    "Geometric",
+    "LogNormal",
+    "Sizes",
+    "Uniform",
+    "batch",
+    "distribution",
+    "gamma_arrivals",
+    "generate",
+    "interleaved",
+    "nested",
+    "parallel",
+    "poisson_arrivals",
+    "random_organizer",
+    "sequential",
+]

@@ -1,0 +1,36 @@
+"""When queries arrive."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.workload._checks import real, whole
+
+__all__ = ["gamma_arrivals", "poisson_arrivals"]
+
+
+def poisson_arrivals(n: int, rate: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return the seconds at which `n` queries arrive, `rate` a second, independently of each other.
+
+    >>> poisson_arrivals(3, 2.0, np.random.default_rng(0)).round(3)
+    array([0.34, 0.85, 0.86])
+    """
+    return gamma_arrivals(n, rate, rng, variation=1.0)
+
+
+def gamma_arrivals(n: int, rate: float, rng: np.random.Generator, *, variation: float) -> NDArray[np.float64]:
+    """Return the seconds at which `n` queries arrive, `rate` a second, in bursts or evenly.
+
+    Intervals are gamma distributed with mean ``1 / rate`` and coefficient of variation `variation`: 1 is Poisson,
+    more is burstier, less is more even, 0 is a fixed interval.
+
+    >>> gamma_arrivals(3, 2.0, np.random.default_rng(0), variation=0)
+    array([0.5, 1. , 1.5])
+    """
+    whole("n", n, 0, 2**63 - 1)
+    real("rate", rate, 1e-9, 1e9)
+    real("variation", variation, 0, 100)
+    shape = 1 / variation**2 if variation else None
+    intervals = np.full(n, 1 / rate) if shape is None else rng.gamma(shape, 1 / (rate * shape), n)
+    return np.cumsum(intervals)
