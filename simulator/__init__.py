@@ -1,22 +1,27 @@
-"""forksim: a discrete-event simulator for organizer-worker thinking."""
+"""forksim: a discrete-event simulator for organizer-worker thinking.
+
+The path of data, one verb a step::
+
+    text --parse--> Trace --compile_trace--> ExecutionGraph --simulate--> Timeline --measure--> Metrics
+                      `--score--> Reward
+"""
 
 from simulator.clock import DecodeClock, check, decode_clock
+from simulator.compiler import compile_trace
 from simulator.cost import ConstantRate, LinearBatch
 from simulator.critical_path import CriticalPath, critical_path
-from simulator.errors import (
-    ConfigError,
-    DeadlockError,
-    FormatError,
-    GraphError,
-    SimulatorError,
-    TraceError,
-)
+from simulator.errors import ConfigError, DeadlockError, FormatError, GraphError, SimulatorError, TraceError
+from simulator.formats import FORMATS, parse, render
+from simulator.formats.reading import dump, read
 from simulator.gpu import GPU, STEP_CLOCK
-from simulator.graph import ExecutionGraph, compile_trace, from_networkx, to_networkx
+from simulator.graph import ExecutionGraph, from_networkx, to_networkx
+from simulator.metrics import Metrics, breakdown, measure, realised_path, summarize
 from simulator.protocol import Protocol
+from simulator.reward import Reward, reward, score
 from simulator.simulation import simulate
 from simulator.timeline import Span, SpanKind, Timeline
 from simulator.trace import (
+    Action,
     Answer,
     Delay,
     Fork,
@@ -29,3 +34,56 @@ from simulator.trace import (
     Violation,
     ViolationKind,
 )
+
+__version__ = "0.1.0"
+__all__ = [
+    "FORMATS",
+    "GPU",
+    "STEP_CLOCK",
+    "Action",
+    "Answer",
+    "ConfigError",
+    "ConstantRate",
+    "CriticalPath",
+    "DeadlockError",
+    "DecodeClock",
+    "Delay",
+    "ExecutionGraph",
+    "Fork",
+    "FormatError",
+    "GraphError",
+    "Join",
+    "LinearBatch",
+    "Metrics",
+    "Outcome",
+    "Protocol",
+    "Return",
+    "Reward",
+    "SimulatorError",
+    "Span",
+    "SpanKind",
+    "Think",
+    "Thread",
+    "Timeline",
+    "Trace",
+    "TraceError",
+    "Violation",
+    "ViolationKind",
+    "breakdown",
+    "check",
+    "compile_trace",
+    "critical_path",
+    "decode_clock",
+    "dump",
+    "from_networkx",
+    "measure",
+    "parse",
+    "read",
+    "realised_path",
+    "render",
+    "reward",
+    "score",
+    "simulate",
+    "summarize",
+    "to_networkx",
+]

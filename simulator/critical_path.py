@@ -70,8 +70,7 @@ def t_levels(graph: ExecutionGraph, weights: Sequence[float] | None = None) -> l
 def b_levels(graph: ExecutionGraph, weights: Sequence[float] | None = None) -> list[float]:
     """Return the longest path from the start of each task to any end of the graph (HLFET priority).
 
-    >>> from simulator.graph import compile_trace
-    >>> from simulator.trace import Answer, Fork, Join, Return, Think, Thread, Trace
+    >>> from simulator import Answer, Fork, Join, Return, Think, Thread, Trace, compile_trace
     >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
     >>> b_levels(compile_trace(Trace("t", (organizer, Thread("1", (Return(10),))))))
     [17, 12, 5, 2]
@@ -103,8 +102,7 @@ def critical_path(graph: ExecutionGraph, weights: Sequence[float] | None = None)
         organizer  5 fork --- 3 ------ join 2          5 + 10 + 2 = 17 > 5 + 3 + 2
                       `-- worker 10 --'
 
-    >>> from simulator.graph import compile_trace
-    >>> from simulator.trace import Answer, Fork, Join, Return, Think, Thread, Trace
+    >>> from simulator import Answer, Fork, Join, Return, Think, Thread, Trace, compile_trace
     >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
     >>> result = critical_path(compile_trace(Trace("t", (organizer, Thread("1", (Return(10),))))))
     >>> result.latency, result.path, result.slack, result.work

@@ -21,9 +21,10 @@ from simulator.errors import ConfigError, DeadlockError, GraphError
 from simulator.gpu import GPU, STEP_CLOCK, BatchServer, Clock, Work
 from simulator.graph import ExecutionGraph
 from simulator.policy import Policy, fcfs
-from simulator.pool import Pool, Waiting
+from simulator.pool import Waiting
 from simulator.protocol import Protocol
-from simulator.timeline import CANCELLED, COLUMNS, INLINE, Deadlock, Timeline
+from simulator.query import Query, explain_deadlock
+from simulator.timeline import CANCELLED, COLUMNS, INLINE, Timeline
 
 __all__ = ["simulate"]
 
@@ -100,50 +101,6 @@ def simulate(
     return _Run(queries, gpu, protocol, times, policy).play(on_deadlock)
 
 
-class _Query:
-    """The run state of one query."""
-
-    __slots__ = (
-        "alive",
-        "context",
-        "ended",
-        "granted",
-        "graph",
-        "host",
-        "index",
-        "keys",
-        "lighter",
-        "live",
-        "missing",
-        "over",
-        "pool",
-        "protocol",
-        "ready",
-        "slotless",
-        "waited_from",
-    )
-
-    def __init__(self, index: int, graph: ExecutionGraph, protocol: Protocol, keys: npt.ArrayLike) -> None:
-        threads = len(graph.threads)
-        self.index = index
-        self.graph = graph
-        self.protocol = protocol
-        self.keys: Any = keys
-        self.pool = Pool(protocol.capacity)
-        self.missing = [1 + len(task.joins) for task in graph.tasks]  # what each task still waits for
-        self.context = list(graph.shared)  # tokens in each thread's context
-        self.waited_from = [math.nan] * threads
-        self.granted = [math.nan] * threads
-        self.ready = [math.nan] * threads
-        self.live: dict[int, Work | int] = {}  # what each thread has on the GPU, or the task that is its Delay
-        self.alive = 0  # threads that have begun and not ended
-        self.ended = [False] * threads
-        self.host: dict[int, Waiting] = {}  # workers whose parent does their work, and where it goes on after
-        self.slotless: set[int] = set()  # workers that hold no slot: done inline, or dropped
-        self.lighter: dict[int, int] = {}  # tokens that are not inserted because of that, by task
-        self.over = False
-
-
 class _Run:
     """One simulation. Nothing of it outlives `play` but the rows."""
 
@@ -161,11 +118,11 @@ class _Run:
         self.arrivals = arrivals
         self.policy = policy
         self.clock = Clock()
-        self.server = BatchServer(self.clock, gpu, self.sequence_done)
+        self.server = BatchServer(self.clock, gpu, self.sequence_done, self.ask)
         self.order = np.argsort(arrivals, kind="stable").tolist()
         self.arrived = 0
-        self.open: dict[int, _Query] = {}  # arrived and not finished
-        self.finished: list[tuple[int, int, int, _Query]] = []  # query, thread, task: to be settled
+        self.open: dict[int, Query] = {}  # arrived and not finished
+        self.finished: list[tuple[int, int, int, Query]] = []  # query, thread, task: to be settled
         self.asked = False
         self.rows = array("d")
         self.answered = np.full(len(graphs), math.nan)
@@ -175,7 +132,7 @@ class _Run:
         """Run to the end."""
         self.clock.call_at(self.arrivals[self.order[0]], self.arrive)
         self.clock.run()
-        deadlocks = tuple(_deadlock(self.open[index]) for index in sorted(self.open))
+        deadlocks = tuple(explain_deadlock(self.open[index]) for index in sorted(self.open))
         if deadlocks and on_deadlock == "raise":
             raise DeadlockError(f"{self.graphs[deadlocks[0].query].name}: deadlock: {deadlocks[0]}")
         server = self.server
@@ -188,7 +145,9 @@ class _Run:
             np.frombuffer(server.log, dtype=np.float64).reshape(-1, 2),
             server.busy,
             server.step,
+            self.gpu.cost,
             self.gpu.max_num_seqs,
+            self.protocol,
             deadlocks,
         )
 
@@ -201,7 +160,7 @@ class _Run:
         while self.arrived < len(order) and arrivals[order[self.arrived]] <= now:
             index = order[self.arrived]
             graph = self.graphs[index]
-            query = _Query(index, graph, self.protocol or graph.protocol, self.policy(graph))
+            query = Query(index, graph, self.protocol or graph.protocol, self.policy(graph))
             self.open[index] = query
             self.arrived += 1
             self.begin(query, 0)
@@ -211,7 +170,7 @@ class _Run:
 
     def sequence_done(self, work: Work) -> None:
         """Note what the GPU has finished, or taken out because its query was answered."""
-        query: _Query = work.owner
+        query: Query = work.owner
         thread = work.thread
         cut = work.emitted < work.tokens
         del query.live[thread]
@@ -219,9 +178,8 @@ class _Run:
         self.record(query, thread, work.task, work.start, work.decode_start, work.emitted, CANCELLED if cut else 0)
         if not cut:
             self.finished.append((query.index, thread, work.task, query))
-            self.ask()
 
-    def delay_done(self, query: _Query, task: int) -> None:
+    def delay_done(self, query: Query, task: int) -> None:
         """Note the end of a Delay."""
         if not query.over:
             thread = query.graph.tasks[task].thread
@@ -237,7 +195,7 @@ class _Run:
             self.clock.call_at(self.clock.now, self.settle, _SETTLE)
 
     def record(
-        self, query: _Query, thread: int, task: int, start: float, decode_start: float, tokens: int, flags: int
+        self, query: Query, thread: int, task: int, start: float, decode_start: float, tokens: int, flags: int
     ) -> None:
         """Write the row of a task that ends now."""
         if thread in query.slotless:
@@ -278,7 +236,7 @@ class _Run:
         self.asked = False
         self.server.plan()
 
-    def answer(self, query: _Query) -> None:
+    def answer(self, query: Query) -> None:
         """The organizer has ended; cancel what still runs for it, if the protocol says so."""
         self.answered[query.index] = self.clock.now
         if query.protocol.after_answer == "cancel":
@@ -290,7 +248,7 @@ class _Run:
                     self.server.cancel(live)
             del self.open[query.index]
 
-    def proceed(self, query: _Query, task: int, fork: int, hot: bool) -> None:
+    def proceed(self, query: Query, task: int, fork: int, hot: bool) -> None:
         """Let a thread go on after `task`, from its Fork number `fork` on.
 
         `hot`: the thread has just left a place in the batch, and keeps it if its next task decodes at once.
@@ -308,13 +266,13 @@ class _Run:
         else:
             self.end(query, thread, hot)
 
-    def satisfy(self, query: _Query, task: int, hot: bool = False) -> None:
+    def satisfy(self, query: Query, task: int, hot: bool = False) -> None:
         """One thing that `task` waited for has come; start the task if it was the last."""
         query.missing[task] -= 1
         if not query.missing[task]:
             self.run(query, task, hot)
 
-    def run(self, query: _Query, task: int, hot: bool) -> None:
+    def run(self, query: Query, task: int, hot: bool) -> None:
         """Start a task that waits for nothing but the machine."""
         now = self.clock.now
         thread, tokens, prefill, seconds, _, joins, _ = query.graph.tasks[task]
@@ -342,13 +300,13 @@ class _Run:
             self.record(query, thread, task, now, now, 0, 0)
             self.finished.append((query.index, thread, task, query))
 
-    def begin(self, query: _Query, thread: int, hot: bool = False) -> None:
+    def begin(self, query: Query, thread: int, hot: bool = False) -> None:
         """Start a thread; it has a slot, or needs none."""
         query.alive += 1
         query.granted[thread] = self.clock.now
         self.satisfy(query, query.graph.first[thread], hot)
 
-    def end(self, query: _Query, thread: int, hot: bool) -> None:
+    def end(self, query: Query, thread: int, hot: bool) -> None:
         """A thread has ended: go on with whoever waits for it."""
         query.alive -= 1
         query.ended[thread] = True
@@ -365,7 +323,7 @@ class _Run:
 
     # Forks and slots.
 
-    def fork(self, query: _Query, parent: int, task: int, place: int, hot: bool) -> bool:
+    def fork(self, query: Query, parent: int, task: int, place: int, hot: bool) -> bool:
         """Let one Fork take effect; return whether its parent may go on at once."""
         child = query.graph.tasks[task].forks[place]
         query.waited_from[child] = self.clock.now
@@ -398,14 +356,14 @@ class _Run:
                     self.satisfy(query, query.graph.joined_by[child])
         return True
 
-    def insert_nothing(self, query: _Query, child: int) -> None:
+    def insert_nothing(self, query: Query, child: int) -> None:
         """Note that the Join of `child`, which has no slot, inserts no text."""
         query.slotless.add(child)
         reader = query.graph.reader(query.graph.joined_by[child])
         if reader >= 0:
             query.lighter[reader] = query.lighter.get(reader, 0) + query.graph.inserted[child]
 
-    def release(self, query: _Query, thread: int) -> None:
+    def release(self, query: Query, thread: int) -> None:
         """Free the slot of a worker and hand it to the first that waits for one."""
         if thread in query.slotless:
             return
@@ -415,40 +373,3 @@ class _Run:
             if next_in_line.parent is not None:
                 query.granted[next_in_line.parent] = self.clock.now
                 self.proceed(query, next_in_line.task, next_in_line.place + 1, False)
-
-
-def _deadlock(query: _Query) -> Deadlock:
-    """Follow who waits for whom until it closes."""
-    graph = query.graph
-    names = graph.threads
-    waiting = {slot.worker for slot in query.pool.queue} | {slot.parent for slot in query.pool.queue}
-    holders = [
-        thread
-        for thread in range(1, len(names))
-        if not math.isnan(query.ready[thread]) and thread not in query.slotless
-        # a slot is held until the thread ends or, under release="join", until the task that joins it runs
-        and (not query.ended[thread] or (query.protocol.release == "join" and not _joined(query, thread)))
-    ]
-    at = query.pool.queue[0].worker if query.pool.queue else 0
-    seen: dict[int, str] = {}
-    while at not in seen:
-        if at in waiting:
-            if not holders:
-                return Deadlock(query.index, (f"{names[at]} waits for a slot, and a pool of 1 has none for workers",))
-            to = holders[0]
-            seen[at] = f"{names[at]} waits for a slot held by {names[to]}"
-        elif query.ended[at]:
-            to = graph.parent(at)
-            seen[at] = f"{names[at]} keeps its slot until {names[to]} joins it"
-        else:
-            joins = next(task.joins for i, task in enumerate(graph.tasks) if task.thread == at and query.missing[i])
-            to = next(child for child in joins if not query.ended[child])
-            seen[at] = f"{names[at]} waits to join {names[to]}"
-        at = to
-    cycle = list(seen)
-    return Deadlock(query.index, tuple(seen[thread] for thread in cycle[cycle.index(at) :]))
-
-
-def _joined(query: _Query, thread: int) -> bool:
-    joiner = query.graph.joined_by[thread]
-    return joiner >= 0 and not query.missing[joiner]

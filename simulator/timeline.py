@@ -20,8 +20,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.cost import ConstantRate, CostModel
 from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
+from simulator.protocol import Protocol
 
 __all__ = ["CANCELLED", "COLUMNS", "INLINE", "Deadlock", "Span", "SpanKind", "Timeline"]
 
@@ -102,8 +104,12 @@ class Timeline:
     """Seconds in which the GPU had a step under way."""
     steps: int
     """Engine steps taken."""
+    cost: CostModel
+    """What a step cost."""
     max_num_seqs: int | None = None
     """The GPU's batch limit."""
+    protocol: Protocol | None = None
+    """The protocol of the run, where it was not that of each graph."""
     deadlocks: tuple[Deadlock, ...] = ()
 
     def __len__(self) -> int:
@@ -118,6 +124,16 @@ class Timeline:
     def makespan(self) -> float:
         """Seconds from the first arrival to the last finish; 0 if nothing ran."""
         return float(self.rows[:, 8].max() - self.arrivals.min()) if len(self.rows) else 0.0
+
+    @property
+    def unit(self) -> str:
+        """What one unit of time is: ``steps`` on the decode-step clock, else ``seconds``."""
+        return "steps" if self.cost == ConstantRate(1) else "seconds"
+
+    def protocol_of(self, query: int) -> Protocol:
+        """Return the protocol that `query` ran under."""
+        self._check(query)
+        return self.protocol or self.graphs[query].protocol
 
     def column(self, name: str) -> NDArray[np.float64] | NDArray[np.int64]:
         """Return one of `COLUMNS`, whole numbers as int64."""

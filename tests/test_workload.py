@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 from itertools import islice, pairwise
 
 import msgspec
@@ -322,3 +323,20 @@ def test_gamma_arrivals(variation):
 def test_bad_arrivals_are_refused(arguments):
     with pytest.raises(ConfigError):
         poisson_arrivals(*arguments, rng())
+
+
+@pytest.mark.slow
+def test_a_long_series_keeps_nothing():
+    series = generate("batch", 10**9)
+    peaks = []
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            tracemalloc.reset_peak()
+            for trace in islice(series, 4000):
+                assert trace.threads
+            peaks.append(tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
+    assert max(peaks) < 2**20
+    assert peaks[-1] < 1.1 * peaks[0]

@@ -23,8 +23,8 @@ _LABEL = re.compile(r"<\w+>\n?([0-9.]+:) ")
 def render(trace: Trace, dialect: Dialect) -> str:
     """Return `trace` as text of `dialect`.
 
-    The texts of a trace that was read from this dialect are its source, and are only strung together. Any other trace is
-    laid out anew: with its texts, less their tags, or with neutral words that fill each piece to four characters a token.
+    The texts of a trace that was read from this dialect are its source, and are only strung together. Any other trace
+    is laid out anew: with its texts, less their tags, or if it has none with neutral words, four characters a token.
     A Fork's own tokens come before its group, those of a Join after it, and workers are numbered anew.
 
     Raises
@@ -39,7 +39,7 @@ def render(trace: Trace, dialect: Dialect) -> str:
     worded = any(not isinstance(action, Fork | Join) and action.text for _, _, action in trace.actions())
     text = "".join(_Writer(dialect, worded).thread(root))
     if _groups(_plan_of(_read(text, dialect), dialect)) != _groups(root):
-        raise FormatError(f"trace {trace.id!r}: in {dialect.name} text its own words would read as tags or as an answer")
+        raise FormatError(f"trace {trace.id!r}: in {dialect.name} text its words would read as tags or as an answer")
     return text
 
 
@@ -110,8 +110,8 @@ def _plan(trace: Trace, thread: Thread, threads: dict[str, Thread], dialect: Dia
 
     def refuse(why: str) -> FormatError:
         return FormatError(
-            f"trace {trace.id!r}: thread {thread.id} {why}; {dialect.name} text forks groups of workers and waits for all"
-            " of each: use the asyncthink or native format"
+            f"trace {trace.id!r}: thread {thread.id} {why}; {dialect.name} text forks groups of workers and waits for"
+            " all of each: use the asyncthink or native format"
         )
 
     del threads[thread.id]

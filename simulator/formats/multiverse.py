@@ -20,11 +20,12 @@ r"""Multiverse text (arXiv 2506.09991, github.com/Multiverse4FM/Multiverse).
     Answer: ...
 
 The organizer (or the path that holds the block) decodes ``<Parallel>``, the Goal with its Outlines, the Conclusion and
-``</Parallel>``. A path's worker decodes ``<Path>``, its text and ``</Path>``. Paths make the Forks: there may be more or
-fewer Outlines.
+``</Parallel>``. A path's worker decodes ``<Path>``, its text and ``</Path>``. Paths make the Forks: there may be more
+or fewer Outlines.
 
 The Answer is the text after ``</Think>``, if there is more than the word ``Answer:``. A text without any ``Think`` tag
-answers in the line of its last ``\boxed{``, if that follows its last block. A text cut off while thinking has no Answer.
+answers in the line of its last ``\boxed{``, if that follows its last block. A text cut off while thinking has no
+Answer.
 
 `simulator.formats._blocks` says how the rest is read and what becomes of malformed text.
 """
@@ -75,7 +76,7 @@ def parse(
 
     Examples
     --------
-    >>> trace = parse("<Parallel><Goal></Goal><Path>1: odd</Path><Path>2: even</Path><Conclusion>9</Conclusion></Parallel>")
+    >>> trace = parse("<Parallel><Goal></Goal><Path>1: odd</Path><Path>2: even</Path></Parallel>")
     >>> [type(action).__name__ for action in trace.organizer.actions]
     ['Think', 'Fork', 'Fork', 'Join', 'Join', 'Think']
     >>> trace.thread("2")

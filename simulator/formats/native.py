@@ -27,9 +27,9 @@ import msgspec
 
 from simulator.errors import FormatError
 from simulator.tokens import TokenCounter, by_characters
-from simulator.trace import Outcome, Thread, Trace
+from simulator.trace import Outcome, Trace
 
-__all__ = ["SCHEMA", "decode", "detect", "encode", "parse", "render"]
+__all__ = ["SCHEMA", "decode", "detect", "encode", "parse", "render", "without_text"]
 
 SCHEMA = "forksim.trace/1"
 
@@ -81,6 +81,7 @@ def encode(trace: Trace) -> bytes:
     FormatError
         If its text or `meta` holds what JSON cannot say.
 
+    >>> from simulator.trace import Thread
     >>> encode(Trace("a", (Thread("organizer", ()),)))
     b'{"schema":"forksim.trace/1","id":"a","threads":[{"id":"organizer","actions":[]}]}'
     """
@@ -129,16 +130,16 @@ def parse(
 def without_text(trace: Trace) -> Trace:
     """Return `trace` with no text on its actions.
 
-    >>> from simulator.trace import Answer
+    >>> from simulator.trace import Answer, Thread
     >>> without_text(Trace("a", (Thread("organizer", (Answer(1, "9"),)),))).organizer.actions[0].text is None
     True
     """
     replace = msgspec.structs.replace
-    threads = tuple(
-        replace(thread, actions=tuple(replace(action, text=None) if action.text else action for action in thread.actions))
+    bare = (
+        replace(thread, actions=tuple(replace(action, text=None) for action in thread.actions))
         for thread in trace.threads
     )
-    return replace(trace, threads=threads)
+    return replace(trace, threads=tuple(bare))
 
 
 def render(trace: Trace) -> str:
@@ -149,6 +150,7 @@ def render(trace: Trace) -> str:
     FormatError
         If its text or `meta` holds what JSON cannot say.
 
+    >>> from simulator.trace import Thread
     >>> trace = Trace("a", (Thread("organizer", ()),))
     >>> parse(render(trace)) == trace
     True

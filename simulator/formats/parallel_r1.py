@@ -13,8 +13,8 @@ r"""Parallel-R1 text (arXiv 2509.07980, github.com/zhengkid/Parallel-R1).
 The organizer decodes ``<Parallel>``, ``</Parallel>`` and the Summary after it. A path's worker decodes ``<Path>``, its
 text and ``</Path>``. There is no plan: a Fork has no sub-query.
 
-The Answer is the line of the last ``Final Answer``, or if there is none of the last ``\boxed{``, and all that follows; it
-must follow the last block and its Summary.
+The Answer is the line of the last ``Final Answer``, or if there is none of the last ``\boxed{``, and all that follows;
+it must follow the last block and its Summary.
 
 `simulator.formats._blocks` says how the rest is read and what becomes of malformed text.
 """
@@ -90,11 +90,11 @@ def render(trace: Trace) -> str:
 
 
 def detect(text: str) -> bool:
-    """Return whether `text` holds a tag of this dialect and none of its siblings.
+    r"""Return whether `text` answers as this dialect does, or holds a tag of it.
 
-    >>> detect("<Parallel><Path>"), detect("<Parallel><Goal>")
-    (True, False)
+    Its siblings have these tags too, and others: `simulator.formats.detect` asks them first.
+
+    >>> detect("<Parallel><Path>"), detect("9\nFinal Answer: 9"), detect("<think>")
+    (True, True, False)
     """
-    if any(tag in text for tag in ("<Goal>", "<Outline>", "<Outlines>", "<Conclusion>", "<Thread>", "hink>")):
-        return False
-    return any(tag in text for tag in ("<Parallel>", "<Path>", "<Summary>"))
+    return any(sign in text for sign in ("<Parallel>", "<Path>", "<Summary>", "\nFinal Answer:"))

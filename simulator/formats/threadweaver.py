@@ -12,8 +12,8 @@ r"""ThreadWeaver text (arXiv 2512.07843, github.com/facebookresearch/threadweave
     text </think>
     ... \boxed{...}
 
-Earlier versions close a block with ``<Conclusion>...</Conclusion>``, which is read too. The dialect does not nest blocks;
-nested ones are read as in Multiverse.
+Earlier versions close a block with ``<Conclusion>...</Conclusion>``, which is read too. The dialect does not nest
+blocks; nested ones are read as in Multiverse.
 
 The organizer decodes ``<Parallel>``, the Outlines, a Conclusion and ``</Parallel>``. A thread's worker decodes
 ``<Thread>``, its text and ``</Thread>``. Threads make the Forks: there may be more or fewer Outlines.

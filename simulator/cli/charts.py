@@ -1,0 +1,40 @@
+"""``forksim gantt``: one trace as a picture."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from simulator.cli.common import Capacity, Format, FullPool, Input, TokenCount, console, protocol
+from simulator.compiler import compile_trace
+from simulator.errors import ConfigError
+from simulator.gpu import gpu_from_text
+from simulator.simulation import simulate
+
+__all__ = ["gantt"]
+
+
+def gantt(
+    trace: Annotated[str, typer.Argument(metavar="TRACE", help="A file of traces, or - for standard input.")],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="Picture to write: .png, .svg or .pdf.")],
+    number: Annotated[int, typer.Option("--number", "-n", min=1, help="Which trace of the file, from 1.")] = 1,
+    gpu: Annotated[str, typer.Option(help="As for forksim run.")] = "steps",
+    capacity: Capacity = None,
+    full_pool: Annotated[FullPool, typer.Option("--full-pool", help="What a Fork on a full pool does.")] = FullPool.queue,
+    format: Format = None,
+    tokens: TokenCount = "characters",
+) -> int:
+    """Draw the Gantt chart of one trace, with its critical path."""
+    from simulator import plots
+
+    machine = gpu_from_text(gpu)
+    source = Input([trace], format, tokens)
+    chosen = next(islice(source, number - 1, None), None)
+    if chosen is None:
+        raise ConfigError(f"{trace} holds no readable trace number {number}")
+    timeline = simulate(compile_trace(chosen, protocol(capacity, full_pool)), gpu=machine)
+    plots.save(plots.gantt(timeline).get_figure(), out)
+    console().print(f"wrote {out}", soft_wrap=True)
+    return source.exit_code

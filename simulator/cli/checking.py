@@ -1,0 +1,57 @@
+"""``forksim check``: what is wrong with each trace, and where."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from simulator.cli.common import Capacity, Format, Input, Json, Paths, TokenCount, console, print_json
+from simulator.clock import check as violations_of
+from simulator.protocol import Protocol
+from simulator.report import Tally
+
+__all__ = ["check"]
+
+
+def check(
+    traces: Paths,
+    capacity: Capacity = None,
+    nested_forks: Annotated[bool, typer.Option(help="May a worker Fork?")] = True,
+    format: Format = None,
+    tokens: TokenCount = "characters",
+    json: Json = False,
+) -> int:
+    """List the violations of each trace with their positions. Exit code 1 if there are any."""
+    rules = Protocol(capacity=capacity, nested_forks=nested_forks)
+    source = Input(traces, format, tokens)
+    tally = Tally(())
+    screen = console()
+    for trace in source:
+        found = violations_of(trace, rules)
+        tally.add(lambda _: 0.0, (violation.kind.value for violation in found))
+        for violation in found:
+            if json:
+                print_json(
+                    {
+                        "trace": trace.id,
+                        "kind": violation.kind.value,
+                        "thread": violation.thread,
+                        "action": violation.action,
+                        "offset": violation.offset,
+                        "message": violation.message,
+                    }
+                )
+            else:
+                screen.print(f"{trace.id}: {violation}", markup=False, soft_wrap=True)
+    tally.unreadable = source.unreadable
+    if json:
+        print_json({"summary": tally.summary()})
+    else:
+        kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(tally.kinds.items()))
+        screen.print(
+            f"{tally.traces:,} traces: {tally.traces - tally.with_violations:,} ok, {tally.with_violations:,} with"
+            f" violations{f' ({kinds})' if kinds else ''}, {tally.unreadable:,} unreadable",
+            soft_wrap=True,
+        )
+    return source.exit_code or int(tally.with_violations > 0)

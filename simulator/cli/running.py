@@ -1,0 +1,208 @@
+"""``forksim run``: parse, compile, simulate, measure; a table, and files if asked."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import IO, Annotated, Any
+
+import numpy as np
+import typer
+
+from simulator.cli.common import (
+    Capacity,
+    Format,
+    FullPool,
+    Input,
+    Json,
+    Paths,
+    TokenCount,
+    console,
+    print_json,
+    protocol,
+)
+from simulator.compiler import compile_trace
+from simulator.errors import ConfigError
+from simulator.export import SPAN_FIELDS, span_rows
+from simulator.files import atomic
+from simulator.gpu import GPU, gpu_from_text
+from simulator.graph import ExecutionGraph
+from simulator.metrics import METRICS, Metrics, measure, summarize
+from simulator.policy import POLICIES
+from simulator.protocol import Protocol
+from simulator.report import Tally, count, metrics_table, summary_table
+from simulator.simulation import simulate
+from simulator.timeline import Timeline
+from simulator.trace import Trace
+from simulator.workload import poisson_arrivals
+
+__all__ = ["run"]
+
+SUMMARIZED = ("critical_path_steps", "latency", "work", "speedup", "eta", "eta_over_c", "peak_concurrency")
+
+
+def run(
+    traces: Paths,
+    gpu: Annotated[
+        str, typer.Option(help="steps (the decode-step clock), a named GPU, rate:TOKENS_PER_SECOND or linear:A,B,C,P,Q.")
+    ] = "steps",
+    capacity: Capacity = None,
+    full_pool: Annotated[FullPool, typer.Option("--full-pool", help="What a Fork on a full pool does.")] = FullPool.queue,
+    max_num_seqs: Annotated[int | None, typer.Option(help="Most sequences in a batch.")] = None,
+    max_num_batched_tokens: Annotated[int | None, typer.Option(help="Most tokens in an engine step.")] = None,
+    arrivals: Annotated[
+        str,
+        typer.Option(help="alone: each trace on a GPU of its own; together: all at 0 on one; recorded; poisson:PER_SECOND."),
+    ] = "alone",
+    policy: Annotated[str, typer.Option(help=f"Admission to a full batch: {', '.join(POLICIES)}.")] = "fcfs",
+    seed: Annotated[int, typer.Option(help="Seed of the Poisson arrivals.")] = 0,
+    format: Format = None,
+    tokens: TokenCount = "characters",
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Write metrics.csv, spans.csv and Gantt charts into this folder.")
+    ] = None,
+    plots: Annotated[int, typer.Option(min=0, help="Gantt charts to draw at most, with --out.")] = 8,
+    rows: Annotated[int, typer.Option(min=0, help="Lines of the table at most.")] = 40,
+    json: Json = False,
+) -> int:
+    """Simulate traces and measure them: one line a trace, and a summary."""
+    machine = gpu_from_text(gpu)
+    if max_num_seqs is not None:
+        machine = replace(machine, max_num_seqs=max_num_seqs)
+    if max_num_batched_tokens is not None:
+        machine = replace(machine, max_num_batched_tokens=max_num_batched_tokens)
+    if policy not in POLICIES:
+        raise ConfigError(f"no policy is called {policy!r}; accepted: {', '.join(POLICIES)}")
+    rules = protocol(capacity, full_pool)
+    source = Input(traces, format, tokens)
+    runs = _timelines(source, rules, machine, arrivals, policy, seed)
+    tally = Tally(SUMMARIZED)
+    shown: list[Metrics] = []
+    unit = "steps" if machine.cost == GPU().cost else "seconds"
+    shared = None
+    with ExitStack() as stack:
+        files = _Files(stack, out, plots) if out else None
+        for timeline, query in runs:
+            metrics = measure(timeline, query)
+            for deadlock in timeline.deadlocks:
+                if deadlock.query == query:
+                    source.complain(f"{metrics.name}: deadlock: {', '.join(deadlock.cycle)}")
+            tally.add(metrics.values.__getitem__, (violation.kind.value for violation in metrics.violations))
+            if json:
+                print_json(_record(metrics, unit))
+            elif len(shown) < rows:
+                shown.append(metrics)
+            if files:
+                files.add(timeline, query, metrics)
+            shared = timeline if len(timeline) > 1 else None
+    tally.unreadable = source.unreadable
+    summary: dict[str, Any] = dict(tally.summary())
+    if shared is not None:
+        summary["run"] = summarize(shared)
+    if json:
+        print_json({"summary": summary})
+    elif tally.traces:
+        _print(shown, tally, unit, summary.get("run"), out)
+    return source.exit_code
+
+
+def _timelines(
+    source: Input, rules: Protocol, gpu: GPU, arrivals: str, policy: str, seed: int
+) -> Iterator[tuple[Timeline, int]]:
+    """Yield each query with the timeline it is in."""
+    chosen = POLICIES[policy]
+    if arrivals == "alone":
+        for trace in source:
+            timeline = simulate(compile_trace(trace, rules), gpu=gpu, policy=chosen, on_deadlock="record")
+            yield timeline, 0
+        return
+    kind, _, rate = arrivals.partition(":")
+    if kind not in ("together", "recorded", "poisson") or (kind == "poisson") != bool(rate):
+        raise ConfigError(f"--arrivals is alone, together, recorded or poisson:PER_SECOND; got {arrivals!r}")
+    graphs: list[ExecutionGraph] = []
+    recorded: list[float] = []
+    for trace in source:
+        graphs.append(compile_trace(trace, rules))
+        if kind == "recorded":
+            recorded.append(_arrival(trace))
+    if not graphs:
+        return
+    times: Iterable[float] | np.ndarray[Any, Any] = recorded if kind == "recorded" else np.zeros(len(graphs))
+    if kind == "poisson":
+        try:
+            per_second = float(rate)
+        except ValueError:
+            raise ConfigError(f"--arrivals poisson:PER_SECOND takes a number; got {rate!r}") from None
+        times = poisson_arrivals(len(graphs), per_second, np.random.default_rng(seed))
+    timeline = simulate(graphs, gpu=gpu, arrivals=list(times), policy=chosen, on_deadlock="record")
+    for query in range(len(graphs)):
+        yield timeline, query
+
+
+def _arrival(trace: Trace) -> float:
+    if trace.arrival is None:
+        raise ConfigError(f"trace {trace.id!r} has no recorded arrival; use --arrivals together or poisson:PER_SECOND")
+    return trace.arrival
+
+
+def _record(metrics: Metrics, unit: str) -> dict[str, Any]:
+    return {
+        "trace": metrics.name,
+        "unit": unit,
+        **metrics.values,
+        "kinds": sorted({violation.kind.value for violation in metrics.violations}),
+    }
+
+
+class _Files:
+    """The files of ``--out``: rows are written as they come, and the files appear when all went well."""
+
+    def __init__(self, stack: ExitStack, folder: str, plots: int) -> None:
+        self.folder = folder
+        self.plots = plots
+        self.metrics = self._open(stack, "metrics.csv", ("trace", *METRICS, "kinds"))
+        self.spans = self._open(stack, "spans.csv", SPAN_FIELDS)
+        self.drawn = 0
+
+    def _open(self, stack: ExitStack, name: str, header: tuple[str, ...]) -> Any:
+        file: IO[str] = stack.enter_context(atomic(os.path.join(self.folder, name)))
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        return writer
+
+    def add(self, timeline: Timeline, query: int, metrics: Metrics) -> None:
+        """Write one query's rows, and its chart while there are charts left."""
+        kinds = sorted({violation.kind.value for violation in metrics.violations})
+        self.metrics.writerow((metrics.name, *metrics.values.values(), " ".join(kinds)))
+        self.spans.writerows(span_rows(timeline, query))
+        if self.drawn < self.plots:
+            from simulator import plots  # matplotlib takes a second to load: only where a chart is drawn
+
+            safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in metrics.name)[:80]
+            figure = plots.gantt(timeline, query=query).get_figure()
+            plots.save(figure, os.path.join(self.folder, f"gantt-{self.drawn:03d}-{safe}.png"))
+            self.drawn += 1
+
+
+def _print(shown: list[Metrics], tally: Tally, unit: str, run: dict[str, float] | None, out: str | None) -> None:
+    screen = console()
+    screen.print(metrics_table(shown, unit))
+    if tally.traces > len(shown):
+        screen.print(f"and {tally.traces - len(shown):,} more (--rows, --json or --out show all)\n")
+    if tally.traces > 1:
+        screen.print(summary_table(tally))
+    if run:
+        facts = ", ".join(f"{name.replace('_', ' ')} {count(value)}" for name, value in run.items())
+        screen.print(f"one GPU for all: {facts}\n", soft_wrap=True)
+    kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(tally.kinds.items()))
+    screen.print(
+        f"{tally.traces:,} traces, {tally.with_violations:,} with violations"
+        + (f" ({kinds})" if kinds else "")
+        + (f", {tally.unreadable:,} unreadable" if tally.unreadable else ""),
+        soft_wrap=True,
+    )
+    if out:
+        screen.print(f"wrote {out}", soft_wrap=True)

@@ -1,0 +1,255 @@
+"""Reading and writing files of traces, one at a time.
+
+A file is either JSON lines or plain text. JSON lines hold one record each:
+
+- a native record (`simulator.formats.native`), known by its ``schema``;
+- any other object with the text of one output under ``output``, ``text``, ``completion`` or ``response``, or of an
+  AsyncThink organizer under ``organizer``; with either, ``workers`` may map worker ids to texts. Optional: ``id`` or
+  ``index``, ``correct`` (true or false), ``found`` and ``wanted`` (numbers of solutions). Other keys are ignored.
+
+Anything else is plain text: the whole file is one trace. Names ending in .jsonl, .ndjson or .json are JSON lines, those
+in .txt are text; other files are JSON lines if they begin with ``{``.
+
+What cannot be read comes out as a `FormatError` with its path and line, among the traces, so that good records are
+still used. Memory holds one record at a time.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from typing import Any, BinaryIO, TextIO
+
+import msgspec
+
+from simulator.errors import FormatError, SimulatorError
+from simulator.formats import asyncthink, detect, lookup, native
+from simulator.tokens import TokenCounter, by_characters
+from simulator.trace import Outcome, Trace
+
+__all__ = ["MAX_RECORD", "dump", "read"]
+
+MAX_RECORD = 64 * 2**20
+"""The most bytes a record may have. Longer ones are skipped."""
+
+_JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
+
+
+class _Record(msgspec.Struct):
+    """An object of somebody else's: only these keys are looked at."""
+
+    id: str | int | None = None
+    index: str | int | None = None
+    output: str | None = None
+    text: str | None = None
+    completion: str | None = None
+    response: str | None = None
+    organizer: str | None = None
+    workers: dict[str, str] | None = None
+    correct: bool | None = None
+    found: int | None = None
+    wanted: int | None = None
+
+
+_decoder = msgspec.json.Decoder(_Record)
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    count: TokenCounter | None = None,
+    keep_text: bool = True,
+) -> Iterator[Trace | FormatError]:
+    """Yield the traces of a file, and an error for each record that is none.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file, or ``-`` for standard input.
+    format : str, optional
+        A key of `FORMATS` that all records are in; by default found from each.
+    count : callable, optional
+        Counts the tokens of a piece of text, where the record gives no counts; by default `by_characters`.
+    keep_text : bool
+        Whether actions keep their text.
+
+    Yields
+    ------
+    Trace or FormatError
+        In the order of the file.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such format. Nothing in a file raises.
+
+    >>> [error] = read("no/such/file.jsonl")
+    >>> error.message
+    'cannot be read (No such file or directory); accepted is a file of JSON lines or of plain text, or -'
+    """
+    if format is not None:
+        lookup(format)
+    return _read(os.fspath(path), format, count or by_characters, keep_text)
+
+
+def _read(path: str, format: str | None, count: TokenCounter, keep: bool) -> Iterator[Trace | FormatError]:
+    shown = "<stdin>" if path == "-" else path
+    name = "stdin" if path == "-" else os.path.splitext(os.path.basename(path))[0]
+    accepted = "accepted is a file of JSON lines or of plain text, or -"
+    try:
+        with nullcontext(_stdin()) if path == "-" else open(path, "rb") as file:
+            head = file.peek(2**16)
+            if not head:
+                yield FormatError(f"is empty; {accepted}", path=shown)
+            elif b"\0" in head:
+                yield FormatError(f"holds NUL bytes, so it is binary or UTF-16; {accepted}, in UTF-8", path=shown)
+            elif _is_json(path, head, format):
+                yield from _lines(file, shown, name, format, count, keep)
+            else:
+                yield _text(file, shown, name, format, count, keep)
+    except OSError as error:
+        yield FormatError(f"cannot be read ({error.strerror or error}); {accepted}", path=shown)
+
+
+def _stdin() -> io.BufferedReader:
+    stream: Any = sys.stdin.buffer
+    return stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
+
+
+def _is_json(path: str, head: bytes, format: str | None) -> bool:
+    ending = os.path.splitext(path)[1].lower()
+    if ending in _JSON_ENDINGS or format == "native":
+        return True
+    return ending != ".txt" and head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
+
+
+def _text(
+    file: BinaryIO, path: str, name: str, format: str | None, count: TokenCounter, keep: bool
+) -> Trace | FormatError:
+    data = file.read(MAX_RECORD + 1)
+    try:
+        if len(data) > MAX_RECORD:
+            raise FormatError(f"a text of more than {MAX_RECORD} bytes is not read")
+        text = _decode(data)
+        form = lookup(format or detect(text))
+        return form.parse(text, id=name, count=count, keep_text=keep)
+    except SimulatorError as error:
+        return _placed(error, path, None)
+
+
+def _decode(data: bytes) -> str:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"is no UTF-8 text: {error.reason} at byte {error.start}") from None
+    if "\0" in text:
+        raise FormatError("holds NUL characters, so it is no text")
+    return text
+
+
+def _lines(
+    file: BinaryIO, path: str, name: str, format: str | None, count: TokenCounter, keep: bool
+) -> Iterator[Trace | FormatError]:
+    number = 0
+    blank = True
+    while line := file.readline(MAX_RECORD + 1):
+        number += 1
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if len(line) > MAX_RECORD and not line.endswith(b"\n"):
+            while (rest := file.readline(2**20)) and not rest.endswith(b"\n"):
+                pass
+            blank = False
+            yield FormatError(f"a record of more than {MAX_RECORD} bytes is not read", path=path, line=number)
+        elif not line.isspace():
+            blank = False
+            try:
+                yield _record(line, f"{name}:{number}", format, count, keep)
+            except SimulatorError as error:
+                yield _placed(error, path, number)
+    if blank:
+        yield FormatError("has no records, only blank lines; accepted is one JSON object a line", path=path)
+
+
+def _record(line: bytes, name: str, format: str | None, count: TokenCounter, keep: bool) -> Trace:
+    not_native = None
+    # Inside a JSON string the quotes would be escaped, so this is a key.
+    if format == "native" or (format is None and b'"schema"' in line):
+        try:
+            trace = native.decode(line)
+            return trace if keep else native.without_text(trace)
+        except FormatError as error:
+            if format == "native":
+                raise
+            not_native = error  # unless somebody else uses the key
+    try:
+        record = _decoder.decode(line)
+    except msgspec.ValidationError as error:
+        raise not_native or FormatError(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"not one complete JSON object on one line: {error}") from None
+    texts = (record.organizer, record.output, record.text, record.completion, record.response)
+    text = next((text for text in texts if text is not None), None)
+    if text is None:
+        raise not_native or FormatError(
+            f'has nothing to parse; accepted are native records ("schema": "{native.SCHEMA}") and objects with a text'
+            " under output, text, completion, response or organizer"
+        )
+    given = record.id if record.id is not None else record.index
+    id = name if given is None else str(given)
+    outcome = None
+    if record.correct is not None or record.found is not None or record.wanted is not None:
+        outcome = Outcome(record.correct, record.found, record.wanted)
+    if record.workers is not None or (record.organizer is not None and format is None):
+        if format not in (None, "asyncthink"):
+            raise FormatError(f"has workers beside its text, as {format} has not; accepted is the asyncthink format")
+        return asyncthink.parse(text, workers=record.workers, id=id, count=count, keep_text=keep, outcome=outcome)
+    return lookup(format or detect(text)).parse(text, id=id, count=count, keep_text=keep, outcome=outcome)
+
+
+def _placed(error: SimulatorError, path: str, line: int | None) -> FormatError:
+    return error.at(path, line) if isinstance(error, FormatError) else FormatError(str(error), path=path, line=line)
+
+
+def dump(traces: Iterable[Trace], file: TextIO, format: str = "native") -> int:
+    r"""Write traces as JSON lines, and return how many.
+
+    Parameters
+    ----------
+    traces : iterable of Trace
+        Taken one at a time.
+    file : text file
+        Open for writing, in UTF-8.
+    format : str
+        A key of `FORMATS`. All but ``native`` become objects with ``id``, ``output`` (the text) and the outcome.
+
+    Raises
+    ------
+    FormatError
+        If a trace cannot be said in `format`. Those before it have been written.
+    ConfigError
+        If there is no such format.
+
+    >>> from simulator.formats import parse
+    >>> _ = dump([parse("<FORK-1>odd</FORK-1>", id="q7")], sys.stdout, "asyncthink")
+    {"id":"q7","output":"<FORK-1>odd</FORK-1>"}
+    """
+    form = lookup(format)
+    written = 0
+    for trace in traces:
+        line = form.render(trace)
+        if format != "native":
+            judged = trace.outcome or Outcome()
+            record = {"id": trace.id, "output": line}
+            record |= {key: value for key, value in msgspec.structs.asdict(judged).items() if value is not None}
+            try:
+                line = msgspec.json.encode(record).decode()
+            except UnicodeEncodeError as error:
+                raise FormatError(f"trace {trace.id!r} cannot be written as JSON: {error}") from None
+        file.write(line + "\n")
+        written += 1
+    return written

@@ -1,0 +1,51 @@
+"""Colours and sizes. Every colour has a partner that is not a colour (thickness, hatch, mark): print it in grey."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from simulator.timeline import SpanKind
+
+__all__ = ["CANCELLED", "INK", "STYLES", "BarStyle"]
+
+
+class BarStyle(NamedTuple):
+    """How one kind of span looks."""
+
+    label: str
+    face: str
+    edge: str
+    """Of the outline, and of the hatch."""
+    height: float
+    """Of a lane's height."""
+    hatch: str | None = None
+
+
+# Okabe and Ito's palette, which the colour-blind can tell apart; the waits are pale tints of it, on white.
+STYLES: dict[SpanKind, BarStyle] = {
+    SpanKind.DECODE: BarStyle("decodes", "#56B4E9", "#56B4E9", 0.62),
+    SpanKind.PREFILL: BarStyle("prefill", "#003F66", "#003F66", 0.34),
+    SpanKind.DELAY: BarStyle("delay (off the GPU)", "#E69F00", "#6E4C00", 0.62, "...."),
+    SpanKind.WAIT_JOIN: BarStyle("waits for a Join", "#FFFFFF", "#A8A8A8", 0.34, "/////"),
+    SpanKind.WAIT_POOL: BarStyle("waits for a slot", "#F6DDEB", "#B5568A", 0.34),
+    SpanKind.WAIT_BATCH: BarStyle("waits for the batch", "#FBF3B4", "#A08A00", 0.34, "|||||"),
+}
+
+CANCELLED = BarStyle("cancelled", "#D9EEFA", "#56B4E9", 0.62)
+"""Work that was cut short: an outline of what it would have been."""
+
+
+class INK:
+    """Colours of what is no bar."""
+
+    path = "#111111"
+    arrow = "#6B6B6B"
+    cut = "#D55E00"
+    overflow = "#D55E00"
+    capacity = "#7A3B00"
+    curve = "#0072B2"
+    under_curve = "#CFE6F5"
+    text = "#222222"
+    quiet = "#666666"
+    grid = "#E3E3E3"
+    band = "#F7F7F7"

@@ -1,0 +1,217 @@
+"""The shipped traces are what traces/README.md says."""
+
+import ast
+import importlib
+import json
+import os
+import re
+import runpy
+from fractions import Fraction
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from simulator.clock import check, decode_clock
+from simulator.formats import detect, render
+from simulator.formats.reading import read
+from simulator.protocol import Protocol
+from simulator.trace import Answer, Fork, Join, Think, ViolationKind
+
+ROOT = Path(__file__).parent.parent
+TRACES = ROOT / "traces"
+CORPUS = os.environ.get("FORKSIM_CORPUS")
+
+
+def load(name):
+    return list(read(TRACES / name))
+
+
+@pytest.fixture
+def convert(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    return importlib.import_module("convert_llamacpp")
+
+
+# Hand-written
+
+
+@pytest.mark.parametrize(("name", "capacity"), [("countdown", 2), ("geometry", 4)])
+def test_hand_written_traces_are_legal(name, capacity):
+    trace = load(f"asyncthink/{name}.txt")[0]
+    clock = decode_clock(trace, Protocol(capacity=capacity, nested_forks=False))
+    assert clock.violations == ()
+    assert clock.peak_concurrency == capacity
+    for worker in trace.threads[1:]:
+        join = next(a for a in trace.organizer.actions if isinstance(a, Join) and str(a.index) == worker.id)
+        assert join.text == worker.actions[-1].text
+
+
+def value(node, leaves):
+    """Return the exact value of an arithmetic expression; collect its numbers."""
+    if isinstance(node, ast.Constant):
+        leaves.append(node.value)
+        return Fraction(node.value)
+    left, right = value(node.left, leaves), value(node.right, leaves)
+    return {
+        ast.Add: left.__add__,
+        ast.Sub: left.__sub__,
+        ast.Mult: left.__mul__,
+        ast.Div: left.__truediv__,
+    }[type(node.op)](right)
+
+
+def test_countdown_is_solved_four_times_and_forks_on_what_it_learned():
+    trace = load("asyncthink/countdown.txt")[0]
+    answers = trace.organizer.actions[-1].text.splitlines()
+    assert len(set(answers)) == 4
+    for answer in answers:
+        leaves = []
+        assert value(ast.parse(answer, mode="eval").body, leaves) == 54
+        assert sorted(leaves) == [2, 5, 6, 12]
+    order = [(type(a), a.index) for a in trace.organizer.actions if isinstance(a, (Fork, Join))]
+    assert order == [(Fork, 1), (Join, 1), (Fork, 2), (Join, 2)]
+
+
+@pytest.mark.parametrize("name", ["asyncthink/countdown.txt", "asyncthink/geometry.txt"])
+def test_equations_between_numbers_hold(name):
+    text = (TRACES / name).read_text(encoding="utf-8")
+    number = r"[0-9]+(?: ?[-+*/] ?[0-9]+)*"
+    found = 0
+    for chain in re.findall(rf"(?<![-\w+*/^()x] )(?<![\w^(/]){number}(?: = {number})+(?![\w^(/]| [-+*/(])", text):
+        values = {value(ast.parse(side.strip(), mode="eval").body, []) for side in chain.split("=")}
+        assert len(values) == 1, chain
+        found += 1
+    assert found >= 10
+
+
+@pytest.mark.parametrize("kind", ViolationKind)
+def test_one_trace_for_each_violation(kind):
+    [trace] = load(f"violations/{kind}.txt")
+    assert [violation.kind for violation in check(trace, Protocol(capacity=3, nested_forks=False))] == [kind]
+
+
+def test_no_other_violation_files():
+    assert {path.stem for path in (TRACES / "violations").iterdir()} == set(ViolationKind)
+
+
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [
+        ("multiverse", ["1", "2", "3"]),
+        ("multiverse_nested", ["1", "2", "2.1", "2.2"]),
+        ("threadweaver", ["1", "2", "3"]),
+        ("parallel_r1", ["1", "2"]),
+    ],
+)
+def test_siblings(name, workers):
+    text = (TRACES / "siblings" / f"{name}.txt").read_text(encoding="utf-8")
+    assert detect(text) == name.removesuffix("_nested")
+    [trace] = load(f"siblings/{name}.txt")
+    assert [thread.id for thread in trace.threads[1:]] == workers
+    assert check(trace) == ()
+    assert isinstance(trace.organizer.actions[-1], Answer)
+
+
+@pytest.mark.parametrize("name", ["synthetic.jsonl", "recorded/llamacpp.jsonl"])
+def test_native_files_are_rendered_as_they_stand(name):
+    lines = (TRACES / name).read_text(encoding="utf-8").splitlines()
+    assert [render(trace, "native").rstrip("\n") for trace in load(name)] == lines
+
+
+# Synthetic
+
+
+def test_synthetic_traces_are_regenerated_byte_for_byte(capsys):
+    runpy.run_path(str(ROOT / "tools" / "synthetic.py"))
+    assert capsys.readouterr().out == (TRACES / "synthetic.jsonl").read_text(encoding="utf-8")
+
+
+def test_synthetic_traces_are_legal():
+    traces = load("synthetic.jsonl")
+    assert len(traces) == 60
+    for trace in traces:
+        found = {v.kind for v in check(trace, Protocol(capacity=trace.meta["capacity"]))}
+        assert found <= ({ViolationKind.UNJOINED_WORKER} if "unjoined" in trace.meta else set())
+
+
+# Recorded
+
+
+def runs():
+    traces = load("recorded/llamacpp.jsonl")
+    return [list(group) for _, group in groupby(traces, key=lambda trace: trace.meta["run"])]
+
+
+def test_the_selection():
+    traces = load("recorded/llamacpp.jsonl")
+    assert (len(traces), len(runs())) == (40, 24)
+    assert len({trace.id for trace in traces}) == 40
+    fan_outs = set()
+    for trace in traces:
+        for is_fork, group in groupby(trace.organizer.actions, key=lambda action: isinstance(action, Fork)):
+            fan_outs |= {len(list(group))} if is_fork else set()
+    assert {1, 2, 3, 4, 6, 8, 12} <= fan_outs
+    assert {(trace.meta["model"].split()[0], trace.meta["kind"]) for trace in traces} == {
+        (model, kind) for model in ("gemma3-270m,", "random-weights") for kind in ("single", "multi", "seq")
+    }
+
+
+@pytest.mark.parametrize("run", runs(), ids=lambda run: run[0].meta["run"])
+def test_recorded_times_fit_together(run):
+    cap = run[0].meta["cap"]
+    assert [trace.meta["query"] for trace in run] == list(range(run[0].meta["queries"]))
+    changes = []
+    for trace in run:
+        assert check(trace) == ()
+        threads = {thread.id: thread for thread in trace.threads}
+        for thread in trace.threads:
+            times = [time for action in thread.actions for time in (action.start, action.finish)]
+            assert times == sorted(times)
+            assert times[0] >= trace.arrival
+        organizer = trace.organizer.actions
+        assert organizer[-1].finish - trace.arrival == pytest.approx(trace.meta["latency"], abs=3e-4)
+        for place, action in enumerate(organizer):
+            if isinstance(action, Fork):
+                worker = threads[str(action.index)]
+                assert worker.actions[0].start >= action.finish
+                assert 0 < worker.shared_tokens < worker.prompt_tokens
+                changes += [(worker.actions[0].start, 1), (worker.actions[-1].finish, -1)]
+            if isinstance(action, Join):
+                assert action.finish >= threads[str(action.index)].actions[-1].finish
+            if isinstance(action, Think | Answer) and place:
+                assert action.start >= organizer[place - 1].finish
+    running = peak = 0
+    for _, change in sorted(changes):
+        running += change
+        peak = max(peak, running)
+    assert peak <= cap
+    if cap < max(len(trace.threads) - 1 for trace in run) and len(run) == 1:
+        assert peak == cap
+
+
+@pytest.mark.corpus
+@pytest.mark.skipif(not CORPUS, reason="FORKSIM_CORPUS is not set")
+def test_every_recorded_run_is_replayed_exactly_and_the_selection_is_what_is_shipped(convert, capsys):
+    convert.main(CORPUS)
+    out, err = capsys.readouterr()
+    assert err == "96 runs, 20655 steps: every step reproduced\n"
+    assert out == (TRACES / "recorded" / "llamacpp.jsonl").read_text(encoding="utf-8")
+
+
+@pytest.mark.corpus
+@pytest.mark.skipif(not CORPUS, reason="FORKSIM_CORPUS is not set")
+@pytest.mark.parametrize("change", ["cap", "decode one token more", "prefill one token less"])
+def test_the_replay_would_notice_a_wrong_protocol(convert, change):
+    """The comparison of steps is worth something only if it fails for a slightly different run."""
+    with open(Path(CORPUS) / "llamacpp_random.jsonl", encoding="utf-8") as lines:
+        record = json.loads(next(lines))
+    if change == "cap":
+        record["spec"]["cap"] += 1
+    worker = record["spec"]["progs"][0]["rounds"][0]["workers"][0]
+    if "decode" in change:
+        worker[1] += 1
+    if "prefill" in change:
+        worker[0] -= 1
+    with pytest.raises(convert.Mismatch, match="step"):
+        convert.replay(record)
