@@ -11,6 +11,8 @@ from simulator.trace import ORGANIZER, Answer, Delay, Fork, Join, Return, Trace,
 
 __all__ = ["compile_trace"]
 
+_DEFAULT = Protocol()
+
 
 def compile_trace(trace: Trace, protocol: Protocol | None = None) -> ExecutionGraph:
     """Compile a trace into its execution graph.
@@ -44,7 +46,7 @@ def compile_trace(trace: Trace, protocol: Protocol | None = None) -> ExecutionGr
     >>> [(edge.source, edge.target, edge.kind.value) for edge in graph.edges()]
     [(0, 2, 'program'), (0, 1, 'fork'), (1, 3, 'join'), (2, 3, 'program')]
     """
-    return _Compiler(trace, protocol or Protocol()).graph()
+    return _Compiler(trace, protocol or _DEFAULT).graph()
 
 
 class _Compiler:

@@ -189,10 +189,14 @@ class _Run:
             self.ask()
 
     def ask(self) -> None:
-        """Settle once all events of this time are in."""
+        """Settle once all events of this time are in. The last thing an event does."""
         if not self.asked:
-            self.asked = True
-            self.clock.call_at(self.clock.now, self.settle, _SETTLE)
+            clock = self.clock
+            if clock.peek() > clock.now:  # they are
+                self.settle(None)
+            else:
+                self.asked = True
+                clock.call_at(clock.now, self.settle, _SETTLE)
 
     def record(
         self, query: Query, thread: int, task: int, start: float, decode_start: float, tokens: int, flags: int

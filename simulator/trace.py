@@ -70,7 +70,7 @@ def _index(value: int) -> None:
         raise TraceError(f"a sub-query index must be an int from 0 to 10^9, got {value!r}")
 
 
-class _Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="do", tag=str.lower):
+class _Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="do", tag=str.lower, gc=False):
     pass
 
 
@@ -165,7 +165,7 @@ class Delay(_Action, frozen=True):
 Action = Think | Fork | Join | Return | Answer | Delay
 
 
-class Thread(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Thread(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """One agent's sequence of actions.
 
     The id is the path of Fork indices from the organizer: ``"2.1"`` is what worker 2 forked as 1.
@@ -194,7 +194,7 @@ class Thread(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         return sum(action.tokens for action in self.actions if action.__class__ is not Delay)  # type: ignore[union-attr]
 
 
-class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """How the answer was judged: right or wrong, or `found` solutions of `wanted`."""
 
     correct: bool | None = None
@@ -237,7 +237,7 @@ class ViolationKind(StrEnum):
     MISPLACED_ACTION = "misplaced_action"
 
 
-class Violation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Violation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """One breach of the protocol: data, because a format-error reward needs it."""
 
     kind: ViolationKind

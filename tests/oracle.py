@@ -67,6 +67,7 @@ class _Task:
     """Run state of one task."""
 
     waits_for: int
+    tokens: int
     waited_from: float = nan
     granted: float = nan
     ready: float = nan
@@ -133,7 +134,7 @@ class _Oracle:
         self.keys = [policy_key(graph) if policy_key else [0] * len(graph) for graph in graphs]
         capacity = inf if protocol.capacity is None else protocol.capacity
         self.queries = [
-            _Query(graph, [_Task(1 + len(task.joins)) for task in graph.tasks], capacity - 1) for graph in graphs
+            _Query(graph, [_Task(1 + len(task.joins), task.tokens) for task in graph.tasks], capacity - 1) for graph in graphs
         ]
         self.now = 0.0
         self.heap: list[tuple[float, str, int, int]] = []
@@ -302,9 +303,13 @@ class _Oracle:
         for child in spec.joins:
             if self.protocol.release == "join":
                 self.release(number, child)
-            if child in query.dropped | query.inline and not query.graph.protocol.charge_inserted:
-                missing[spec.thread] = missing.get(spec.thread, 0) + query.graph.inserted[child]
-        if spec.tokens:
+            if child in query.dropped | query.inline:
+                # Reading: what it would have inserted is prefill not done or, if that is charged, tokens not decoded.
+                if query.graph.protocol.charge_inserted:
+                    state.tokens -= query.graph.inserted[child]
+                else:
+                    missing[spec.thread] = missing.get(spec.thread, 0) + query.graph.inserted[child]
+        if state.tokens:
             prefill = spec.prefill - missing.pop(spec.thread, 0)
             if spec.thread in query.inline and task == query.graph.reader(query.graph.first[spec.thread]):
                 prefill -= _own_prompt(query.graph, spec.thread)
@@ -356,7 +361,7 @@ class _Oracle:
         batch: list[_Sequence] = []
         for place, sequence in enumerate(self.batch):
             query = self.queries[sequence.query]
-            if sequence.tokens < query.graph.tasks[sequence.task].tokens:
+            if sequence.tokens < query.tasks[sequence.task].tokens:
                 if query.cancelled:
                     self.leave_cancelled(sequence)
                 else:
@@ -435,7 +440,7 @@ class _Oracle:
                 query.tasks[sequence.task].decode_start = self.now
             sequence.tokens += 1
             query.context[host] += 1
-            if sequence.tokens == query.graph.tasks[sequence.task].tokens:
+            if sequence.tokens == query.tasks[sequence.task].tokens:
                 # Reading: work cancelled in mid-step is cancelled even if it gets its last token in that step.
                 key = (sequence.query, sequence.thread, sequence.task)
                 self.write(*key, tokens=sequence.tokens, cancelled=query.cancelled)

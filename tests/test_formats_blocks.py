@@ -510,7 +510,6 @@ def test_from_one_dialect_to_another(dialect, source):
 MB10 = 10_000_000
 HOSTILE = [
     "<Parallel>",
-    "</Parallel>",
     "{path}",
     "</{inner}>",
     "<Parallel>{path}",
@@ -525,8 +524,11 @@ HOSTILE = [
 ]
 
 
-@dialects
-@pytest.mark.parametrize("unit", HOSTILE)
+@pytest.mark.parametrize(
+    ("dialect", "unit"),
+    [(multiverse, unit) for unit in HOSTILE]
+    + [(dialect, unit) for dialect in (threadweaver, parallel_r1) for unit in (HOSTILE[3], HOSTILE[7])],
+)
 def test_ten_megabytes(dialect, unit):
     tags = dialect.DIALECT
     unit = unit.format(

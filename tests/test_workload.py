@@ -194,6 +194,11 @@ def test_bad_options_are_refused_before_the_first_trace(family, options, message
         generate(family, 1, **options)
 
 
+def test_sizes_are_distributions():
+    with pytest.raises(ConfigError, match="think must be a distribution, got 'constant:3'"):
+        Sizes(think="constant:3")
+
+
 def test_options_may_be_text():
     given_text = next(generate("batch", 1, workers="5", work="constant:7"))
     assert given_text.threads == next(generate("batch", 1, workers=5, work=Constant(7))).threads

@@ -66,7 +66,7 @@ def decode(line: bytes | str) -> Trace:
         elif message.endswith("`$.schema`"):
             message += '; accepted is "schema": "' + SCHEMA + '"'
         raise FormatError(f"not a native record: {message}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise FormatError(f"not one complete JSON object: {error}") from None
     if isinstance(trace, _Nothing):
         raise FormatError(f'not a native record: accepted is "schema": "{SCHEMA}"')

@@ -190,7 +190,7 @@ def _record(line: bytes, name: str, format: str | None, count: TokenCounter, kee
         record = _decoder.decode(line)
     except msgspec.ValidationError as error:
         raise not_native or FormatError(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise FormatError(f"not one complete JSON object on one line: {error}") from None
     texts = (record.organizer, record.output, record.text, record.completion, record.response)
     text = next((text for text in texts if text is not None), None)

@@ -13,6 +13,7 @@ from simulator.trace import nesting
 
 __all__ = ["Lane", "Scene", "compose", "printable"]
 
+_VISIBLE = 1e-3  # of the time shown
 _LABEL = 30  # characters of a lane's label
 
 
@@ -45,8 +46,8 @@ class Scene:
     """Worker's end, parent's resumption, worker's lane, parent's lane."""
     cuts: list[tuple[float, int]] = field(default_factory=list)
     """Where cancelled threads end."""
-    instants: list[tuple[float, int]] = field(default_factory=list)
-    """Threads that took no time at all."""
+    brief: list[tuple[float, int]] = field(default_factory=list)
+    """Where threads end that were too short to be seen."""
     stuck: list[tuple[float, float, int]] = field(default_factory=list)
     """From when to when threads waited for what never came."""
     path: list[tuple[float, int]] = field(default_factory=list)
@@ -90,15 +91,17 @@ def compose(timeline: Timeline, query: int) -> Scene:
     scene.cuts = [(row["finish"], lane_of[int(row["thread"])]) for row in rows if int(row["flags"]) & CANCELLED]
 
     stopped = end if math.isnan(answered) else answered
-    busy = {lane for lane, _ in scene.spans}
+    seen = [0.0] * len(order)
+    for lane, span in scene.spans:
+        seen[lane] += span.finish - span.start
     cut = {lane for _, lane in scene.cuts}
     for lane, thread in enumerate(order):
         first, last = by_task.get(graph.first[thread]), by_task.get(graph.last[thread])
         forked = by_task.get(graph.forked_by[thread])
         if first is not None and thread:
             scene.forks.append((first["waited_from"], lane_of[graph.parent(thread)], lane))
-        if last is not None and lane not in busy:
-            scene.instants.append((last["finish"], lane))
+        if last is not None and seen[lane] <= _VISIBLE * (end - arrival):
+            scene.brief.append((last["finish"], lane))
         joiner = graph.joined_by[thread]
         if last is not None and joiner in by_task:
             resumed = by_task[joiner]["ready"]

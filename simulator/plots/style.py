@@ -19,16 +19,18 @@ class BarStyle(NamedTuple):
     height: float
     """Of a lane's height."""
     hatch: str | None = None
+    flat: str | None = None
+    """The face where lanes are too low for a hatch."""
 
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; the waits are pale tints of it, on white.
 STYLES: dict[SpanKind, BarStyle] = {
     SpanKind.DECODE: BarStyle("decodes", "#56B4E9", "#56B4E9", 0.62),
     SpanKind.PREFILL: BarStyle("prefill", "#003F66", "#003F66", 0.34),
-    SpanKind.DELAY: BarStyle("delay (off the GPU)", "#E69F00", "#6E4C00", 0.62, "...."),
-    SpanKind.WAIT_JOIN: BarStyle("waits for a Join", "#FFFFFF", "#A8A8A8", 0.34, "/////"),
-    SpanKind.WAIT_POOL: BarStyle("waits for a slot", "#F6DDEB", "#B5568A", 0.34),
-    SpanKind.WAIT_BATCH: BarStyle("waits for the batch", "#FBF3B4", "#A08A00", 0.34, "|||||"),
+    SpanKind.DELAY: BarStyle("delay (off the GPU)", "#E69F00", "#6E4C00", 0.62, "....", "#E69F00"),
+    SpanKind.WAIT_JOIN: BarStyle("waits for a Join", "#FFFFFF", "#A8A8A8", 0.34, "/////", "#DADADA"),
+    SpanKind.WAIT_POOL: BarStyle("waits for a slot", "#F6DDEB", "#B5568A", 0.34, None, "#EBC0D8"),
+    SpanKind.WAIT_BATCH: BarStyle("waits for the batch", "#FBF3B4", "#A08A00", 0.34, "|||||", "#EEDF7E"),
 }
 
 CANCELLED = BarStyle("cancelled", "#D9EEFA", "#56B4E9", 0.62)
@@ -40,6 +42,8 @@ class INK:
 
     path = "#111111"
     arrow = "#6B6B6B"
+    faint = "#C4C4C4"
+    """Arrows where there are very many."""
     cut = "#D55E00"
     overflow = "#D55E00"
     capacity = "#7A3B00"
@@ -47,5 +51,6 @@ class INK:
     under_curve = "#CFE6F5"
     text = "#222222"
     quiet = "#666666"
+    answer = "#8C8C8C"
     grid = "#E3E3E3"
     band = "#F7F7F7"

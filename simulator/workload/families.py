@@ -53,6 +53,11 @@ class Sizes:
     tag: Distribution = Constant(5)
     """One tag, such as ``<FORK-1>``: about five tokens of a usual tokenizer."""
 
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if not isinstance(getattr(self, name), Distribution):
+                raise ConfigError(f"{name} must be a distribution, got {getattr(self, name)!r}")
+
 
 _SIZES = Sizes()
 

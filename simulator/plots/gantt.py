@@ -1,0 +1,121 @@
+"""The Gantt chart of one query."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from simulator.errors import ConfigError
+from simulator.metrics import METRICS, Run
+from simulator.plots.curves import draw_concurrency
+from simulator.plots.scene import Scene, compose, printable
+from simulator.timeline import Timeline
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["gantt"]
+
+_PITCH = 0.27  # inches of a lane, where there is room
+_TALLEST = 6.6  # inches of all lanes
+
+
+def gantt(
+    timeline: Timeline,
+    *,
+    query: int = 0,
+    ax: Axes | None = None,
+    unit: str | None = None,
+    arrows: bool | None = None,
+    legend: bool = True,
+    width: float = 8.0,
+) -> Axes:
+    """Draw one query: a lane a thread, the organizer on top, and its realised critical path as a heavy black line.
+
+    Bars are work: decoding, a thin dark one for prefill, a dotted one for a delay. Pale thin bars are waits: for a Join,
+    for a pool slot, for the batch. An arrow down is a Fork, one up a Join; dots lead from a worker's end to the time it
+    was joined. A cross ends what was cancelled. Beneath, unless `ax` is given, the agents active at each time.
+
+    Parameters
+    ----------
+    timeline : Timeline
+    query : int
+        Which of its queries.
+    ax : Axes, optional
+        Draw the lanes there, without the panel beneath (see `concurrency`). Default: a figure of its own.
+    unit : str, optional
+        Label of the time axis. Default: ``decode steps`` on the decode-step clock, else ``seconds``.
+    arrows : bool, optional
+        Draw Fork and Join arrows. Default: while lanes are high enough to see them, up to about 120.
+    legend : bool
+        Explain what is drawn, beneath the chart; beside it if `ax` is given.
+    width : float
+        Inches, of a figure of its own. Its height follows from the number of threads, up to 9 inches.
+
+    Returns
+    -------
+    Axes
+        The lanes. ``.figure`` is the figure, and ``.figure.axes[1]`` the panel beneath.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such query, or `width` is not from 3 to 40.
+
+    Examples
+    --------
+    >>> from simulator import Answer, Fork, Join, Return, Think, Thread, Trace, compile_trace, simulate
+    >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
+    >>> timeline = simulate(compile_trace(Trace("t", (organizer, Thread("1", (Return(10),))))))
+    >>> axes = gantt(timeline)
+    >>> [label.get_text() for label in axes.get_yticklabels()], axes.get_title(loc="left")
+    (['organizer', '1'], 't')
+    """
+    scene = compose(timeline, query)
+    if not 3 <= width <= 40:
+        raise ConfigError(f"width must be from 3 to 40 inches, got {width!r}")
+    from simulator.plots import canvas  # here, so that importing this package does not import matplotlib
+
+    unit = unit or canvas.time_unit(timeline)
+    numbers = _numbers(timeline, query, scene, unit)
+    lanes = len(scene.lanes)
+    panel = None
+    if ax is None:
+        height = max(min(_PITCH * lanes, _TALLEST), 0.4)
+        ax, panel = canvas.two_panels(width, height)
+        pitch = 72 * height / lanes
+    else:
+        pitch = canvas.height_of(ax) / lanes
+    canvas.draw_lanes(ax, scene, pitch, pitch >= 4 if arrows is None else arrows)
+    canvas.draw_title(ax, printable(timeline.graphs[query].name, 80), numbers)
+    if panel is not None:
+        draw_concurrency(panel, timeline, query)
+        canvas.time_axis(panel, scene.start, scene.end, unit)
+    else:
+        canvas.time_axis(ax, scene.start, scene.end, unit)
+    if legend:
+        canvas.draw_legend(ax, own=panel is not None)
+    return ax
+
+
+def _numbers(timeline: Timeline, query: int, scene: Scene, unit: str) -> str:
+    """Return the chart's second line: what one would ask first."""
+    run = Run(timeline, query)
+    facts = [f"query {query:,} of {len(timeline):,}"] if len(timeline) > 1 else []
+    facts.append("never answered" if math.isnan(run.latency) else f"latency {_amount(run.latency)} {unit}")
+    workers = len(scene.lanes) - 1
+    facts.append(f"{workers:,} worker{'' if workers == 1 else 's'}")
+    if timeline.overflows[query]:
+        facts.append(f"pool full {timeline.overflows[query]:,} ×")
+    eta = f"η {run.clock.eta:.2f}" + (f", η/c {METRICS['eta_over_c'](run):.2f}" if run.capacity else "")
+    if not math.isclose(METRICS["concurrency"](run), run.clock.eta) or run.latency != run.clock.latency:
+        # The pool, the batch or a Delay had its say: eta is not the mean of the curve beneath.
+        eta = f"on the decode-step clock: latency {_amount(run.clock.latency)}, {eta}"
+    facts.append(eta)
+    deadlock = next((str(found) for found in timeline.deadlocks if found.query == query), "")
+    line = " · ".join(facts)
+    return f"{line}\ndeadlock: {printable(deadlock.partition(': ')[2], 110)}" if deadlock else line
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value % 1 == 0 or value >= 1e4 else f"{value:.4g}"
