@@ -100,9 +100,11 @@ class Fork(_Action, frozen=True):
     finish: float | None = None
 
     def __post_init__(self) -> None:
-        if self.tokens.__class__ is not int or not 0 <= self.tokens <= MAX_TOKENS:
-            _tokens(self.tokens, "tokens")
-        _index(self.index)
+        # One test for the legal case: a million rollouts pass here.
+        tokens, index = self.tokens, self.index
+        if not (tokens.__class__ is index.__class__ is int and 0 <= tokens <= MAX_TOKENS and 0 <= index <= MAX_INDEX):
+            _tokens(tokens, "tokens")
+            _index(index)
 
 
 class Join(_Action, frozen=True):
@@ -119,9 +121,16 @@ class Join(_Action, frozen=True):
     finish: float | None = None
 
     def __post_init__(self) -> None:
-        _tokens(self.tokens, "tokens")
-        _tokens(self.inserted_tokens, "inserted_tokens")
-        _index(self.index)
+        tokens, inserted, index = self.tokens, self.inserted_tokens, self.index
+        if not (
+            tokens.__class__ is inserted.__class__ is index.__class__ is int
+            and 0 <= tokens <= MAX_TOKENS
+            and 0 <= inserted <= MAX_TOKENS
+            and 0 <= index <= MAX_INDEX
+        ):
+            _tokens(tokens, "tokens")
+            _tokens(inserted, "inserted_tokens")
+            _index(index)
 
 
 class Return(_Action, frozen=True):
@@ -133,7 +142,8 @@ class Return(_Action, frozen=True):
     finish: float | None = None
 
     def __post_init__(self) -> None:
-        _tokens(self.tokens, "tokens")
+        if self.tokens.__class__ is not int or not 0 <= self.tokens <= MAX_TOKENS:
+            _tokens(self.tokens, "tokens")
 
 
 class Answer(_Action, frozen=True):
@@ -180,9 +190,12 @@ class Thread(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     label: str | None = None
 
     def __post_init__(self) -> None:
-        _tokens(self.prompt_tokens, "prompt_tokens")
-        _tokens(self.shared_tokens, "shared_tokens")
-        if self.shared_tokens > self.prompt_tokens:
+        prompt, shared = self.prompt_tokens, self.shared_tokens
+        if prompt.__class__ is shared.__class__ is int and 0 <= shared <= prompt <= MAX_TOKENS:
+            return
+        _tokens(prompt, "prompt_tokens")
+        _tokens(shared, "shared_tokens")
+        if shared > prompt:
             raise TraceError(
                 f"thread {self.id!r}: shared_tokens ({self.shared_tokens}) cannot exceed prompt_tokens"
                 f" ({self.prompt_tokens})"
@@ -280,15 +293,15 @@ class Trace(
             name = thread.id
             if name in seen:
                 raise TraceError(f"trace {self.id!r}: two threads are called {name!r}")
-            dots = name.count(".")
-            if dots:
-                if dots >= MAX_NESTING:
-                    raise TraceError(f"trace {self.id!r}: thread {name!r} is nested deeper than {MAX_NESTING}")
-                if name.rpartition(".")[0] not in seen:
-                    raise TraceError(f"trace {self.id!r}: thread {name!r} comes before its parent")
-            if not name.replace(".", "").isdecimal():
-                raise TraceError(f"trace {self.id!r}: a worker is called by its Fork indices, like '2.1', not {name!r}")
             seen.add(name)
+            if name.isdecimal():
+                continue
+            if not all(part.isdecimal() for part in name.split(".")):
+                raise TraceError(f"trace {self.id!r}: a worker is called by its Fork indices, like '2.1', not {name!r}")
+            if name.count(".") >= MAX_NESTING:
+                raise TraceError(f"trace {self.id!r}: thread {name!r} is nested deeper than {MAX_NESTING}")
+            if name.rpartition(".")[0] not in seen:
+                raise TraceError(f"trace {self.id!r}: thread {name!r} comes before its parent")
         if self.arrival is not None and not 0 <= self.arrival <= MAX_SECONDS:
             raise TraceError(f"trace {self.id!r}: arrival must be from 0 to 10^9 seconds, got {self.arrival!r}")
 

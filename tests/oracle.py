@@ -441,9 +441,9 @@ class _Oracle:
             sequence.tokens += 1
             query.context[host] += 1
             if sequence.tokens == query.tasks[sequence.task].tokens:
-                # Reading: work cancelled in mid-step is cancelled even if it gets its last token in that step.
+                # Reading: work cancelled in mid-step that gets its last token in that step was not cut short.
                 key = (sequence.query, sequence.thread, sequence.task)
-                self.write(*key, tokens=sequence.tokens, cancelled=query.cancelled)
+                self.write(*key, tokens=sequence.tokens)
                 if not query.cancelled:
                     finished[key] = place
         return finished

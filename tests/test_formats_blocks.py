@@ -254,6 +254,21 @@ RECOVERY = {
     ),
     "thinking begins twice": ("<Think><Think></Think>9", "organizer TA", ["stray organizer <Think> has no place here"]),
     "a stray tag in the answer": ("</Think>9</Path>", "organizer TA", ["stray organizer </Path> closes nothing"]),
+    "two blocks": (
+        "<Parallel><Goal></Goal><Path>x</Path><Conclusion>y</Conclusion></Parallel>" * 2,
+        "organizer TF1J1TF2J2T, 1 R, 2 R",
+        [],
+    ),
+    "thinking ends in a block": (
+        "<Parallel></Think>9",
+        "organizer T",
+        ["stray organizer </Think> closes nothing", "unclosed organizer <Parallel> is never closed"],
+    ),
+    "a plan in a plan": (
+        "<Parallel><Goal><Goal></Goal></Parallel>",
+        "organizer T",
+        ["stray organizer <Goal> has no place here"],
+    ),
     "another case is text": ("<parallel><PATH></path>", "organizer T", []),
     "nothing": ("", "organizer ", []),
 }
@@ -299,6 +314,7 @@ ANSWERS = [
     (parallel_r1, "x \\boxed{9} y\nz", "x \\boxed{9} y\nz"),
     (parallel_r1, "**Final Answer**\n\\boxed{9}", "**Final Answer**\n\\boxed{9}"),
     (parallel_r1, "<Parallel><Path>y</Path></Parallel><Summary>Final Answer: 9", None),
+    (parallel_r1, "<Parallel><Path>y</Path></Parallel><Summary>Final Answer: 9</Summary> so", None),
 ]
 
 
@@ -457,6 +473,21 @@ def with_organizer(*actions):
 def test_what_a_dialect_cannot_say(dialect, trace, why):
     with pytest.raises(FormatError, match=why):
         dialect.render(trace)
+
+
+@pytest.mark.parametrize("words", ["so\nFinal Answer: 9", "x <Pa<Path>rallel>"])
+def test_words_that_would_read_as_something_else(words):
+    trace = Trace("t", (Thread("organizer", (Think(9, words), Fork(1), Join(1))), Thread("1", (Return(9, words),))))
+    with pytest.raises(FormatError, match="its words would read as tags or as an answer"):
+        parallel_r1.render(trace)
+
+
+@dialects
+def test_a_worker_without_a_return(dialect):
+    trace = Trace("t", (Thread("organizer", (Think(9), Fork(1), Join(1))), Thread("1", (Think(9),))))
+    again = dialect.parse(dialect.render(trace))
+    assert shape(again) == "organizer TF1J1T, 1 T"
+    assert [fault.kind for fault in again.faults] == [ViolationKind.UNCLOSED_TAG]
 
 
 actions = st.one_of(

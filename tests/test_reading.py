@@ -108,6 +108,7 @@ BAD_LINES = {
     "a text that is none": ('{"text": 3}', "Expected `str | null`, got `int` - at `$.text`"),
     "no schema": (LINE.replace('"schema":"forksim.trace/1",', ""), 'accepted are native records ("schema": "forksim'),
     "a later schema": (LINE.replace("trace/1", "trace/2"), 'accepted is "schema": "forksim.trace/1"'),
+    "a native record with a bad id": (LINE.replace('"a"', "[]"), "not a native record: Expected `str`, got `array`"),
     "an unknown key": (LINE.replace('"id"', '"colour":"red","id"', 1), "unknown field `colour`"),
     "negative tokens": (LINE.replace("5", "-5"), "got -5 - at `$.threads[0].actions[0]`"),
     "NaN tokens": (LINE.replace("5", "NaN"), "not one complete JSON object"),

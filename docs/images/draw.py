@@ -66,7 +66,13 @@ def gpu_bound() -> Timeline:
     """More threads than the batch takes, and prompts that take time."""
     organizer = Thread(
         "organizer",
-        (Think(30), *(Fork(i, 12) for i in range(1, 5)), Think(20), *(Join(i, 3, 300) for i in range(1, 5)), Answer(40)),
+        (
+            Think(30),
+            *(Fork(i, 12) for i in range(1, 5)),
+            Think(20),
+            *(Join(i, 3, 300) for i in range(1, 5)),
+            Answer(40),
+        ),
         prompt_tokens=600,
     )
     workers = tuple(
@@ -79,7 +85,9 @@ def gpu_bound() -> Timeline:
 
 def nested() -> Timeline:
     """Workers that Fork, three deep."""
-    organizer = Thread("organizer", (Think(20), Fork(1, 10), Fork(2, 10), Think(30), Join(1, 3), Join(2, 3), Answer(40)))
+    organizer = Thread(
+        "organizer", (Think(20), Fork(1, 10), Fork(2, 10), Think(30), Join(1, 3), Join(2, 3), Answer(40))
+    )
     workers = (
         Thread("1", (Think(30), Fork(1, 8), Fork(2, 8), Join(1, 2), Join(2, 2), Return(20))),
         Thread("1.1", (Think(40), Fork(1, 8), Think(20), Join(1, 2), Return(12))),

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from simulator.errors import FormatError
 from simulator.tokens import TokenCounter, by_characters, counter_name
@@ -45,14 +46,11 @@ from simulator.trace import (
 
 __all__ = ["detect", "parse", "render"]
 
-# An odd group opens, the even one after it closes. No quantifier can backtrack: each repeats one character class
-# up to a fixed bound, followed by something outside that class.
-_TAG = re.compile(
-    r"<(?:FORK-?(\d{1,40})|/FORK-?(\d{0,40})|JOIN-?(\d{1,40})|/JOIN-?(\d{0,40})"
-    r"|(RETURN)|(/RETURN)|(ANSWER)|(/ANSWER))>"
-)
-_FORK, _JOIN, _RETURN, _END_RETURN, _ANSWER = 1, 3, 5, 6, 7
-_NAMES = {1: "FORK", 3: "JOIN", 5: "RETURN", 7: "ANSWER"}
+# One character class up to a fixed bound, then something outside it: nothing here can backtrack.
+_TAGS = re.compile(r"<(/?(?:FORK|JOIN|RETURN|ANSWER)-?[0-9]{0,40})>")
+_FORK, _JOIN, _RETURN, _ANSWER = 1, 3, 5, 7  # odd kinds open, the even one after each closes; 0 is no tag
+_NAMES = {"FORK": _FORK, "JOIN": _JOIN, "RETURN": _RETURN, "ANSWER": _ANSWER}
+MAX_TAGS = 100_000  # of one thread: what follows is read as text, so that hostile text cannot fill memory
 _SECTION = re.compile(r"\n?<WORKER-?([\d.]{1,200})>")
 _PLAIN = re.compile(r"0|[1-9][0-9]{0,9}").fullmatch
 _RETURNED = re.compile(r"<RETURN>([^<]*)</RETURN>")
@@ -126,9 +124,9 @@ def parse(
         text = _cut_sections(text, texts, faults)
     names = _in_order(texts, faults)
     forked: dict[str, int] = {}
-    threads = [Thread(ORGANIZER, _actions(text, ORGANIZER, texts, forked, count, keep_text, faults))]
+    threads = [Thread(ORGANIZER, _scan(text, ORGANIZER, texts, forked, count, keep_text, faults))]
     for name in names:
-        actions = _actions(texts[name], name, texts, forked, count, keep_text, faults)
+        actions = _scan(texts[name], name, texts, forked, count, keep_text, faults)
         threads.append(Thread(name, actions, forked.get(name, 0)))
     return Trace(id, tuple(threads), outcome, counter_name(count), None, faults.all())
 
@@ -179,7 +177,21 @@ def _cut_sections(text: str, texts: dict[str, str], faults: _Faults) -> str:
     return organizer + rest if rest.strip() else organizer
 
 
-def _actions(
+@lru_cache(maxsize=4096)
+def _read_tag(tag: str) -> tuple[int, int]:
+    """Return the kind and the index of a tag, without its brackets; -1 for no index. An index may be too large."""
+    name = tag.lstrip("/").rstrip("0123456789")
+    digits = tag.lstrip("/")[len(name) :]
+    kind = _NAMES[name.rstrip("-")]
+    closes = tag.startswith("/")
+    if kind > _JOIN:  # these have no index
+        return (0 if digits or name.endswith("-") else kind + closes), -1
+    if not digits:
+        return (kind + 1 if closes and not name.endswith("-") else 0), -1
+    return kind + closes, int(digits)
+
+
+def _scan(
     text: str,
     name: str,
     texts: Mapping[str, str],
@@ -188,94 +200,96 @@ def _actions(
     keep: bool,
     faults: _Faults,
 ) -> tuple[Action, ...]:
-    """Scan one thread's text. `forked` collects the prompt tokens of the workers it forks."""
+    """Return the actions in one thread's text. `forked` collects the prompt tokens of the workers it forks."""
     is_organizer = name == ORGANIZER
+    by_length = count is by_characters  # then lengths do, and nothing needs putting together
     last = _ANSWER if is_organizer else _RETURN
     actions: list[Action] = []
-    add = actions.append
-    at = 0  # text before here belongs to an action
-    opened = index = open_at = open_end = 0
-    digits = ""
+    parts = _TAGS.split(text, MAX_TAGS)  # text, tag, text, tag, ..., text
+    thinking = parts[0]  # text that belongs to no action yet; CPython appends to it in place
+    inside = opening = ""
+    offset = len(thinking)
+    opened = index = opened_at = 0
     ended = False
-    for match in _TAG.finditer(text):
-        tag = match.lastindex or 0
-        start, end = match.span()
+    for place in range(1, len(parts), 2):
+        tag = parts[place]
+        piece = parts[place + 1]
+        kind, number = _read_tag(tag)
+        at = offset
+        offset += len(tag) + len(piece) + 2
         if opened:
-            if tag == opened + 1 and (tag > 4 or (shown := match[tag]) == digits or not shown or int(shown) == index):
-                if at < open_at:
-                    add(Think(count(piece := text[at:open_at]), piece if keep else None))
-                if opened == _FORK:
-                    tokens = count(text[open_at:end])
-                    add(Fork(index, tokens, text[open_end:start] if keep else None))
-                    forked[str(index) if is_organizer else f"{name}.{index}"] = tokens
-                elif opened == _JOIN:
-                    inserted = text[open_end:start] if keep else None
-                    add(Join(index, count(text[open_at:open_end]), count(text[open_end:end]), inserted))
-                elif is_organizer:
-                    add(Answer(count(text[open_at:end]), text[open_end:start] if keep else None))
-                    ended = True
+            if kind == opened + 1 and (number == index or number < 0):
+                if thinking:
+                    tokens = (len(thinking) + 3) >> 2 if by_length else count(thinking)
+                    actions.append(Think(tokens, thinking if keep else None))
+                kept = inside if keep else None
+                if opened == _JOIN:
+                    asked = (len(opening) + 5) >> 2 if by_length else count(f"<{opening}>")
+                    inserted = (len(inside) + len(tag) + 5) >> 2 if by_length else count(f"{inside}<{tag}>")
+                    actions.append(Join(index, asked, inserted, kept))
                 else:
-                    add(Return(count(text[open_at:end]), text[open_end:start] if keep else None))
-                    ended = True
-                at = end
+                    size = len(opening) + len(inside) + len(tag)
+                    tokens = (size + 7) >> 2 if by_length else count(f"<{opening}>{inside}<{tag}>")
+                    if opened == _FORK:
+                        actions.append(Fork(index, tokens, kept))
+                        forked[str(index) if is_organizer else f"{name}.{index}"] = tokens
+                    else:
+                        actions.append(Answer(tokens, kept) if is_organizer else Return(tokens, kept))
+                        ended = True
+                thinking = piece
                 opened = 0
                 continue
-            if not tag & 1:  # a closing tag, but not ours
-                if not (opened == _JOIN and tag == _END_RETURN):
-                    faults.add(ViolationKind.STRAY_TAG, name, f"{match[0][:60]} closes nothing", start)
+            inserted_tag = opened == _JOIN and kind in (_RETURN, _RETURN + 1)  # some runtimes insert it with the text
+            if inserted_tag or not kind & 1:
+                if kind and not inserted_tag:
+                    faults.add(ViolationKind.STRAY_TAG, name, f"<{tag}> closes nothing", at)
+                inside += f"<{tag}>{piece}"
                 continue
             if opened == _JOIN:
-                if tag == _RETURN:  # some runtimes insert the worker's tags with its text
-                    continue
-                at = _bare_join(text, name, texts, index, (at, open_at, open_end), actions, count, keep)
+                _add_bare_join(actions, thinking, (opening, index), texts.get(child_id(name, index), ""), count, keep)
+                thinking = inside
             else:
-                faults.add(ViolationKind.UNCLOSED_TAG, name, f"<{_NAMES[opened]}> is never closed", open_at)
+                faults.add(ViolationKind.UNCLOSED_TAG, name, f"<{opening}> is never closed", opened_at)
+                thinking += f"<{opening}>{inside}"
             opened = 0
-        if tag <= _JOIN and tag & 1:
-            digits = match[tag]
-            index = int(digits)
-            if index > MAX_INDEX:
-                faults.add(ViolationKind.STRAY_TAG, name, f"sub-query index {digits} is above 10^9", start)
+        if kind == _FORK or kind == _JOIN or kind == last:
+            if number <= MAX_INDEX:
+                opened, index, opening, opened_at, inside = kind, number, tag, at, piece
                 continue
-        elif tag != last:
-            what = "closes nothing" if not tag & 1 else f"has no place in {'the organizer' if is_organizer else 'a worker'}"
-            faults.add(ViolationKind.STRAY_TAG, name, f"{match[0][:60]} {what}", start)
-            continue
-        opened, open_at, open_end = tag, start, end
+            faults.add(ViolationKind.STRAY_TAG, name, f"sub-query index {number} is above 10^9", at)
+        elif kind:
+            where = "the organizer" if is_organizer else "a worker"
+            why = f"has no place in {where}" if kind & 1 else "closes nothing"
+            faults.add(ViolationKind.STRAY_TAG, name, f"<{tag}> {why}", at)
+        thinking += f"<{tag}>{piece}"
     if opened == _JOIN:
-        at = _bare_join(text, name, texts, index, (at, open_at, open_end), actions, count, keep)
+        _add_bare_join(actions, thinking, (opening, index), texts.get(child_id(name, index), ""), count, keep)
+        thinking = inside
     elif opened:
-        faults.add(ViolationKind.UNCLOSED_TAG, name, f"<{_NAMES[opened]}> is never closed", open_at)
-    rest = text[at:]
-    if rest and not (ended and not rest.strip()):
-        boxed = rest.rfind("\\boxed{") if is_organizer and not ended else -1
-        if boxed >= 0:
-            if boxed:
-                add(Think(count(rest[:boxed]), rest[:boxed] if keep else None))
-            add(Answer(count(rest[boxed:]), rest[boxed:] if keep else None))
-        else:
-            add(Think(count(rest), rest if keep else None))
+        faults.add(ViolationKind.UNCLOSED_TAG, name, f"<{opening}> is never closed", opened_at)
+        thinking += f"<{opening}>{inside}"
+    if len(parts) > 2 * MAX_TAGS:
+        faults.add(ViolationKind.STRAY_TAG, name, f"what follows the first {MAX_TAGS} tags is read as text")
+    if thinking and not (ended and thinking.isspace()):
+        boxed = thinking.rfind("\\boxed{") if is_organizer and not ended else -1
+        answer = thinking[boxed:] if boxed >= 0 else ""
+        thinking = thinking[:boxed] if answer else thinking
+        if thinking:
+            actions.append(Think(count(thinking), thinking if keep else None))
+        if answer:
+            actions.append(Answer(count(answer), answer if keep else None))
     return tuple(actions)
 
 
-def _bare_join(
-    text: str,
-    name: str,
-    texts: Mapping[str, str],
-    index: int,
-    spot: tuple[int, int, int],
-    actions: list[Action],
-    count: TokenCounter,
-    keep: bool,
-) -> int:
-    """Add a Join that has no closing tag; return where the text after it begins."""
-    at, start, end = spot
-    if at < start:
-        actions.append(Think(count(text[at:start]), text[at:start] if keep else None))
-    returned = _RETURNED.search(texts.get(child_id(name, index), ""))
-    inserted = count(returned[1]) if returned else 0
-    actions.append(Join(index, count(text[start:end]), inserted))
-    return end
+def _add_bare_join(
+    actions: list[Action], thinking: str, tag: tuple[str, int], worker: str, count: TokenCounter, keep: bool
+) -> None:
+    """Add a Join that has no closing tag: what it inserted is what the worker's text returned."""
+    if thinking:
+        actions.append(Think(count(thinking), thinking if keep else None))
+    returned = _RETURNED.search(worker)
+    opening, index = tag
+    actions.append(Join(index, count(f"<{opening}>"), count(returned[1]) if returned else 0))
 
 
 def detect(text: str) -> bool:
@@ -284,7 +298,7 @@ def detect(text: str) -> bool:
     >>> detect("<FORK-1>x</FORK-1>"), detect("plain")
     (True, False)
     """
-    return _TAG.search(text) is not None or _SECTION.search(text) is not None
+    return _TAGS.search(text) is not None or _SECTION.search(text) is not None
 
 
 def _filler(characters: int) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.plots.style import INK
 from simulator.timeline import COLUMNS, Timeline
 
 if TYPE_CHECKING:

@@ -32,9 +32,9 @@ def gantt(
 ) -> Axes:
     """Draw one query: a lane a thread, the organizer on top, and its realised critical path as a heavy black line.
 
-    Bars are work: decoding, a thin dark one for prefill, a dotted one for a delay. Pale thin bars are waits: for a Join,
-    for a pool slot, for the batch. An arrow down is a Fork, one up a Join; dots lead from a worker's end to the time it
-    was joined. A cross ends what was cancelled. Beneath, unless `ax` is given, the agents active at each time.
+    Bars are work: decoding, a thin dark one for prefill, a dotted one for a delay. Pale thin bars are waits: for a
+    Join, for a pool slot, for the batch. An arrow down is a Fork, one up a Join; dots lead from a worker's end to the
+    time it was joined. A cross ends what was cancelled. Beneath, unless `ax` is given, the agents active at each time.
 
     Parameters
     ----------
@@ -69,12 +69,15 @@ def gantt(
     >>> timeline = simulate(compile_trace(Trace("t", (organizer, Thread("1", (Return(10),))))))
     >>> axes = gantt(timeline)
     >>> [label.get_text() for label in axes.get_yticklabels()], axes.get_title(loc="left")
-    (['organizer', '1'], 't')
+    (['organizer', '   1'], 't')
     """
     scene = compose(timeline, query)
     if not 3 <= width <= 40:
         raise ConfigError(f"width must be from 3 to 40 inches, got {width!r}")
-    from simulator.plots import canvas  # here, so that importing this package does not import matplotlib
+    # Here, so that importing this package does not import matplotlib.
+    from simulator.plots import canvas
+    from simulator.plots.lanes import draw_lanes
+    from simulator.plots.legend import draw_legend
 
     unit = unit or canvas.time_unit(timeline)
     numbers = _numbers(timeline, query, scene, unit)
@@ -86,7 +89,7 @@ def gantt(
         pitch = 72 * height / lanes
     else:
         pitch = canvas.height_of(ax) / lanes
-    canvas.draw_lanes(ax, scene, pitch, pitch >= 4 if arrows is None else arrows)
+    draw_lanes(ax, scene, pitch, pitch >= 4 if arrows is None else arrows)
     canvas.draw_title(ax, printable(timeline.graphs[query].name, 80), numbers)
     if panel is not None:
         draw_concurrency(panel, timeline, query)
@@ -94,7 +97,7 @@ def gantt(
     else:
         canvas.time_axis(ax, scene.start, scene.end, unit)
     if legend:
-        canvas.draw_legend(ax, own=panel is not None)
+        draw_legend(ax, own=panel is not None)
     return ax
 
 

@@ -65,7 +65,9 @@ def save(figure: Figure | Axes, path: str | os.PathLike[str], *, dpi: float = 15
         raise ConfigError(f"a picture is saved as {', '.join(_METADATA)}; got {str(target)!r}")
     if not 10 <= dpi <= 1200:
         raise ConfigError(f"dpi must be from 10 to 1200, got {dpi!r}")
-    drawing: Any = figure.figure  # an axes' figure; a figure's own root
+    drawing: Any = figure
+    while getattr(drawing, "figure", drawing) is not drawing:  # from axes, or a part of a figure, up to the whole
+        drawing = drawing.figure
     part = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.part")
     # Journals refuse Type 3 fonts; without a salt the ids in an SVG are random.
     with rc_context({"pdf.fonttype": 42, "svg.hashsalt": "forksim", "hatch.linewidth": 0.6}):

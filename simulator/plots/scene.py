@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from simulator.graph import ExecutionGraph
 from simulator.metrics import realised_path
-from simulator.timeline import CANCELLED, COLUMNS, INLINE, Span, SpanKind, Timeline
+from simulator.timeline import CANCELLED, COLUMNS, INLINE, Span, Timeline
 from simulator.trace import nesting
 
 __all__ = ["Lane", "Scene", "compose", "printable"]
@@ -17,8 +18,7 @@ _VISIBLE = 1e-3  # of the time shown
 _LABEL = 30  # characters of a lane's label
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
+class Lane(NamedTuple):
     """One thread's row of the chart."""
 
     thread: int
@@ -55,9 +55,9 @@ class Scene:
 
 
 def printable(text: str, limit: int) -> str:
-    """Return `text` on one line, without control characters, cut to `limit` characters.
+    r"""Return `text` on one line, without control characters, cut to `limit` characters.
 
-    >>> printable("two\\nlines\\x00", 20), printable("countdown-17", 8)
+    >>> printable("two\nlines\x00", 20), printable("countdown-17", 8)
     ('two lines', 'countdo…')
     """
     text = "".join(letter for letter in " ".join(text[: 4 * limit].split()) if letter.isprintable())

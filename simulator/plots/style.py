@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from simulator.timeline import SpanKind
 
-__all__ = ["CANCELLED", "INK", "STYLES", "BarStyle"]
+__all__ = ["CANCELLED", "FONT", "INK", "STYLES", "BarStyle", "set_hatch"]
+
+FONT = 8.0
+"""Points of most text."""
 
 
 class BarStyle(NamedTuple):
@@ -54,3 +57,10 @@ class INK:
     answer = "#8C8C8C"
     grid = "#E3E3E3"
     band = "#F7F7F7"
+
+
+def set_hatch(artist: Any, hatch: str | None) -> None:
+    """Hatch a bar with thin lines; before matplotlib 3.10, only `save` can make them thin."""
+    artist.set_hatch(hatch)
+    if hasattr(artist, "set_hatch_linewidth"):
+        artist.set_hatch_linewidth(0.6)

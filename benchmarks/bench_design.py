@@ -1,0 +1,170 @@
+"""What the design's choices cost or save: each beside what was rejected, on the same input, in turn.
+
+The reasons are in docs/design.md. Prints medians and their ratio; absolute times are this machine's, ratios travel.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from array import array
+from dataclasses import dataclass
+from time import perf_counter
+from typing import NamedTuple
+
+import networkx
+import numpy as np
+import simpy
+
+import simulator.simulation
+from simulator import GPU, LinearBatch, Think, Thread, Trace, compile_trace, critical_path, decode_clock, simulate
+from simulator.gpu import BatchServer
+from simulator.graph import to_networkx
+from simulator.workload import generate, poisson_arrivals
+
+COST = LinearBatch(a=6.6e-3, b=1.2e-5)  # without context, so that a process per sequence can follow it too
+
+
+@dataclass(frozen=True, slots=True)
+class DataclassThink:
+    """`simulator.trace.Think` as a dataclass, with the same check."""
+
+    tokens: int
+    text: str | None = None
+    start: float | None = None
+    finish: float | None = None
+
+    def __post_init__(self):
+        if self.tokens.__class__ is not int or not 0 <= self.tokens <= 10**12:
+            raise ValueError(self.tokens)
+
+
+class StepByStep(BatchServer):
+    """An event for every engine step."""
+
+    def plan(self):
+        super().plan()
+        if self.boundary is not None and self.leap_steps > 1:
+            self.leap_steps = 1
+            end = self.leap_start + self.cost.decode_seconds(self.n, self.context, 1)
+            self.boundary = self.clock.call_at(max(end, self.clock.now), self._arrive)
+
+
+def step_by_step(graphs, arrivals):
+    simulator.simulation.BatchServer = StepByStep
+    try:
+        return simulate(graphs, gpu=GPU(cost=COST), arrivals=arrivals).makespan
+    finally:
+        simulator.simulation.BatchServer = BatchServer
+
+
+def process_per_sequence(lengths, arrivals):
+    """Each sequence a SimPy process; whoever joins or leaves interrupts all others, whose rate has changed."""
+    env = simpy.Environment()
+    batch = {}
+
+    def changed(number):
+        for other, process in batch.items():
+            if other != number:
+                process.interrupt()
+
+    def sequence(number, left, arrival):
+        yield env.timeout(arrival)
+        batch[number] = env.active_process
+        changed(number)
+        while left > 0:
+            step, since = COST.step_seconds(len(batch), 0), env.now
+            try:
+                yield env.timeout(left * step)
+                left = 0
+            except simpy.Interrupt:
+                left = max(left - (env.now - since) / step, 0)
+        del batch[number]
+        changed(number)
+
+    for number, (length, arrival) in enumerate(zip(lengths, arrivals, strict=True)):
+        env.process(sequence(number, length, arrival))
+    env.run()
+    return env.now
+
+
+class RowObject(NamedTuple):
+    query: int
+    thread: int
+    task: int
+    waited_from: float
+    granted: float
+    ready: float
+    start: float
+    decode_start: float
+    finish: float
+    tokens: int
+    flags: int
+
+
+def row_objects(n):
+    rows = [RowObject(1, 2, i, i * 0.1, i * 0.2, i * 0.3, i * 0.4, i * 0.5, i * 0.6, 500, 0) for i in range(n)]
+    return np.array(rows, dtype=np.float64)  # what every metric needs
+
+
+def flat_array(n):
+    rows = array("d")
+    for i in range(n):
+        rows.extend((1, 2, i, i * 0.1, i * 0.2, i * 0.3, i * 0.4, i * 0.5, i * 0.6, 500, 0))
+    return np.frombuffer(rows).reshape(-1, 11)
+
+
+def seconds(function, *arguments, repeat):
+    start = perf_counter()
+    for _ in range(repeat):
+        function(*arguments)
+    return (perf_counter() - start) / repeat
+
+
+def compare(title, ours, other, *, repeat=1, rounds=5):
+    """Print the median times of two callables that are run in turn, and their ratio."""
+    times = [(seconds(*ours, repeat=repeat), seconds(*other, repeat=repeat)) for _ in range(rounds)]
+    a, b = (statistics.median(column) for column in zip(*times, strict=True))
+    print(f"{title:62} {a * 1e6:12,.1f} {b * 1e6:14,.1f} {b / a:8.1f}")
+
+
+def main(scale=1.0):
+    rng = np.random.default_rng(1)
+    n = max(int(1000 * scale), 20)
+    lengths = rng.integers(64, 513, n).tolist()
+    arrivals = poisson_arrivals(n, 30.0, np.random.default_rng(2)).tolist()
+    singles = [compile_trace(Trace("t", (Thread("organizer", (Think(length),)),))) for length in lengths]
+    [trace] = generate("interleaved", 1, workers=4, forks=8)
+    graph = compile_trace(trace)
+    nodes = to_networkx(graph)
+    for *_, data in nodes.edges(data=True):
+        data["weight"] = 1
+    print(f"{'microseconds':62} {'ours':>12} {'the other':>14} {'ratio':>8}")
+    compare("an action: msgspec Struct / dataclass", (Think, 5), (DataclassThink, 5), repeat=n * 20)
+    compare(
+        "steps and violations of a trace: one walk / graph and longest path",
+        (decode_clock, trace),
+        (lambda: critical_path(compile_trace(trace)),),
+        repeat=n // 5,
+    )
+    compare(
+        "longest path: tuples / networkx",
+        (critical_path, graph),
+        (networkx.dag_longest_path, nodes),
+        repeat=n // 5,
+    )
+    compare(
+        f"{n} sequences: leaps / an event a step",
+        (lambda: simulate(singles, gpu=GPU(cost=COST), arrivals=arrivals).makespan,),
+        (step_by_step, singles, arrivals),
+    )
+    compare(
+        f"{n} sequences: one server / a process a sequence, interrupted",
+        (lambda: simulate(singles, gpu=GPU(cost=COST), arrivals=arrivals).makespan,),
+        (process_per_sequence, lengths, arrivals),
+    )
+    compare(f"{n * 10} rows to numpy: flat array / objects", (flat_array, n * 10), (row_objects, n * 10))
+
+
+if __name__ == "__main__":
+    main(*map(float, sys.argv[1:]))

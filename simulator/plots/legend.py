@@ -1,0 +1,65 @@
+"""What the marks of a Gantt chart mean."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from simulator.plots.canvas import text_width
+from simulator.plots.style import CANCELLED, FONT, INK, STYLES, BarStyle, set_hatch
+
+__all__ = ["draw_legend"]
+
+_HANDLE = 30.0  # points of a handle and the gaps around it
+_DOTS = {"linewidth": 0.9, "linestyle": (0, (1, 2))}
+_ARROW = {"color": INK.arrow, "linewidth": 0.8, "markersize": 4, "markeredgewidth": 0}
+
+_MARKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "cut": ("cancelled", {"color": INK.cut, "linestyle": "none", "marker": "x", "markersize": 5}),
+    "stuck": ("waits in vain", {"color": INK.cut, **_DOTS}),
+    "brief": ("takes hardly any time", {"color": INK.curve, "linestyle": "none", "marker": "D", "markersize": 4}),
+    "fork head": ("Fork", {"marker": "v", **_ARROW}),
+    "join head": ("Join", {"marker": "^", **_ARROW}),
+    "rest": ("done, not yet joined", {"color": INK.arrow, **_DOTS}),
+    "few": ("Forks and Joins, thinned", {"color": INK.faint, "linewidth": 0.8}),
+    "critical_path": ("critical path", {"color": INK.path, "linewidth": 2.4}),
+}
+
+
+def draw_legend(ax: Axes, *, own: bool) -> None:
+    """Explain what is in `ax`, and only that: beneath everything in a figure of our own, else to the right of it."""
+    drawn = {str(artist.get_gid()) for artist in ax.get_children()}
+    if {"fork", "join"} & drawn and not {"fork head", "join head"} & drawn:
+        drawn.add("few")
+    entries: list[tuple[Any, str]] = [(_swatch(style), style.label) for kind, style in STYLES.items() if kind in drawn]
+    for gid, (label, mark) in _MARKS.items():
+        if gid in drawn:
+            handle: Any = Line2D([], [], **mark)
+            if gid == "cut" and any(name.endswith(" cancelled") for name in drawn):
+                handle = (_swatch(CANCELLED), handle)  # here too the cross stands on its bar
+            entries.append((handle, label))
+    if not entries:
+        return
+    look: dict[str, Any] = {"fontsize": FONT - 0.5, "frameon": False, "labelcolor": INK.text}
+    look |= {"handlelength": 1.8, "handletextpad": 0.5}
+    if own:
+        figure: Any = ax.figure
+        points = sum(text_width(label, FONT - 0.5) + _HANDLE for _, label in entries)
+        rows = math.ceil(points / (72 * figure.get_figwidth()))
+        columns = math.ceil(len(entries) / rows)
+        # matplotlib fills column after column; people read row after row.
+        entries = [entries[i] for column in range(columns) for i in range(column, len(entries), columns)]
+        figure.legend(*zip(*entries, strict=True), loc="outside lower center", ncols=columns, columnspacing=1.4, **look)
+    else:
+        handles, labels = zip(*entries, strict=True)
+        ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, **look)
+
+
+def _swatch(style: BarStyle) -> Patch:
+    patch = Patch(facecolor=style.face, edgecolor=style.edge, linewidth=0.6)
+    set_hatch(patch, style.hatch)
+    return patch
