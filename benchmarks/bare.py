@@ -1,7 +1,7 @@
 """The least a program can do: fork/join queries on one batch, nothing else, with `heapq` and leaps.
 
-The yardstick of `bench_simulation.py`: no pool, no policies, no Delays, no cancelling, no rows, no spans; every query is
-an organizer that forks all its workers, thinks on, joins them all and answers. The latencies must equal forksim's.
+The yardstick of `bench_simulation.py`: no pool, no policies, no Delays, no cancelling, no rows, no spans; every query
+is an organizer that forks all its workers, thinks on, joins them all and answers. The latencies must equal forksim's.
 """
 
 from __future__ import annotations

@@ -40,10 +40,14 @@ def graph(i, query):
     return compile_trace(Trace(f"q{i}", (organizer, *threads)))
 
 
-def timed(function):
+def compiled(plain):
+    return [graph(i, query) for i, query in enumerate(plain)]
+
+
+def timed(function, *arguments, **options):
     gc.collect()
     start = process_time()
-    result = function()
+    result = function(*arguments, **options)
     return process_time() - start, result
 
 
@@ -54,24 +58,22 @@ def main():
     print(f"{'':>9} {'us/task':>9} {'us/task':>11} {'us/task':>11} {'':>6} {'tasks/s':>11}")
     for size in sizes:
         plain = queries(max(size // (3 + WORKERS), 1))
-        compiling, graphs = timed(lambda plain=plain: [graph(i, query) for i, query in enumerate(plain)])
+        compiling, graphs = timed(compiled, plain)
         tasks = sum(map(len, graphs))
         arrivals = poisson_arrivals(len(graphs), RATE, np.random.default_rng(2))
         gpu = GPU(cost=COST, max_num_seqs=LIMIT)
         ours, theirs = [], []
         for _ in range(7 if size <= 10**5 else 3):
-            seconds, timeline = timed(lambda g=graphs, t=arrivals: simulate(g, gpu=gpu, arrivals=t))
+            seconds, timeline = timed(simulate, graphs, gpu=gpu, arrivals=arrivals)
             ours.append(seconds)
-            seconds, latencies = timed(lambda p=plain, t=arrivals.tolist(): bare(p, t, COST.a, COST.b, COST.c, LIMIT))
+            seconds, latencies = timed(bare, plain, arrivals.tolist(), COST.a, COST.b, COST.c, LIMIT)
             theirs.append(seconds)
         assert np.allclose(timeline.latency, latencies, rtol=1e-9), "the two disagree"
         batch = timeline.batch
         mean = float(batch[:-1, 1] @ np.diff(batch[:, 0]) / (batch[-1, 0] - batch[0, 0]))
         ours_us, theirs_us = (statistics.median(times) / tasks * 1e6 for times in (ours, theirs))
-        print(
-            f"{tasks:>9,} {compiling / tasks * 1e6:>9.1f} {ours_us:>11.2f} {theirs_us:>11.2f} {ours_us / theirs_us:>6.2f}"
-            f" {1e6 / ours_us:>11,.0f}  {mean:.0f}"
-        )
+        row = f"{tasks:>9,} {compiling / tasks * 1e6:>9.1f} {ours_us:>11.2f} {theirs_us:>11.2f}"
+        print(f"{row} {ours_us / theirs_us:>6.2f} {1e6 / ours_us:>11,.0f}  {mean:.0f}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from math import inf
 from typing import NamedTuple
 
 from simulator.protocol import Protocol
-from simulator.trace import ORGANIZER, Answer, Delay, Fork, Join, Return, Think, Trace, Violation, ViolationKind
+from simulator.trace import ORGANIZER, Answer, Delay, Fork, Join, Think, Trace, Violation, ViolationKind
 
 __all__ = ["DecodeClock", "check", "decode_clock"]
 
@@ -70,7 +70,7 @@ def decode_clock(trace: Trace, protocol: Protocol = _DEFAULT) -> DecodeClock:
     --------
     Organizer ``5 fork 3 join 2``, worker ``10``: the worker runs from 5 to 15, the organizer waits from 8.
 
-    >>> from simulator.trace import Thread
+    >>> from simulator.trace import Return, Thread
     >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
     >>> clock = decode_clock(Trace("t", (organizer, Thread("1", (Return(10),)))), Protocol(capacity=2))
     >>> clock.latency, clock.active_steps, clock.peak_concurrency, clock.overflows
@@ -84,7 +84,7 @@ def decode_clock(trace: Trace, protocol: Protocol = _DEFAULT) -> DecodeClock:
 def check(trace: Trace, protocol: Protocol = _DEFAULT) -> tuple[Violation, ...]:
     """Return every violation of `protocol` in `trace`.
 
-    >>> from simulator.trace import Thread
+    >>> from simulator.trace import Return, Thread
     >>> [str(v) for v in check(Trace("t", (Thread("organizer", (Think(5), Join(1))),)))]
     ['unknown_join: thread organizer action 1: Join of sub-query 1, which was not forked', \
 'missing_answer: thread organizer: the organizer never answers']
@@ -95,7 +95,7 @@ def check(trace: Trace, protocol: Protocol = _DEFAULT) -> tuple[Violation, ...]:
 class _Walk:
     """One traversal; threads are visited depth first, each worker at the Fork that starts it."""
 
-    __slots__ = ("charge", "found", "forks", "joined_at", "pauses", "protocol", "spans", "threads", "trace", "work")
+    __slots__ = ("charge", "forks", "found", "joined_at", "pauses", "protocol", "spans", "threads", "trace", "work")
 
     def __init__(self, trace: Trace, protocol: Protocol) -> None:
         self.trace = trace
@@ -120,11 +120,10 @@ class _Walk:
             if ended:
                 found.append(Violation(_V.MISPLACED_ACTION, name, "an action after the thread's end is ignored", place))
                 break
-            kind = action.__class__
-            if kind is Think:
+            if type(action) is Think:
                 self.work += action.tokens
                 now += action.tokens
-            elif kind is Fork:
+            elif type(action) is Fork:
                 self.work += action.tokens
                 now += action.tokens
                 index = action.index
@@ -142,7 +141,7 @@ class _Walk:
                     children[index] = None
                     message = f"no worker is recorded for sub-query {index}"
                     found.append(Violation(_V.FORK_WITHOUT_WORKER, name, message, place))
-            elif kind is Join:
+            elif type(action) is Join:
                 self.work += action.tokens
                 now += action.tokens
                 index = action.index
@@ -161,15 +160,15 @@ class _Walk:
                 if self.charge:
                     self.work += action.inserted_tokens
                     now += action.inserted_tokens
-            elif kind is Delay:
+            elif isinstance(action, Delay):
                 now += self.protocol.delay_steps(action.seconds)
             else:
                 self.work += action.tokens
                 now += action.tokens
-                if (kind is Answer) is is_organizer:
+                if (type(action) is Answer) is is_organizer:
                     ended = True
                 else:
-                    message = "a worker cannot Answer" if kind is Answer else "the organizer cannot Return"
+                    message = "a worker cannot Answer" if type(action) is Answer else "the organizer cannot Return"
                     found.append(Violation(_V.MISPLACED_ACTION, name, message, place))
         if not ended:
             if is_organizer:

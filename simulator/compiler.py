@@ -17,9 +17,10 @@ _DEFAULT = Protocol()
 def compile_trace(trace: Trace, protocol: Protocol | None = None) -> ExecutionGraph:
     """Compile a trace into its execution graph.
 
-    What cannot take effect starts and awaits nobody, but its tokens are decoded all the same: a second Fork of an index,
-    a Fork without a recorded worker, a Join of an unknown or already joined sub-query. Actions after a thread's end and
-    workers nobody forks are left out. So every trace compiles, and `simulator.clock.check` says what was wrong with it.
+    What cannot take effect starts and awaits nobody, but its tokens are decoded all the same: a second Fork of an
+    index, a Fork without a recorded worker, a Join of an unknown or already joined sub-query. Actions after a thread's
+    end and workers nobody forks are left out. So every trace compiles, and `simulator.clock.check` says what was wrong
+    with it.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ class _Compiler:
         for thread in self.trace.threads:
             if thread.id in reached:
                 for action in thread.actions:
-                    if action.__class__ is Fork:
+                    if isinstance(action, Fork):
                         name = child_id(thread.id, action.index)
                         if name in self.recorded:
                             reached.add(name)
@@ -107,8 +108,8 @@ class _Compiler:
                 self.emit(child)
 
         place = 0
-        for place, action in enumerate(thread.actions):  # noqa: B007
-            if action.__class__ is Delay:
+        for place, action in enumerate(thread.actions):
+            if isinstance(action, Delay):
                 if action.seconds:
                     if task.tokens or task.forks:
                         close(place)
@@ -118,13 +119,13 @@ class _Compiler:
             if task.forks and action.tokens:
                 close(place)
             task.tokens += action.tokens
-            if action.__class__ is Fork:
+            if isinstance(action, Fork):
                 child = child_id(name, action.index)
                 if action.index not in forked and child in self.names:
                     task.forks.append(child)
                     unjoined[action.index] = child
                 forked.add(action.index)
-            elif action.__class__ is Join:
+            elif isinstance(action, Join):
                 waits = action.index in unjoined
                 if (waits or action.inserted_tokens) and (task.tokens or task.forks):
                     close(place + 1)
@@ -158,9 +159,7 @@ class _Draft:
 
     def done(self, end: int, names: dict[str, int]) -> Task:
         forks = tuple(names[child] for child in self.forks)
-        return Task(
-            self.thread, self.tokens, self.prefill, self.seconds, forks, tuple(self.joins), (self.begin, end)
-        )
+        return Task(self.thread, self.tokens, self.prefill, self.seconds, forks, tuple(self.joins), (self.begin, end))
 
 
 def _ends(action: object, name: str) -> bool:

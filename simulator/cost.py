@@ -1,8 +1,8 @@
 """Seconds of an engine step for a given batch.
 
-A cost model is any object with the three members of `CostModel`. The engine asks it two things: what one step costs, and
-what `k` decode-only steps in a row cost while every sequence grows by a token a step. The second lets the engine leap;
-it must equal adding up the first, and a law test holds every model in `COSTS` to that.
+A cost model is any object with the three members of `CostModel`. The engine asks it two things: what one step costs,
+and what `k` decode-only steps in a row cost while every sequence grows by a token a step. The second lets the engine
+leap; it must equal adding up the first, and a law test holds every model in `COSTS` to that.
 
 Units: seconds; `context` is the sum over the decoding sequences of the tokens each attends to, its own included.
 """
@@ -28,7 +28,8 @@ class CostModel(Protocol):
 
     def step_seconds(self, n: int, context: int, prefill_tokens: int = 0, prefill_context: int = 0) -> float:
         """Seconds of one step: `n` sequences decode, attending to `context` tokens in all, and `prefill_tokens` prompt
-        tokens are processed, attending to `prefill_context` tokens in all."""
+        tokens are processed, attending to `prefill_context` tokens in all.
+        """
         ...
 
     def decode_seconds(self, n: int, context: int, k: int) -> float:

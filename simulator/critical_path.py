@@ -29,7 +29,8 @@ class CriticalPath:
     b_level: tuple[float, ...]
     """Longest path from the start of each task to any end of the graph, its own weight included."""
     slack: tuple[float, ...]
-    """How much later each task could start without moving the answer; infinite where the answer does not depend on it."""
+    """How much later each task could start without moving the answer; infinite where the answer does not depend on
+    it."""
     work: float
     """Sum of all weights: the latency of one agent that does everything."""
     span: float

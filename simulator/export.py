@@ -28,7 +28,9 @@ def write_csv(timeline: Timeline, path: str | os.PathLike[str]) -> None:
 
 
 def write_npz(timeline: Timeline, path: str | os.PathLike[str]) -> None:
-    """Write the columns as a compressed ``.npz``, with ``arrivals``, ``answered``, ``batch`` and the names of the traces."""
+    """Write the columns as a compressed ``.npz``, with ``arrivals``, ``answered``, ``batch`` and the names of the
+    traces.
+    """
     with atomic(path, "wb") as file:
         extra: dict[str, Any] = {
             "arrivals": timeline.arrivals,
@@ -36,7 +38,7 @@ def write_npz(timeline: Timeline, path: str | os.PathLike[str]) -> None:
             "batch": timeline.batch,
             "traces": np.array([graph.name for graph in timeline.graphs]),
         }
-        np.savez_compressed(file, **timeline.columns(), **extra)
+        np.savez_compressed(file, **{**timeline.columns(), **extra})
 
 
 def span_rows(timeline: Timeline, query: int | None = None) -> list[tuple[Any, ...]]:

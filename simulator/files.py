@@ -17,8 +17,8 @@ __all__ = ["atomic"]
 def atomic(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
     """Open a file that appears under `path` only when the block ends well.
 
-    It is written beside its place and then renamed, so a crash or a full disk leaves what was there before. Folders that
-    do not exist yet are made.
+    It is written beside its place and then renamed, so a crash or a full disk leaves what was there before. Folders
+    that do not exist yet are made.
 
     Raises
     ------
@@ -26,10 +26,11 @@ def atomic(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
         If it cannot be written there.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with atomic(f"{folder}/new/a.txt") as file:
     ...         _ = file.write("whole")
-    ...     open(f"{folder}/new/a.txt").read()
+    ...     Path(f"{folder}/new/a.txt").read_text()
     'whole'
     """
     target = os.fspath(path)

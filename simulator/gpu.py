@@ -86,7 +86,8 @@ def gpu_from_text(text: str) -> GPU:
 class Clock(simpy.Environment):
     """A SimPy environment that can schedule at an absolute time.
 
-    `simpy.Environment.schedule` takes a delay, and ``now + (t - now)`` is not always ``t``: step boundaries would drift.
+    `simpy.Environment.schedule` takes a delay, and ``now + (t - now)`` is not always ``t``: step boundaries would
+    drift.
     """
 
     def call_at(self, time: float, callback: Callable[[Any], None], priority: int = NORMAL) -> simpy.Event:
@@ -94,8 +95,8 @@ class Clock(simpy.Environment):
         event = simpy.Event(self)
         event._ok = True
         event._value = None
-        event.callbacks.append(callback)  # type: ignore[union-attr]
-        heappush(self._queue, (time, priority, next(self._eid), event))
+        event.callbacks.append(callback)
+        heappush(self._queue, (time, priority, next(self._eid), event))  # type: ignore[misc]
         return event
 
 
@@ -138,7 +139,8 @@ class Work:
         self.joined_step = 0
         """Step counter when it began to decode."""
         self.emitted = 0
-        """Tokens out before it began to decode: the step that ends a prompt yields one. All of them, once it is gone."""
+        """Tokens out before it began to decode: the step that ends a prompt yields one. All of them, once it is
+        gone."""
 
 
 class BatchServer:

@@ -1,7 +1,8 @@
 """The execution graph: tasks, and what must end before what may begin.
 
-A task is an uninterrupted run of one thread's work; see `simulator.compiler` for where threads are cut. Edges are PROGRAM (the thread's next task), FORK (from the task that
-ends in the Fork to the worker's first) and JOIN (from the worker's last task to the one that waited for it).
+A task is an uninterrupted run of one thread's work; see `simulator.compiler` for where threads are cut. Edges are
+PROGRAM (the thread's next task), FORK (from the task that ends in the Fork to the worker's first) and JOIN (from the
+worker's last task to the one that waited for it).
 
 A graph is immutable tuples and nothing else: no state of a run lives in it.
 """
@@ -172,7 +173,9 @@ def _index(graph: ExecutionGraph) -> tuple[tuple[int, ...], ...]:
         last[thread] = i
         for child in forks:
             if not 0 < child < n_threads or forked_by[child] >= 0 or child <= thread:
-                raise GraphError(f"task {i} forks thread {child}, which does not exist, precedes it or is forked already")
+                raise GraphError(
+                    f"task {i} forks thread {child}, which does not exist, precedes it or is forked already"
+                )
             forked_by[child] = i
         for child in joins:
             if not 0 < child < n_threads or first[child] < 0 or joined_by[child] >= 0:

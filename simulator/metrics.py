@@ -75,9 +75,7 @@ def realised_path(timeline: Timeline, query: int = 0) -> tuple[Piece, ...]:
     return tuple(reversed(pieces))
 
 
-def _bounding_worker(
-    graph: ExecutionGraph, rows: dict[int, list[float]], task: int, before: int, ready: float
-) -> int:
+def _bounding_worker(graph: ExecutionGraph, rows: dict[int, list[float]], task: int, before: int, ready: float) -> int:
     """Return the last task of the worker whose end made `task` ready: one it joins, or one done inline before it."""
     candidates = graph.tasks[task].joins + (graph.tasks[before].forks if before >= 0 else ())
     ends = (graph.last[worker] for worker in candidates)
@@ -191,7 +189,8 @@ def _critical_path_steps(run: Run) -> float:
 
 def _critical_path_seconds(run: Run) -> float:
     """Longest path to the answer if every task had the GPU to itself and no slot were short: a floor under `latency`
-    (but for ``drop`` and ``inline``, which change the work)."""
+    (but for ``drop`` and ``inline``, which change the work).
+    """
     return critical_path(run.graph, run.alone).latency
 
 
@@ -206,7 +205,7 @@ def _eta(run: Run) -> float:
 
 
 def _eta_over_c(run: Run) -> float:
-    """eta over the pool capacity; NaN without a capacity."""
+    """Eta over the pool capacity; NaN without a capacity."""
     return run.clock.eta / run.capacity if run.capacity else math.nan
 
 

@@ -1,7 +1,7 @@
 """Who goes first when the batch is full.
 
-A policy is a function from a graph to one key a task; smaller keys are admitted first, equal ones in order of readiness,
-then query, thread, task. It decides admission only: what runs is not preempted.
+A policy is a function from a graph to one key a task; smaller keys are admitted first, equal ones in order of
+readiness, then query, thread, task. It decides admission only: what runs is not preempted.
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ def explain_deadlock(query: Query) -> Deadlock:
     holders = [
         thread
         for thread in range(1, len(names))
-        if not math.isnan(query.ready[thread]) and thread not in query.slotless
+        if not math.isnan(query.ready[thread])
+        and thread not in query.slotless
         # a slot is held until the thread ends or, under release="join", until the task that joins it runs
         and (not query.ended[thread] or (query.protocol.release == "join" and not _joined(query, thread)))
     ]

@@ -31,7 +31,15 @@ def number(value: float) -> str:
     if math.isnan(value):
         return "-"
     size = abs(value)
-    return f"{value:,.0f}" if size >= 1000 else f"{value:.1f}" if size >= 100 else f"{value:.2f}" if size >= 10 else f"{value:.3f}"
+    return (
+        f"{value:,.0f}"
+        if size >= 1000
+        else f"{value:.1f}"
+        if size >= 100
+        else f"{value:.2f}"
+        if size >= 10
+        else f"{value:.3f}"
+    )
 
 
 def count(value: float) -> str:
@@ -80,7 +88,10 @@ def metrics_table(rows: Iterable[Metrics], unit: str, *, title: str | None = Non
     columns = [
         Column("tokens", lambda m: count(m.work)),
         Column("T steps", lambda m: count(m.critical_path_steps)),
-        Column(latency, lambda m: "deadlock" if math.isnan(m.latency) else (count if unit == "steps" else number)(m.latency)),
+        Column(
+            latency,
+            lambda m: "deadlock" if math.isnan(m.latency) else (count if unit == "steps" else number)(m.latency),
+        ),
         Column("speed-up", lambda m: number(m.speedup)),
         Column("eta", lambda m: number(m.eta)),
         Column("eta/c", lambda m: number(m.eta_over_c)),

@@ -2,8 +2,8 @@
 
 Everything that happens at one time is settled at once, in rounds, by a stated order (query, thread, task) and not by
 SimPy's event numbers. In a round: queries just answered cancel their workers; ended workers free their slots; then each
-finished task's Forks take effect, its thread goes on, and whoever waited for the thread may start. What needs no time at
-all finishes in the next round of the same instant. When nothing is left to settle, the GPU plans its next steps.
+finished task's Forks take effect, its thread goes on, and whoever waited for the thread may start. What needs no time
+at all finishes in the next round of the same instant. When nothing is left to settle, the GPU plans its next steps.
 """
 
 from __future__ import annotations

@@ -43,7 +43,9 @@ _NAMES = {counter: name for name, counter in COUNTERS.items()}
 
 def counter_name(counter: TokenCounter) -> str:
     """Return what `Trace.token_source` calls `counter`."""
-    return _NAMES.get(counter) or str(getattr(counter, "token_source", None) or getattr(counter, "__name__", "caller's counter"))
+    return _NAMES.get(counter) or str(
+        getattr(counter, "token_source", None) or getattr(counter, "__name__", "caller's counter")
+    )
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> TokenCounter:

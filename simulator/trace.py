@@ -70,7 +70,9 @@ def _index(value: int) -> None:
         raise TraceError(f"a sub-query index must be an int from 0 to 10^9, got {value!r}")
 
 
-class _Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="do", tag=str.lower, gc=False):
+class _Action(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="do", tag=str.lower, gc=False
+):
     pass
 
 
@@ -186,7 +188,8 @@ class Thread(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     prompt_tokens: int = 0
     """Tokens in this thread's context before its first action (0 when not recorded)."""
     shared_tokens: int = 0
-    """How many of the prompt's first tokens are a prefix of the parent's context, so that an engine can share their KV."""
+    """How many of the prompt's first tokens are a prefix of the parent's context, so that an engine can share their
+    KV."""
     label: str | None = None
 
     def __post_init__(self) -> None:
@@ -204,7 +207,7 @@ class Thread(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     @property
     def tokens(self) -> int:
         """Tokens this thread decodes."""
-        return sum(action.tokens for action in self.actions if action.__class__ is not Delay)  # type: ignore[union-attr]
+        return sum(action.tokens for action in self.actions if action.__class__ is not Delay)  # type: ignore[union-attr,misc]
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
@@ -268,7 +271,12 @@ class Violation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class Trace(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="schema", tag="forksim.trace/1"
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag_field="schema",
+    tag="forksim.trace/1",
 ):
     """One query's recorded thinking: the organizer's thread first, then the workers', parents before children."""
 

@@ -1,7 +1,7 @@
 """A second simulator, to compare the first with: a heap of events, and engine steps taken one by one.
 
-Written from ``docs/semantics.md`` alone; it shares nothing with `simulator.simulation` but the graphs and the cost model.
-It is slow and plain on purpose. Where the page leaves a choice, the reading taken here is marked ``Reading:``.
+Written from ``docs/semantics.md`` alone; it shares nothing with `simulator.simulation` but the graphs and the cost
+model. It is slow and plain on purpose. Where the page leaves a choice, the reading taken here is marked ``Reading:``.
 """
 
 from __future__ import annotations
@@ -134,7 +134,8 @@ class _Oracle:
         self.keys = [policy_key(graph) if policy_key else [0] * len(graph) for graph in graphs]
         capacity = inf if protocol.capacity is None else protocol.capacity
         self.queries = [
-            _Query(graph, [_Task(1 + len(task.joins), task.tokens) for task in graph.tasks], capacity - 1) for graph in graphs
+            _Query(graph, [_Task(1 + len(task.joins), task.tokens) for task in graph.tasks], capacity - 1)
+            for graph in graphs
         ]
         self.now = 0.0
         self.heap: list[tuple[float, str, int, int]] = []

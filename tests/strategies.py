@@ -170,7 +170,9 @@ def gpus(draw: st.DrawFn) -> GPU:
     """GPUs with exact arithmetic."""
     seqs = draw(st.sampled_from((None, 1, 2, 3, 4, 8)))
     extra = draw(st.sampled_from((None, 0, 1, 3, 8)))
-    return GPU(cost=draw(costs), max_num_seqs=seqs, max_num_batched_tokens=None if extra is None else extra + (seqs or 1))
+    return GPU(
+        cost=draw(costs), max_num_seqs=seqs, max_num_batched_tokens=None if extra is None else extra + (seqs or 1)
+    )
 
 
 def arrivals(gpu: GPU, n: int) -> st.SearchStrategy[list[float]]:

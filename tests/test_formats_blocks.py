@@ -477,7 +477,9 @@ def test_what_a_dialect_cannot_say(dialect, trace, why):
 
 @pytest.mark.parametrize("words", ["so\nFinal Answer: 9", "x <Pa<Path>rallel>"])
 def test_words_that_would_read_as_something_else(words):
-    trace = Trace("t", (Thread("organizer", (Think(9, words), Fork(1), Join(1))), Thread("1", (Return(9, words),))))
+    trace = Trace(
+        "t", (Thread("organizer", (Think(9), Fork(1), Join(1), Think(9, words))), Thread("1", (Return(9, words),)))
+    )
     with pytest.raises(FormatError, match="its words would read as tags or as an answer"):
         parallel_r1.render(trace)
 

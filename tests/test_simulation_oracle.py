@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simulator import GPU, ConstantRate, ExecutionGraph, Protocol, compile_trace, simulate
+from simulator import GPU, ExecutionGraph, Protocol, compile_trace, simulate
 from simulator.policy import POLICIES, Policy
 from simulator.timeline import CANCELLED, INLINE, Timeline
 from tests.oracle import OracleResult, Row, oracle
@@ -52,9 +50,7 @@ def changes(batch: list) -> list[tuple[float, int]]:
 
 
 def both(graphs: list[ExecutionGraph], gpu: GPU, protocol: Protocol, arrivals: list[float], policy: Policy) -> None:
-    timeline = simulate(
-        graphs, gpu=gpu, protocol=protocol, arrivals=arrivals, policy=policy, on_deadlock="record"
-    )
+    timeline = simulate(graphs, gpu=gpu, protocol=protocol, arrivals=arrivals, policy=policy, on_deadlock="record")
     expected = oracle(
         graphs,
         cost=gpu.cost,

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from simulator.cli.common import Capacity, Format, FullPool, Input, TokenCount, console, protocol
+from simulator.cli.common import Capacity, Format, FullPool, Input, TokenCount, console
 from simulator.compiler import compile_trace
 from simulator.errors import ConfigError
 from simulator.gpu import gpu_from_text
+from simulator.protocol import Protocol
 from simulator.simulation import simulate
 
 __all__ = ["gantt"]
@@ -22,7 +23,7 @@ def gantt(
     number: Annotated[int, typer.Option("--number", "-n", min=1, help="Which trace of the file, from 1.")] = 1,
     gpu: Annotated[str, typer.Option(help="As for forksim run.")] = "steps",
     capacity: Capacity = None,
-    full_pool: Annotated[FullPool, typer.Option("--full-pool", help="What a Fork on a full pool does.")] = FullPool.queue,
+    full_pool: FullPool = "queue",
     format: Format = None,
     tokens: TokenCount = "characters",
 ) -> int:
@@ -30,11 +31,12 @@ def gantt(
     from simulator import plots
 
     machine = gpu_from_text(gpu)
+    rules = Protocol(capacity=capacity, when_full=full_pool)  # type: ignore[arg-type]  # it refuses what it does not know
     source = Input([trace], format, tokens)
     chosen = next(islice(source, number - 1, None), None)
     if chosen is None:
         raise ConfigError(f"{trace} holds no readable trace number {number}")
-    timeline = simulate(compile_trace(chosen, protocol(capacity, full_pool)), gpu=machine)
-    plots.save(plots.gantt(timeline).get_figure(), out)
+    timeline = simulate(compile_trace(chosen, rules), gpu=machine)
+    plots.save(plots.gantt(timeline), out)
     console().print(f"wrote {out}", soft_wrap=True)
     return source.exit_code

@@ -6,7 +6,6 @@ import math
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
 from typing import Annotated, Any
 
 import msgspec
@@ -15,23 +14,34 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from simulator.errors import FormatError
-from simulator.formats import FORMATS
+from simulator.formats import FORMATS, lookup
 from simulator.formats.reading import read
-from simulator.protocol import WHEN_FULL, Protocol
+from simulator.protocol import WHEN_FULL
 from simulator.tokens import COUNTERS, TokenCounter, load_tokenizer
 from simulator.trace import Trace
 
-__all__ = ["Capacity", "FullPool", "Input", "Paths", "TokenCount", "TraceFormat", "console", "full_pool", "print_json"]
-
-TraceFormat = StrEnum("TraceFormat", {name: name for name in FORMATS})
-FullPool = StrEnum("FullPool", {name: name for name in WHEN_FULL})
+__all__ = ["Capacity", "Format", "FullPool", "Input", "Json", "Paths", "To", "TokenCount", "console", "print_json"]
 
 Paths = Annotated[list[str], typer.Argument(metavar="TRACE...", help="Files of traces, or - for standard input.")]
-Format = Annotated[TraceFormat | None, typer.Option(help="Format of all traces; by default found from each.")]
-TokenCount = Annotated[
-    str, typer.Option("--tokens", help="How to count tokens where no count is recorded: characters, words, or a path to a tokenizer.json.")
+Format = Annotated[
+    str | None,
+    typer.Option(metavar="FORMAT", help=f"Format of all traces: {', '.join(FORMATS)}; by default found from each."),
 ]
-Capacity = Annotated[int | None, typer.Option("--capacity", "-c", help="Pool capacity c: the organizer and c - 1 workers.", show_default="no limit")]
+To = Annotated[str, typer.Option("--to", metavar="FORMAT", help=f"Format to write: {', '.join(FORMATS)}.")]
+FullPool = Annotated[
+    str, typer.Option("--full-pool", metavar="MODE", help=f"What a Fork on a full pool does: {', '.join(WHEN_FULL)}.")
+]
+TokenCount = Annotated[
+    str,
+    typer.Option(
+        "--tokens",
+        help="How to count tokens where no count is recorded: characters, words, or a path to a tokenizer.json.",
+    ),
+]
+Capacity = Annotated[
+    int | None,
+    typer.Option("--capacity", "-c", help="Pool capacity c: the organizer and c - 1 workers.", show_default="no limit"),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines, for machines.")]
 
 
@@ -39,11 +49,6 @@ def console() -> Console:
     """Return a console on stdout, as wide as the terminal, and wide enough for the tables where there is none."""
     width = None if sys.stdout.isatty() else max(shutil.get_terminal_size((140, 24)).columns, 140)
     return Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False)
-
-
-def full_pool(value: FullPool) -> Any:
-    """Return the option as the protocol takes it."""
-    return value.value
 
 
 def counter(text: str) -> TokenCounter:
@@ -54,9 +59,9 @@ def counter(text: str) -> TokenCounter:
 class Input:
     """The traces of some files, one at a time. What cannot be read is reported on stderr, and remembered."""
 
-    def __init__(self, paths: Sequence[str], format: TraceFormat | None, tokens: str, *, keep_text: bool = False) -> None:
+    def __init__(self, paths: Sequence[str], format: str | None, tokens: str, *, keep_text: bool = False) -> None:
         self.paths = paths
-        self.format = None if format is None else format.value
+        self.format = None if format is None else lookup(format).name
         self.count = counter(tokens)
         self.keep_text = keep_text
         self.unreadable = 0
@@ -106,8 +111,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return value
-
-
-def protocol(capacity: int | None, when_full: FullPool, **changes: Any) -> Protocol:
-    """Return the protocol that the options describe."""
-    return Protocol(capacity=capacity, when_full=full_pool(when_full), **changes)

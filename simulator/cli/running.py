@@ -22,7 +22,6 @@ from simulator.cli.common import (
     TokenCount,
     console,
     print_json,
-    protocol,
 )
 from simulator.compiler import compile_trace
 from simulator.errors import ConfigError
@@ -47,15 +46,18 @@ SUMMARIZED = ("critical_path_steps", "latency", "work", "speedup", "eta", "eta_o
 def run(
     traces: Paths,
     gpu: Annotated[
-        str, typer.Option(help="steps (the decode-step clock), a named GPU, rate:TOKENS_PER_SECOND or linear:A,B,C,P,Q.")
+        str,
+        typer.Option(help="steps (the decode-step clock), a named GPU, rate:TOKENS_PER_SECOND or linear:A,B,C,P,Q."),
     ] = "steps",
     capacity: Capacity = None,
-    full_pool: Annotated[FullPool, typer.Option("--full-pool", help="What a Fork on a full pool does.")] = FullPool.queue,
+    full_pool: FullPool = "queue",
     max_num_seqs: Annotated[int | None, typer.Option(help="Most sequences in a batch.")] = None,
     max_num_batched_tokens: Annotated[int | None, typer.Option(help="Most tokens in an engine step.")] = None,
     arrivals: Annotated[
         str,
-        typer.Option(help="alone: each trace on a GPU of its own; together: all at 0 on one; recorded; poisson:PER_SECOND."),
+        typer.Option(
+            help="alone: each trace on a GPU of its own; together: all at 0 on one; recorded; poisson:PER_SECOND."
+        ),
     ] = "alone",
     policy: Annotated[str, typer.Option(help=f"Admission to a full batch: {', '.join(POLICIES)}.")] = "fcfs",
     seed: Annotated[int, typer.Option(help="Seed of the Poisson arrivals.")] = 0,
@@ -76,7 +78,7 @@ def run(
         machine = replace(machine, max_num_batched_tokens=max_num_batched_tokens)
     if policy not in POLICIES:
         raise ConfigError(f"no policy is called {policy!r}; accepted: {', '.join(POLICIES)}")
-    rules = protocol(capacity, full_pool)
+    rules = Protocol(capacity=capacity, when_full=full_pool)  # type: ignore[arg-type]  # it refuses what it does not know
     source = Input(traces, format, tokens)
     runs = _timelines(source, rules, machine, arrivals, policy, seed)
     tally = Tally(SUMMARIZED)
@@ -182,8 +184,8 @@ class _Files:
             from simulator import plots  # matplotlib takes a second to load: only where a chart is drawn
 
             safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in metrics.name)[:80]
-            figure = plots.gantt(timeline, query=query).get_figure()
-            plots.save(figure, os.path.join(self.folder, f"gantt-{self.drawn:03d}-{safe}.png"))
+            axes = plots.gantt(timeline, query=query)
+            plots.save(axes, os.path.join(self.folder, f"gantt-{self.drawn:03d}-{safe}.png"))
             self.drawn += 1
 
 

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from simulator.cli.common import Format, Input, Paths, TokenCount, TraceFormat
+from simulator.cli.common import Format, Input, Paths, To, TokenCount
 from simulator.errors import ConfigError
 from simulator.files import atomic
+from simulator.formats import lookup
 from simulator.formats.reading import dump
 from simulator.trace import Trace
 from simulator.workload import FAMILIES, PRESETS
@@ -18,7 +19,9 @@ from simulator.workload import generate as synthetic
 
 __all__ = ["convert", "generate"]
 
-Output = Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write; standard output if not given.")]
+Output = Annotated[
+    str | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write; standard output if not given.")
+]
 
 
 def generate(
@@ -29,7 +32,7 @@ def generate(
     n: Annotated[int, typer.Option("-n", min=0, help="How many traces.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the series.")] = 0,
     start: Annotated[int, typer.Option(min=0, help="Number of the first trace.")] = 0,
-    to: Annotated[TraceFormat, typer.Option(help="Format to write.")] = TraceFormat.native,
+    to: To = "native",
     out: Output = None,
 ) -> None:
     """Generate synthetic traces from a seed. Trace i depends on the seed and i alone."""
@@ -44,7 +47,7 @@ def generate(
 
 def convert(
     traces: Paths,
-    to: Annotated[TraceFormat, typer.Option(help="Format to write.")] = TraceFormat.native,
+    to: To = "native",
     out: Output = None,
     format: Format = None,
     tokens: TokenCount = "characters",
@@ -55,9 +58,10 @@ def convert(
     return source.exit_code
 
 
-def _write(traces: Iterable[Trace], out: str | None, to: TraceFormat) -> None:
+def _write(traces: Iterable[Trace], out: str | None, to: str) -> None:
+    lookup(to)  # before anything is read
     if out is None or out == "-":
-        dump(traces, sys.stdout, to.value)
+        dump(traces, sys.stdout, to)
     else:
         with atomic(out) as file:
-            dump(traces, file, to.value)
+            dump(traces, file, to)

@@ -9,12 +9,12 @@ The hyphen may be missing (``<FORK1>``), and so may ``</JOIN-i>``: then the inse
 returned. Workers come as a mapping from id to text, or in one file after the organizer as ``<WORKER-i>`` sections,
 which are this project's own layout. Without an ``<ANSWER>`` tag the text from the last ``\boxed{`` on is the answer.
 
-Whose tokens: a Fork's tags and sub-query are decoded by the forking thread, as is the opening ``<JOIN-i>``; the returned
-text and ``</JOIN-i>`` are inserted by the runtime (`Join.inserted_tokens`). ``<WORKER-i>`` tags are nobody's. White space
-after the last ``</ANSWER>`` or ``</RETURN>`` is not counted.
+Whose tokens: a Fork's tags and sub-query are decoded by the forking thread, as is the opening ``<JOIN-i>``; the
+returned text and ``</JOIN-i>`` are inserted by the runtime (`Join.inserted_tokens`). ``<WORKER-i>`` tags are nobody's.
+White space after the last ``</ANSWER>`` or ``</RETURN>`` is not counted.
 
-Recovery, in one pass and without look-ahead: a tag that opens while another is open leaves the first *unclosed*, and its
-text is thinking; a closing tag that closes nothing is *stray*, and is text of what it stands in.
+Recovery, in one pass and without look-ahead: a tag that opens while another is open leaves the first *unclosed*, and
+its text is thinking; a closing tag that closes nothing is *stray*, and is text of what it stands in.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ MAX_FAULTS = 100
 
 
 class _Faults:
-    """Violations found so far; beyond `MAX_FAULTS` only their number is kept, so that hostile text cannot fill memory."""
+    """Violations found so far; beyond `MAX_FAULTS` only their number is kept, so that hostile text cannot fill
+    memory.
+    """
 
     def __init__(self) -> None:
         self.found: list[Violation] = []
@@ -139,7 +141,9 @@ def _in_order(texts: Mapping[str, str], faults: _Faults) -> list[str]:
     for name in sorted(texts, key=_path):
         parent = name.rpartition(".")[0]
         if (parent and parent not in kept) or name.count(".") >= MAX_NESTING:
-            faults.add(ViolationKind.WORKER_WITHOUT_FORK, ORGANIZER, f"worker {name[:40]} is recorded but not its parent")
+            faults.add(
+                ViolationKind.WORKER_WITHOUT_FORK, ORGANIZER, f"worker {name[:40]} is recorded but not its parent"
+            )
         else:
             kept[name] = None
     return list(kept)
@@ -252,7 +256,7 @@ def _scan(
                 faults.add(ViolationKind.UNCLOSED_TAG, name, f"<{opening}> is never closed", opened_at)
                 thinking += f"<{opening}>{inside}"
             opened = 0
-        if kind == _FORK or kind == _JOIN or kind == last:
+        if kind in (_FORK, _JOIN, last):
             if number <= MAX_INDEX:
                 opened, index, opening, opened_at, inside = kind, number, tag, at, piece
                 continue

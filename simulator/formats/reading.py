@@ -21,7 +21,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from typing import Any, BinaryIO, TextIO
+from typing import IO, Any, BinaryIO
 
 import msgspec
 
@@ -215,7 +215,7 @@ def _placed(error: SimulatorError, path: str, line: int | None) -> FormatError:
     return error.at(path, line) if isinstance(error, FormatError) else FormatError(str(error), path=path, line=line)
 
 
-def dump(traces: Iterable[Trace], file: TextIO, format: str = "native") -> int:
+def dump(traces: Iterable[Trace], file: IO[str], format: str = "native") -> int:
     r"""Write traces as JSON lines, and return how many.
 
     Parameters

@@ -111,9 +111,10 @@ def _numbers(timeline: Timeline, query: int, scene: Scene, unit: str) -> str:
     if timeline.overflows[query]:
         facts.append(f"pool full {timeline.overflows[query]:,} ×")
     eta = f"η {run.clock.eta:.2f}" + (f", η/c {METRICS['eta_over_c'](run):.2f}" if run.capacity else "")
-    if not math.isclose(METRICS["concurrency"](run), run.clock.eta) or run.latency != run.clock.latency:
+    same = run.latency == run.clock.latency
+    if not same or not math.isclose(METRICS["concurrency"](run), run.clock.eta):
         # The pool, the batch or a Delay had its say: eta is not the mean of the curve beneath.
-        eta = f"on the decode-step clock: latency {_amount(run.clock.latency)}, {eta}"
+        eta = f"on the decode-step clock: {'' if same else f'latency {_amount(run.clock.latency)}, '}{eta}"
     facts.append(eta)
     deadlock = next((str(found) for found in timeline.deadlocks if found.query == query), "")
     line = " · ".join(facts)

@@ -38,9 +38,8 @@ def draw_lanes(ax: Axes, scene: Scene, pitch: float, arrows: bool) -> None:
     stuck = [((begin, lane), (end, lane)) for begin, end, lane in scene.stuck]
     _lines(ax, stuck, "stuck", colors=INK.cut, linewidths=0.6 + 0.6 * full, linestyles=(0, (1, 1.5)), zorder=3)
     _marks(ax, scene.brief, "brief", marker="D", color=INK.curve, markersize=2 + 2.5 * full)
-    _marks(
-        ax, scene.cuts, "cut", marker="x", color=INK.cut, markersize=2.5 + 4 * full, markeredgewidth=0.6 + 0.9 * full
-    )
+    cross: dict[str, Any] = {"marker": "x", "markersize": 2.5 + 4 * full, "markeredgewidth": 0.6 + 0.9 * full}
+    _marks(ax, scene.cuts, "cut", color=INK.cut, **cross)
     _path(ax, scene.path, 1.9 + 0.7 * full)
     if not math.isnan(scene.answered):
         ax.axvline(scene.answered, color=INK.answer, linewidth=0.8, zorder=1, gid="answer")
@@ -90,9 +89,15 @@ def _bars(ax: Axes, bars: Sequence[tuple[int, float, float]], style: BarStyle, g
 def _path(ax: Axes, corners: Sequence[tuple[float, int]], wide: float) -> None:
     """Add the critical path: heavy under what bound the query, lighter from lane to lane."""
     points = [(time, lane + _UNDER) for time, lane in corners]
-    pieces = list(zip(points[::2], points[1::2], strict=True))
-    links = [(a, b) for a, b in zip(points[1:-1:2], points[2::2], strict=True) if a[1] != b[1]]
-    for gid, segments, width in (("critical_path link", links, 0.6 * wide), ("critical_path", pieces, wide)):
+    stays: list[tuple[tuple[float, float], tuple[float, float]]] = []
+    links = []
+    for begin, end in zip(points[::2], points[1::2], strict=True):
+        if stays and stays[-1][1] == begin:
+            stays[-1] = (stays[-1][0], end)
+        else:
+            links += [(stays[-1][1], begin)] if stays else []
+            stays.append((begin, end))
+    for gid, segments, width in (("critical_path link", links, 0.6 * wide), ("critical_path", stays, wide)):
         _lines(ax, segments, gid, colors=INK.path, linewidths=width, capstyle="projecting", zorder=6, clip_on=False)
 
 
@@ -110,6 +115,7 @@ def _arrows(ax: Axes, scene: Scene, full: float) -> None:
     _lines(ax, rests, "rest", linestyles=(0, (1, 2)), **ink)
     if not dense:
         head: dict[str, Any] = {"color": INK.arrow, "markersize": 1.2 + 2.6 * full, "markeredgewidth": 0}
+        head["zorder"] = 5
         _marks(ax, [(time, lane - reach - 0.06) for time, _, lane in forks], "fork head", marker="v", **head)
         _marks(ax, [(at, parent + reach + 0.06) for at, parent, _ in joins], "join head", marker="^", **head)
 
@@ -135,7 +141,7 @@ def _lines(ax: Axes, segments: Segments, gid: str, **look: Any) -> None:
 def _marks(ax: Axes, places: Sequence[tuple[float, float]], gid: str, **look: Any) -> None:
     if places:
         times, lanes = zip(*places, strict=True)
-        ax.add_line(Line2D(times, lanes, linestyle="none", zorder=7, gid=gid, clip_on=False, **look))
+        ax.add_line(Line2D(times, lanes, linestyle="none", gid=gid, clip_on=False, **({"zorder": 7} | look)))
 
 
 def _names(ax: Axes, scene: Scene, pitch: float) -> None:

@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from simulator.plots.canvas import text_width
-from simulator.plots.style import CANCELLED, FONT, INK, STYLES, BarStyle, set_hatch
+from simulator.plots.style import FONT, INK, STYLES, set_hatch
 
 __all__ = ["draw_legend"]
 
@@ -32,15 +33,18 @@ _MARKS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def draw_legend(ax: Axes, *, own: bool) -> None:
     """Explain what is in `ax`, and only that: beneath everything in a figure of our own, else to the right of it."""
-    drawn = {str(artist.get_gid()) for artist in ax.get_children()}
-    if {"fork", "join"} & drawn and not {"fork head", "join head"} & drawn:
-        drawn.add("few")
-    entries: list[tuple[Any, str]] = [(_swatch(style), style.label) for kind, style in STYLES.items() if kind in drawn]
+    drawn: dict[str, Any] = {str(artist.get_gid()): artist for artist in ax.get_children()}
+    if {"fork", "join"} & drawn.keys() and not {"fork head", "join head"} & drawn.keys():
+        drawn["few"] = None
+    entries: list[tuple[Any, str]] = [
+        (_swatch(drawn[kind]), style.label) for kind, style in STYLES.items() if kind in drawn
+    ]
     for gid, (label, mark) in _MARKS.items():
         if gid in drawn:
             handle: Any = Line2D([], [], **mark)
-            if gid == "cut" and any(name.endswith(" cancelled") for name in drawn):
-                handle = (_swatch(CANCELLED), handle)  # here too the cross stands on its bar
+            bars = next((artist for name, artist in drawn.items() if name.endswith(" cancelled")), None)
+            if gid == "cut" and bars is not None:
+                handle = (_swatch(bars), handle)  # here too the cross stands on its bar
             entries.append((handle, label))
     if not entries:
         return
@@ -59,7 +63,8 @@ def draw_legend(ax: Axes, *, own: bool) -> None:
         ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, **look)
 
 
-def _swatch(style: BarStyle) -> Patch:
-    patch = Patch(facecolor=style.face, edgecolor=style.edge, linewidth=0.6)
-    set_hatch(patch, style.hatch)
+def _swatch(bars: PolyCollection) -> Patch:
+    colors: list[Any] = [bars.get_facecolor(), bars.get_edgecolor()]
+    patch = Patch(facecolor=colors[0][0], edgecolor=colors[1][0], linewidth=0.6)
+    set_hatch(patch, bars.get_hatch())
     return patch
