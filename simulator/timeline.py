@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -84,7 +85,7 @@ class Deadlock(NamedTuple):
         return f"query {self.query}: " + ", ".join(self.cycle)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Timeline:
     """What happened to every task of every query."""
 
@@ -146,10 +147,20 @@ class Timeline:
         """Return every column by name."""
         return {name: self.column(name) for name in COLUMNS}
 
+    @cached_property
+    def _by_query(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """The rows sorted by query, and where each query's rows begin."""
+        queries = self.rows[:, 0]
+        rows = self.rows[np.argsort(queries, kind="stable")]
+        return rows, np.searchsorted(rows[:, 0], np.arange(len(self.graphs) + 1))
+
     def of_query(self, query: int) -> NDArray[np.float64]:
         """Return the rows of one query, in order of finish."""
         self._check(query)
-        return self.rows if len(self.graphs) == 1 else self.rows[self.rows[:, 0] == query]
+        if len(self.graphs) == 1:
+            return self.rows
+        rows, begin = self._by_query
+        return rows[begin[query] : begin[query + 1]]
 
     def spans(self, query: int | None = None) -> Iterator[Span]:
         """Yield the spans of `query`, or of all queries, row by row in order of finish.

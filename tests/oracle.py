@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import inf, nan
+from math import inf, isnan, nan
 from typing import Any, NamedTuple
 
 from simulator.graph import ExecutionGraph
@@ -331,11 +331,6 @@ class _Oracle:
         """End all threads of an answered query."""
         query = self.queries[number]
         query.cancelled = True
-        for sequence in [s for s in self.waiting if s.query == number]:
-            self.waiting.remove(sequence)
-            state = query.tasks[sequence.task]
-            state.start = state.decode_start = self.now
-            self.write(number, sequence.thread, sequence.task, tokens=0, cancelled=True)
         for delay in sorted(d for d in self.delays if d[0] == number):
             self.delays.remove(delay)
             self.write(number, query.graph.tasks[delay[1]].thread, delay[1], tokens=0, cancelled=True)
@@ -369,12 +364,16 @@ class _Oracle:
                     batch.append(sequence)
             elif place in self.kept:
                 kept = self.kept[place]
-                state = query.tasks[kept.task]
-                state.start = state.decode_start = self.now
                 if query.cancelled:
                     self.leave_cancelled(kept)
                 else:
+                    state = query.tasks[kept.task]
+                    state.start = state.decode_start = self.now
                     batch.append(kept)
+        # Reading: work that waits for admission leaves at the end of the step, too, if it is cancelled in mid-step.
+        for sequence in [s for s in self.waiting if self.queries[s.query].cancelled]:
+            self.waiting.remove(sequence)
+            self.leave_cancelled(sequence)
         self.waiting.sort(
             key=lambda s: (
                 self.keys[s.query][s.task],
@@ -401,7 +400,9 @@ class _Oracle:
 
     def leave_cancelled(self, sequence: _Sequence) -> None:
         state = self.queries[sequence.query].tasks[sequence.task]
-        if state.decode_start != state.decode_start:  # NaN: it leaves before its prompt is processed
+        if isnan(state.start):  # not admitted
+            state.start = self.now
+        if isnan(state.decode_start):  # its prompt is not processed yet
             state.decode_start = self.now
         self.write(sequence.query, sequence.thread, sequence.task, tokens=sequence.tokens, cancelled=True)
 

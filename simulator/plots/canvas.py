@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,17 @@ from numpy.typing import NDArray
 from simulator.plots.style import FONT, INK
 from simulator.timeline import Timeline
 
-__all__ = ["draw_curve", "draw_title", "height_of", "one_panel", "text_width", "time_axis", "time_unit", "two_panels"]
+__all__ = [
+    "draw_curve",
+    "draw_title",
+    "fitted",
+    "one_panel",
+    "points_of",
+    "text_width",
+    "time_axis",
+    "time_unit",
+    "two_panels",
+]
 
 _PANEL = 0.95  # inches of the panel beneath
 _REST = 1.35  # inches of title, legend and time axis
@@ -47,19 +59,27 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout=layout, facecolor="white")
 
 
-def height_of(ax: Axes) -> float:
-    """Return the height of `ax` in points."""
+def points_of(ax: Axes) -> tuple[float, float]:
+    """Return the width and the height of `ax` in points, as they are before any layout."""
     figure: Any = ax.figure
-    return float(ax.bbox.height * 72 / figure.dpi)
+    return float(ax.bbox.width * 72 / figure.dpi), float(ax.bbox.height * 72 / figure.dpi)
 
 
-def draw_title(ax: Axes, name: str, numbers: str) -> None:
-    """Write the trace's name, and beneath it what was measured. A "$" in either is a "$"."""
-    lines = 1 + numbers.count("\n")
-    title = ax.set_title(name, loc="left", fontsize=10.5, fontweight="bold", color=INK.text, pad=7 + 12 * lines)
+def draw_title(ax: Axes, name: str, facts: Sequence[str], room: float) -> None:
+    """Write the trace's name, and beneath it what was measured, within `room` points. A "$" in either is a "$"."""
+    lines: list[str] = []
+    for fact in facts:
+        longer = f"{lines[-1]} · {fact}" if lines else ""
+        if longer and text_width(longer, FONT) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(fitted(fact, FONT, room))
+    name = fitted(name, 10.5, room, "bold")
+    pad = 7 + 1.5 * FONT * len(lines)
+    title = ax.set_title(name, loc="left", fontsize=10.5, fontweight="bold", color=INK.text, pad=pad)
     title.set_parse_math(False)
     note: dict[str, Any] = {"fontsize": FONT, "color": INK.quiet, "va": "bottom", "parse_math": False}
-    ax.annotate(numbers, (0, 1), (0, 5), "axes fraction", "offset points", gid="numbers", **note)
+    ax.annotate("\n".join(lines), (0, 1), (0, 5), "axes fraction", "offset points", gid="numbers", **note)
 
 
 def draw_curve(
@@ -131,3 +151,11 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
     """Return the width of `text` in points."""
     font = FontProperties(size=size, weight=weight)
     return float(TextToPath().get_text_width_height_descent(text, font, ismath=False)[0])
+
+
+def fitted(text: str, size: float, room: float, weight: str = "normal") -> str:
+    """Return as much of `text` as is at most `room` points wide."""
+    if text_width(text, size, weight) <= room:
+        return text
+    keep = bisect_left(range(len(text)), True, key=lambda n: text_width(f"{text[: n + 1]}…", size, weight) > room)
+    return f"{text[:keep].rstrip()}…"

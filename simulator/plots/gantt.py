@@ -80,17 +80,18 @@ def gantt(
     from simulator.plots.legend import draw_legend
 
     unit = unit or canvas.time_unit(timeline)
-    numbers = _numbers(timeline, query, scene, unit)
     lanes = len(scene.lanes)
     panel = None
     if ax is None:
         height = max(min(_PITCH * lanes, _TALLEST), 0.4)
         ax, panel = canvas.two_panels(width, height)
-        pitch = 72 * height / lanes
+        across, pitch = 72 * (width - 0.3), 72 * height / lanes
     else:
-        pitch = canvas.height_of(ax) / lanes
-    draw_lanes(ax, scene, pitch, pitch >= 4 if arrows is None else arrows)
-    canvas.draw_title(ax, printable(timeline.graphs[query].name, 80), numbers)
+        across, pitch = canvas.points_of(ax)
+        pitch /= lanes
+    names = draw_lanes(ax, scene, pitch, pitch >= 4 if arrows is None else arrows, 0.3 * across)
+    facts = _facts(timeline, query, scene, unit)
+    canvas.draw_title(ax, printable(timeline.graphs[query].name, 200), facts, across - names if panel else across)
     if panel is not None:
         draw_concurrency(panel, timeline, query)
         canvas.time_axis(panel, scene.start, scene.end, unit)
@@ -101,8 +102,8 @@ def gantt(
     return ax
 
 
-def _numbers(timeline: Timeline, query: int, scene: Scene, unit: str) -> str:
-    """Return the chart's second line: what one would ask first."""
+def _facts(timeline: Timeline, query: int, scene: Scene, unit: str) -> list[str]:
+    """Return what one would ask first."""
     run = Run(timeline, query)
     facts = [f"query {query:,} of {len(timeline):,}"] if len(timeline) > 1 else []
     facts.append("never answered" if math.isnan(run.latency) else f"latency {_amount(run.latency)} {unit}")
@@ -112,13 +113,12 @@ def _numbers(timeline: Timeline, query: int, scene: Scene, unit: str) -> str:
         facts.append(f"pool full {timeline.overflows[query]:,} ×")
     eta = f"η {run.clock.eta:.2f}" + (f", η/c {METRICS['eta_over_c'](run):.2f}" if run.capacity else "")
     same = run.latency == run.clock.latency
+    logical = [eta] if same else [f"latency {_amount(run.clock.latency)}", eta]
     if not same or not math.isclose(METRICS["concurrency"](run), run.clock.eta):
         # The pool, the batch or a Delay had its say: eta is not the mean of the curve beneath.
-        eta = f"on the decode-step clock: {'' if same else f'latency {_amount(run.clock.latency)}, '}{eta}"
-    facts.append(eta)
-    deadlock = next((str(found) for found in timeline.deadlocks if found.query == query), "")
-    line = " · ".join(facts)
-    return f"{line}\ndeadlock: {printable(deadlock.partition(': ')[2], 110)}" if deadlock else line
+        logical[0] = f"on the decode-step clock: {logical[0]}"
+    facts += logical
+    return facts + [f"deadlock: {', '.join(found.cycle)}" for found in timeline.deadlocks if found.query == query]
 
 
 def _amount(value: float) -> str:

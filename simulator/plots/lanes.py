@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.lines import Line2D
 
-from simulator.plots.canvas import text_width
+from simulator.plots.canvas import fitted, text_width
 from simulator.plots.scene import Scene
 from simulator.plots.style import CANCELLED, FONT, INK, STYLES, BarStyle, set_hatch
 from simulator.timeline import SpanKind
@@ -26,8 +26,11 @@ _HATCHED = 8.0  # points of a lane below which a hatch is mud
 Segments = Sequence[tuple[tuple[float, float], tuple[float, float]]]
 
 
-def draw_lanes(ax: Axes, scene: Scene, pitch: float, arrows: bool) -> None:
-    """Draw everything of a Gantt chart but its titles; `pitch` is the height of a lane in points."""
+def draw_lanes(ax: Axes, scene: Scene, pitch: float, arrows: bool, room: float) -> float:
+    """Draw everything of a Gantt chart but its titles; return the width of the names in points.
+
+    `pitch` is the height of a lane in points, and `room` what names may take of the width.
+    """
     count = len(scene.lanes)
     full = min(pitch / 20, 1.0)  # 1 where lanes have their full height
     for lane in range(1, count, 2) if pitch >= 8 else ():
@@ -47,10 +50,11 @@ def draw_lanes(ax: Axes, scene: Scene, pitch: float, arrows: bool) -> None:
             note: dict[str, Any] = {"fontsize": FONT - 0.5, "color": INK.quiet, "ha": "right", "va": "bottom"}
             ax.annotate("answer", (scene.answered, 1), (0, 1), ax.get_xaxis_transform(), "offset points", **note)
     ax.set_ylim(count - 0.5 + 0.1 * (count < 4), -0.5)
-    _names(ax, scene, pitch)
+    width = _names(ax, scene, pitch, room)
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
     ax.spines["bottom"].set_color(INK.faint)
+    return width
 
 
 def _spans(ax: Axes, scene: Scene, pitch: float) -> None:
@@ -144,7 +148,7 @@ def _marks(ax: Axes, places: Sequence[tuple[float, float]], gid: str, **look: An
         ax.add_line(Line2D(times, lanes, linestyle="none", gid=gid, clip_on=False, **({"zorder": 7} | look)))
 
 
-def _names(ax: Axes, scene: Scene, pitch: float) -> None:
+def _names(ax: Axes, scene: Scene, pitch: float, room: float) -> float:
     """Name the lanes, or every so many of them, aligned left so that indentation shows who forked whom."""
     size = FONT if pitch >= 9.5 else 7.0 if pitch >= 8 else 6.5
     every = next(n for n in (1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 10**9) if n * pitch >= size + 1)
@@ -152,7 +156,8 @@ def _names(ax: Axes, scene: Scene, pitch: float) -> None:
     texts = []
     for lane in named:
         _, depth, label, note = scene.lanes[lane]
-        texts.append("   " * depth + label + (f" ({note})" if note else ""))
+        note = f" ({note})" if note else ""
+        texts.append(fitted("   " * depth + label, size, room - text_width(note, size)) + note)
     width = max(text_width(text, size, "normal" if lane else "bold") for lane, text in zip(named, texts, strict=True))
     ax.set_yticks(named, texts, fontsize=size, color=INK.text)
     ax.tick_params(axis="y", length=0, pad=width + 6)
@@ -163,3 +168,4 @@ def _names(ax: Axes, scene: Scene, pitch: float) -> None:
             name.set_fontweight("bold")
         elif scene.lanes[lane].note:
             name.set_color(INK.quiet)
+    return width

@@ -52,9 +52,11 @@ def draw_legend(ax: Axes, *, own: bool) -> None:
     look |= {"handlelength": 1.8, "handletextpad": 0.5}
     if own:
         figure: Any = ax.figure
-        points = sum(text_width(label, FONT - 0.5) + _HANDLE for _, label in entries)
-        rows = math.ceil(points / (72 * figure.get_figwidth()))
-        columns = math.ceil(len(entries) / rows)
+        widths = [text_width(label, FONT - 0.5) + _HANDLE for _, label in entries]
+        room = 72 * figure.get_figwidth()
+        fits = (n for n in range(len(entries), 1, -1) if sum(max(widths[i::n]) for i in range(n)) <= room)
+        rows = math.ceil(len(entries) / next(fits, 1))
+        columns = math.ceil(len(entries) / rows)  # no row much shorter than the others
         # matplotlib fills column after column; people read row after row.
         entries = [entries[i] for column in range(columns) for i in range(column, len(entries), columns)]
         figure.legend(*zip(*entries, strict=True), loc="outside lower center", ncols=columns, columnspacing=1.4, **look)
