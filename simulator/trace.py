@@ -262,7 +262,7 @@ class Violation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     action: int | None = None
     """Which action of the thread, from 0."""
     offset: int | None = None
-    """Which character of the thread's text, from 0, where there was a text."""
+    """Which character, from 0, of the text it was read from."""
 
     def __str__(self) -> str:
         where = "" if self.action is None else f" action {self.action}"

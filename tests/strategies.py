@@ -115,26 +115,35 @@ def any_traces(draw: st.DrawFn) -> Trace:
 @st.composite
 def free_graphs(draw: st.DrawFn, protocol: Protocol | None = None) -> ExecutionGraph:
     """Graphs no trace compiles to: anybody may join anybody, tasks of different threads come in any order."""
+    protocol = protocol or Protocol()
     tasks: list[Task] = []
     open_threads, ended, n = [0], [], 1
+    inserted = draw(st.lists(st.integers(0, 3), min_size=8, max_size=8))
+    unread = [0] * 8
     while open_threads:
         thread = open_threads[draw(st.integers(0, len(open_threads) - 1))]
         started = any(task.thread == thread for task in tasks)
         forks = tuple(range(n, n + draw(st.integers(0, 2 if n < 6 else 0))))
         n += len(forks)
-        joins = ()
+        joins: tuple[int, ...] = ()
         if started and ended and draw(st.booleans()):
             joins = tuple(ended.pop() for _ in range(draw(st.integers(1, len(ended)))))
+        unread[thread] += sum(inserted[child] for child in joins)
         tokens = draw(_tokens)
         seconds = 0.0 if tokens or draw(st.booleans()) else draw(st.sampled_from(SECONDS))
-        tasks.append(Task(thread, tokens, draw(st.integers(0, 4)) if tokens else 0, seconds, forks, joins))
+        prefill = 0
+        if protocol.charge_inserted:
+            tokens, seconds = (tokens + unread[thread], seconds if not unread[thread] else 0.0)
+            unread[thread] = 0
+        if tokens:
+            prefill, unread[thread] = unread[thread], 0
+        tasks.append(Task(thread, tokens, prefill, seconds, forks, joins))
         open_threads += forks
         if len(tasks) > 12 or draw(st.booleans()):
             open_threads.remove(thread)
             if thread:
                 ended.append(thread)
-    inserted = tuple(draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)))
-    return ExecutionGraph(tuple(tasks), tuple(map(str, range(n))), (0,) * n, inserted, protocol or Protocol())
+    return ExecutionGraph(tuple(tasks), tuple(map(str, range(n))), (0,) * n, tuple(inserted[:n]), protocol)
 
 
 def protocols(**fixed: Any) -> st.SearchStrategy[Protocol]:

@@ -283,3 +283,28 @@ def test_records_of_no_format_are_errors(name):
     path = Path(os.environ["FORKSIM_CORPUS"]) / f"{name}.jsonl"
     items = list(read(path))
     assert items and all(isinstance(item, FormatError) for item in items)
+
+
+def test_recorded_token_totals_are_spread_over_the_text(write):
+    text = "a" * 40 + "<FORK-1>" + "b" * 23 + "</FORK-1>" + "c" * 20 + "<ANSWER>d</ANSWER>"
+    assert len(text) == 118
+    records = [{"output": text, "tokens": 59, "prompt_tokens": 7}, {"output": text, "tokens": list(range(59))}]
+    first, second = read(write("\n".join(map(json.dumps, records))))
+    # Two characters a token.
+    assert [action.tokens for action in first.organizer.actions] == [20, 20, 10, 9]
+    assert first.organizer.actions == second.organizer.actions
+    assert (first.organizer.prompt_tokens, second.organizer.prompt_tokens) == (7, 0)
+    assert first.token_source == "record, spread by characters"
+
+
+@pytest.mark.parametrize("tokens", [-1, 10**13])
+def test_impossible_token_totals_are_refused(write, tokens):
+    [error] = read(write(json.dumps({"output": "x", "tokens": tokens})))
+    assert "tokens must be a number from 0 to 10^12" in error.message
+
+
+def test_a_query_is_in_front_of_every_context(write):
+    record = {"output": "ab<Parallel><Path>c</Path></Parallel>", "prompt_tokens": 100}
+    [trace] = read(write(json.dumps(record)))
+    organizer, path = trace.threads
+    assert organizer.prompt_tokens == 100 and path.prompt_tokens == path.shared_tokens > 100

@@ -50,6 +50,7 @@ __all__ = ["detect", "parse", "render"]
 _TAGS = re.compile(r"<(/?(?:FORK|JOIN|RETURN|ANSWER)-?[0-9]{0,40})>")
 _FORK, _JOIN, _RETURN, _ANSWER = 1, 3, 5, 7  # odd kinds open, the even one after each closes; 0 is no tag
 _NAMES = {"FORK": _FORK, "JOIN": _JOIN, "RETURN": _RETURN, "ANSWER": _ANSWER}
+MAX_WORKERS = 10_000
 MAX_TAGS = 100_000  # of one thread: what follows is read as text, so that hostile text cannot fill memory
 _SECTION = re.compile(r"\n?<WORKER-?([\d.]{1,200})>")
 _PLAIN = re.compile(r"0|[1-9][0-9]{0,9}").fullmatch
@@ -172,6 +173,10 @@ def _cut_sections(text: str, texts: dict[str, str], faults: _Faults) -> str:
             close = stop = len(text)
         if name in texts:
             faults.add(ViolationKind.STRAY_TAG, ORGANIZER, f"a second text for worker {name[:40]}", start)
+        elif len(texts) >= MAX_WORKERS:
+            faults.add(
+                ViolationKind.STRAY_TAG, ORGANIZER, f"more than {MAX_WORKERS} workers; the rest is left out", start
+            )
         elif not all(map(_PLAIN, name.split("."))):
             faults.add(ViolationKind.STRAY_TAG, ORGANIZER, f"<WORKER-{name[:40]}> is no path of Fork indices", start)
         else:
@@ -215,6 +220,7 @@ def _scan(
     offset = len(thinking)
     opened = index = opened_at = 0
     ended = False
+    returned: dict[int, int] = {}  # what Joins without a closing tag insert
     for place in range(1, len(parts), 2):
         tag = parts[place]
         piece = parts[place + 1]
@@ -250,7 +256,11 @@ def _scan(
                 inside += f"<{tag}>{piece}"
                 continue
             if opened == _JOIN:
-                _add_bare_join(actions, thinking, (opening, index), texts.get(child_id(name, index), ""), count, keep)
+                if index not in returned:
+                    returned[index] = _returned(texts.get(child_id(name, index), ""), count)
+                if thinking:
+                    actions.append(Think(count(thinking), thinking if keep else None))
+                actions.append(Join(index, count(f"<{opening}>"), returned[index]))
                 thinking = inside
             else:
                 faults.add(ViolationKind.UNCLOSED_TAG, name, f"<{opening}> is never closed", opened_at)
@@ -267,7 +277,9 @@ def _scan(
             faults.add(ViolationKind.STRAY_TAG, name, f"<{tag}> {why}", at)
         thinking += f"<{tag}>{piece}"
     if opened == _JOIN:
-        _add_bare_join(actions, thinking, (opening, index), texts.get(child_id(name, index), ""), count, keep)
+        if thinking:
+            actions.append(Think(count(thinking), thinking if keep else None))
+        actions.append(Join(index, count(f"<{opening}>"), _returned(texts.get(child_id(name, index), ""), count)))
         thinking = inside
     elif opened:
         faults.add(ViolationKind.UNCLOSED_TAG, name, f"<{opening}> is never closed", opened_at)
@@ -285,15 +297,10 @@ def _scan(
     return tuple(actions)
 
 
-def _add_bare_join(
-    actions: list[Action], thinking: str, tag: tuple[str, int], worker: str, count: TokenCounter, keep: bool
-) -> None:
-    """Add a Join that has no closing tag: what it inserted is what the worker's text returned."""
-    if thinking:
-        actions.append(Think(count(thinking), thinking if keep else None))
-    returned = _RETURNED.search(worker)
-    opening, index = tag
-    actions.append(Join(index, count(f"<{opening}>"), count(returned[1]) if returned else 0))
+def _returned(worker: str, count: TokenCounter) -> int:
+    """Return the tokens of what a worker's text returns."""
+    found = _RETURNED.search(worker)
+    return count(found[1]) if found else 0
 
 
 def detect(text: str) -> bool:

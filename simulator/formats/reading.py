@@ -5,7 +5,11 @@ A file is either JSON lines or plain text. JSON lines hold one record each:
 - a native record (`simulator.formats.native`), known by its ``schema``;
 - any other object with the text of one output under ``output``, ``text``, ``completion`` or ``response``, or of an
   AsyncThink organizer under ``organizer``; with either, ``workers`` may map worker ids to texts. Optional: ``id`` or
-  ``index``, ``correct`` (true or false), ``found`` and ``wanted`` (numbers of solutions). Other keys are ignored.
+  ``index``, ``correct`` (true or false), ``found`` and ``wanted`` (numbers of solutions), ``tokens`` (how many all its
+  texts are, or the token ids themselves) and ``prompt_tokens`` (of the query). Other keys are ignored.
+
+Where ``tokens`` is given, it is spread over the text by characters, and `Trace.token_source` says ``record, spread by
+characters``.
 
 Anything else is plain text: the whole file is one trace. Names ending in .jsonl, .ndjson or .json are JSON lines, those
 in .txt are text; other files are JSON lines if they begin with ``{``.
@@ -28,7 +32,7 @@ import msgspec
 from simulator.errors import FormatError, SimulatorError
 from simulator.formats import asyncthink, detect, lookup, native
 from simulator.tokens import TokenCounter, by_characters
-from simulator.trace import Outcome, Trace
+from simulator.trace import MAX_TOKENS, Outcome, Trace
 
 __all__ = ["MAX_RECORD", "dump", "read"]
 
@@ -52,6 +56,8 @@ class _Record(msgspec.Struct):
     correct: bool | None = None
     found: int | None = None
     wanted: int | None = None
+    tokens: int | list[int] | None = None
+    prompt_tokens: int | None = None
 
 
 _decoder = msgspec.json.Decoder(_Record)
@@ -204,11 +210,44 @@ def _record(line: bytes, name: str, format: str | None, count: TokenCounter, kee
     outcome = None
     if record.correct is not None or record.found is not None or record.wanted is not None:
         outcome = Outcome(record.correct, record.found, record.wanted)
+    if record.tokens is not None:
+        count = _spread(record.tokens, len(text) + sum(map(len, (record.workers or {}).values())))
     if record.workers is not None or (record.organizer is not None and format is None):
         if format not in (None, "asyncthink"):
             raise FormatError(f"has workers beside its text, as {format} has not; accepted is the asyncthink format")
-        return asyncthink.parse(text, workers=record.workers, id=id, count=count, keep_text=keep, outcome=outcome)
-    return lookup(format or detect(text)).parse(text, id=id, count=count, keep_text=keep, outcome=outcome)
+        trace = asyncthink.parse(text, workers=record.workers, id=id, count=count, keep_text=keep, outcome=outcome)
+    else:
+        trace = lookup(format or detect(text)).parse(text, id=id, count=count, keep_text=keep, outcome=outcome)
+    return _prompted(trace, record.prompt_tokens) if record.prompt_tokens else trace
+
+
+def _spread(tokens: int | list[int], characters: int) -> TokenCounter:
+    """Return a counter that deals `tokens` out over the pieces of a text by characters, so that their sum is exact."""
+    total = tokens if isinstance(tokens, int) else len(tokens)
+    if not 0 <= total <= MAX_TOKENS:
+        raise FormatError(f"tokens must be a number from 0 to 10^12, or the token ids; got {total}")
+    seen = 0
+
+    def count(piece: str) -> int:
+        nonlocal seen
+        before, seen = seen, seen + len(piece)
+        return total * seen // characters - total * before // characters if characters else 0
+
+    count.token_source = "record, spread by characters"  # type: ignore[attr-defined]
+    return count
+
+
+def _prompted(trace: Trace, tokens: int) -> Trace:
+    """Put the query's tokens in front of every thread's context; workers that share their parent's share them too."""
+    threads = tuple(
+        msgspec.structs.replace(
+            thread,
+            prompt_tokens=thread.prompt_tokens + tokens,
+            shared_tokens=thread.shared_tokens + (tokens if thread.shared_tokens else 0),
+        )
+        for thread in trace.threads
+    )
+    return msgspec.structs.replace(trace, threads=threads)
 
 
 def _placed(error: SimulatorError, path: str, line: int | None) -> FormatError:
