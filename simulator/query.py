@@ -28,7 +28,8 @@ class Query:
         "host",
         "index",
         "keys",
-        "lighter",
+        "less_prefill",
+        "less_tokens",
         "live",
         "missing",
         "over",
@@ -56,43 +57,52 @@ class Query:
         self.ended = [False] * threads
         self.host: dict[int, Waiting] = {}  # workers whose parent does their work, and where it goes on after
         self.slotless: set[int] = set()  # workers that hold no slot: done inline, or dropped
-        self.lighter: dict[int, int] = {}  # tokens that are not inserted because of that, by task
+        self.less_prefill: dict[int, int] = {}  # by task: what it need not prefill because of that
+        self.less_tokens: dict[int, int] = {}  # the same where inserted tokens are decoded
         self.over = False
 
 
 def explain_deadlock(query: Query) -> Deadlock:
-    """Follow who waits for whom until it closes."""
-    graph = query.graph
-    names = graph.threads
-    waiting = {slot.worker for slot in query.pool.queue} | {slot.parent for slot in query.pool.queue}
-    holders = [
-        thread
-        for thread in range(1, len(names))
-        if not math.isnan(query.ready[thread])
-        and thread not in query.slotless
-        # a slot is held until the thread ends or, under release="join", until the task that joins it runs
-        and (not query.ended[thread] or (query.protocol.release == "join" and not _joined(query, thread)))
-    ]
-    at = query.pool.queue[0].worker if query.pool.queue else 0
+    """Follow who waits for whom until it closes, or ends at what will never come."""
     seen: dict[int, str] = {}
+    at = query.pool.queue[0].worker if query.pool.queue else 0
     while at not in seen:
-        if at in waiting:
-            if not holders:
-                return Deadlock(query.index, (f"{names[at]} waits for a slot, and a pool of 1 has none for workers",))
-            to = holders[0]
-            seen[at] = f"{names[at]} waits for a slot held by {names[to]}"
-        elif query.ended[at]:
-            to = graph.parent(at)
-            seen[at] = f"{names[at]} keeps its slot until {names[to]} joins it"
-        else:
-            joins = next(task.joins for i, task in enumerate(graph.tasks) if task.thread == at and query.missing[i])
-            to = next(child for child in joins if not query.ended[child])
-            seen[at] = f"{names[at]} waits to join {names[to]}"
+        to, why = _blocker(query, at)
+        name = query.graph.threads[at]
+        if to is None:
+            return Deadlock(query.index, (*seen.values(), f"{name} {why}"))
+        seen[at] = f"{name} {why.format(query.graph.threads[to])}"
         at = to
-    cycle = list(seen)
-    return Deadlock(query.index, tuple(seen[thread] for thread in cycle[cycle.index(at) :]))
+    threads = list(seen)
+    return Deadlock(query.index, tuple(seen[thread] for thread in threads[threads.index(at) :]))
 
 
-def _joined(query: Query, thread: int) -> bool:
+def _blocker(query: Query, thread: int) -> tuple[int | None, str]:
+    """Return the thread that `thread` waits for, if there is one, and how."""
+    graph = query.graph
+    if any(thread in (slot.worker, slot.parent) for slot in query.pool.queue):
+        holder = next((other for other in range(1, len(graph.threads)) if _holds_slot(query, other)), None)
+        return holder, "waits for a slot held by {}" if holder else "waits for a slot, and a pool of 1 has none"
+    if not _begun(query, thread):
+        return graph.parent(thread), "waits to be forked by {}"
+    if query.ended[thread]:
+        if graph.joined_by[thread] < 0:
+            return None, "keeps its slot, and nobody joins it"
+        return graph.tasks[graph.joined_by[thread]].thread, "keeps its slot until {} joins it"
+    for child, resumed in query.host.items():
+        if resumed.parent == thread:
+            return child, "does the work of {} first"
+    joins = next(task.joins for i, task in enumerate(graph.tasks) if task.thread == thread and query.missing[i])
+    return next(child for child in joins if not query.ended[child]), "waits to join {}"
+
+
+def _begun(query: Query, thread: int) -> bool:
+    return not math.isnan(query.granted[thread])
+
+
+def _holds_slot(query: Query, thread: int) -> bool:
+    """Whether a worker has a slot: until it ends or, under release="join", until the task that joins it runs."""
+    if not _begun(query, thread) or thread in query.slotless:
+        return False
     joiner = query.graph.joined_by[thread]
-    return joiner >= 0 and not query.missing[joiner]
+    return not query.ended[thread] or (query.protocol.release == "join" and (joiner < 0 or query.missing[joiner] > 0))

@@ -163,6 +163,7 @@ class _Run:
             query = Query(index, graph, self.protocol or graph.protocol, self.policy(graph))
             self.open[index] = query
             self.arrived += 1
+            query.waited_from[0] = now
             self.begin(query, 0)
         if self.arrived < len(order):
             self.clock.call_at(float(arrivals[order[self.arrived]]), self.arrive)
@@ -284,11 +285,9 @@ class _Run:
         if joins and query.protocol.release == "join":
             for child in joins:
                 self.release(query, child)
-        if query.lighter and task in query.lighter:
-            if query.graph.protocol.charge_inserted:
-                tokens -= query.lighter[task]
-            else:
-                prefill -= query.lighter[task]
+        if query.slotless:
+            tokens -= query.less_tokens.get(task, 0)
+            prefill -= query.less_prefill.get(task, 0)
         if tokens:
             work = Work(query, thread, task, tokens, prefill, query.context[thread], now)
             query.context[thread] += prefill
@@ -351,7 +350,7 @@ class _Run:
                 self.insert_nothing(query, child)
                 first = query.graph.reader(query.graph.first[child])
                 if first >= 0:  # its prompt is in the parent's context already
-                    query.lighter[first] = query.lighter.get(first, 0) + query.graph.prompt(child)
+                    query.less_prefill[first] = query.less_prefill.get(first, 0) + query.graph.prompt(child)
                 self.begin(query, child, hot)
                 return False
             case "drop":
@@ -365,7 +364,8 @@ class _Run:
         query.slotless.add(child)
         reader = query.graph.reader(query.graph.joined_by[child])
         if reader >= 0:
-            query.lighter[reader] = query.lighter.get(reader, 0) + query.graph.inserted[child]
+            less = query.less_tokens if query.graph.protocol.charge_inserted else query.less_prefill
+            less[reader] = less.get(reader, 0) + query.graph.inserted[child]
 
     def release(self, query: Query, thread: int) -> None:
         """Free the slot of a worker and hand it to the first that waits for one."""

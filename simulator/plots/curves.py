@@ -49,8 +49,8 @@ def thinned(times: NDArray[np.float64], values: NDArray[np.float64], points: int
     """Return a step function with few enough steps to draw: within a bin, its highest, its lowest and its last value.
 
     >>> times, values = thinned(np.arange(1e6), np.arange(1e6) % 7, 100)
-    >>> len(times) <= 300, values.min(), values.max(), times[0], times[-1]
-    (True, np.float64(0.0), np.float64(6.0), np.float64(0.0), np.float64(999999.0))
+    >>> len(times), float(values.min()), float(values.max()), float(times[-1])
+    (300, 0.0, 6.0, 999999.0)
     """
     if len(times) <= points:
         return times, values
