@@ -15,8 +15,9 @@ from simulator.formats import FORMATS, parse, render
 from simulator.formats.reading import dump, read
 from simulator.gpu import GPU, STEP_CLOCK
 from simulator.graph import ExecutionGraph, from_networkx, to_networkx
-from simulator.metrics import Metrics, breakdown, measure, realised_path, summarize
+from simulator.metrics import Metrics, measure, summarize
 from simulator.protocol import Protocol
+from simulator.realised import breakdown, realised_path
 from simulator.reward import Reward, reward, score
 from simulator.simulation import simulate
 from simulator.timeline import Span, SpanKind, Timeline

@@ -32,6 +32,8 @@ class DecodeClock(NamedTuple):
     """Critical-path latency T in decode steps: when the organizer ends."""
     active_steps: int
     """The sum over the T steps of the number of active agents a_t."""
+    total_steps: int
+    """The same with the organizer counted whatever the protocol says: steps one agent would take for all this."""
     work: int
     """Tokens decoded by all threads that ran, were none of them cancelled."""
     peak_concurrency: int
@@ -200,6 +202,7 @@ class _Walk:
             now += change
             if now > peak:
                 peak = now
+        total = active if counted else active + latency - self._waited()
         workers = len(spans) - 1
         found = self.found
         if workers < len(self.threads) - 1:
@@ -221,8 +224,12 @@ class _Walk:
             order = {thread.id: i for i, thread in enumerate(self.trace.threads)}
             found.sort(key=lambda v: (order[v.thread], inf if v.action is None else v.action))
         return DecodeClock(
-            latency, active, self.work, peak, workers, len(overflows), (*self.trace.faults, *found), spans
+            latency, active, total, self.work, peak, workers, len(overflows), (*self.trace.faults, *found), spans
         )
+
+    def _waited(self) -> int:
+        """Steps for which the organizer waited at Joins."""
+        return sum(finish - start for name, start, finish in self.pauses if name == ORGANIZER)
 
     def _overflows(self, capacity: int, latency: int) -> list[Violation]:
         """Return a violation for each Fork that finds `capacity` - 1 workers alive."""

@@ -10,12 +10,13 @@ Units: seconds; `context` is the sum over the decoding sequences of the tokens e
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from simulator.errors import ConfigError
 
-__all__ = ["COSTS", "ConstantRate", "CostModel", "LinearBatch", "cost_from_text"]
+__all__ = ["COSTS", "ConstantRate", "CostModel", "DecodeSteps", "LinearBatch", "cost_from_text"]
 
 
 class CostModel(Protocol):
@@ -45,16 +46,38 @@ def _check(model: Any) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class DecodeSteps:
+    """The decode-step clock: a step takes one unit of time, and that unit is called a step. Prompts cost nothing.
+
+    On this clock a Delay takes ``Protocol.delay_steps`` steps instead of its seconds.
+
+    >>> DecodeSteps().decode_seconds(8, 1000, 100)
+    100.0
+    """
+
+    @property
+    def prefill_is_free(self) -> bool:
+        """True."""
+        return True
+
+    def step_seconds(self, n: int, context: int, prefill_tokens: int = 0, prefill_context: int = 0) -> float:
+        """One step."""
+        return 1.0
+
+    def decode_seconds(self, n: int, context: int, k: int) -> float:
+        """`k` steps."""
+        return float(k)
+
+
+@dataclass(frozen=True, slots=True)
 class ConstantRate:
     """Every sequence decodes `tokens_per_second`, however many there are; prompts cost nothing.
-
-    ``ConstantRate(1)`` is the decode-step clock: one token, one step, one second.
 
     >>> ConstantRate(50).decode_seconds(8, 1000, 100)
     2.0
     """
 
-    tokens_per_second: float = 1.0
+    tokens_per_second: float
     """Decode rate of one sequence."""
 
     def __post_init__(self) -> None:
@@ -118,10 +141,11 @@ class LinearBatch:
         return k * (self.a + self.b * n + self.c * context) + self.c * n * (k * (k - 1) // 2)
 
 
-COSTS: dict[str, type[ConstantRate] | type[LinearBatch]] = {"rate": ConstantRate, "linear": LinearBatch}
+COSTS: dict[str, Callable[..., CostModel]] = {"rate": ConstantRate, "linear": LinearBatch}
+"""Cost models by the name that the command line gives them; each is made from its numbers."""
 
 
-def cost_from_text(text: str) -> ConstantRate | LinearBatch:
+def cost_from_text(text: str) -> CostModel:
     """Return the cost model that `text` names, as the command line takes it.
 
     >>> cost_from_text("rate:50")

@@ -60,7 +60,7 @@ def t_levels(graph: ExecutionGraph, weights: Sequence[float] | None = None) -> l
         One a task; decode steps if not given.
     """
     weights = _weights(graph, weights)
-    start = [0.0 if weights.__class__ is not list else 0] * len(graph)
+    start: list[float] = [0] * len(graph)
     for source, target, _ in graph.edges():
         reached = start[source] + weights[source]
         if reached > start[target]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ def atomic(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
     """Open a file that appears under `path` only when the block ends well.
 
     It is written beside its place and then renamed, so a crash or a full disk leaves what was there before. Folders
-    that do not exist yet are made.
+    that do not exist yet are made. Devices and pipes are written directly.
 
     Raises
     ------
@@ -34,23 +35,34 @@ def atomic(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
     'whole'
     """
     target = os.fspath(path)
-    folder = os.path.dirname(target) or "."
-    encoding = None if "b" in mode else "utf-8"
+    encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
+    newline = "" if encoding else None
+    temporary = None
     try:
+        there = os.stat(target) if os.path.exists(target) else None
+        if there is not None and not stat.S_ISREG(there.st_mode):
+            with open(target, mode, encoding=encoding, errors=errors, newline=newline) as file:
+                yield file  # a device or a pipe: never to be replaced by a file
+            return
+        final = os.path.realpath(target)  # a link stays one
+        folder, name = os.path.split(final)
         os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(target)[:100]}.")
-    except OSError as error:
-        raise ConfigError(f"{target}: cannot be written ({error.strerror or error})") from None
-    try:
-        with open(handle, mode, encoding=encoding, newline="" if encoding else None) as file:
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name[:100]}.")
+        with open(handle, mode, encoding=encoding, errors=errors, newline=newline) as file:
             yield file
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, target)
+        os.chmod(temporary, stat.S_IMODE(there.st_mode) if there else 0o666 & ~_umask())
+        os.replace(temporary, final)
     except BaseException as error:
-        with suppress(OSError):
-            os.unlink(temporary)
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-            raise ConfigError(f"{target}: cannot be written ({error.strerror or error})") from None
+            raise ConfigError(f"{target!r}: cannot be written ({error.strerror or error})") from None
         raise
+
+
+def _umask() -> int:
+    """Return the process's umask, which mkstemp ignores: it makes files that only their owner can read."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

@@ -1,6 +1,6 @@
 """The modelled GPU: a frozen spec, and the server that plays it on the simulation clock.
 
-Continuous batching: work joins and leaves at step boundaries, and in one step every decoding sequence emits one token.
+Continuous batching: work joins and leaves at step boundaries, and in one step every decoding request emits one token.
 The server keeps an integer step counter. Between two changes of the batch all steps are alike but for the growing
 context, so it leaps over them in one event; what arrives in mid-leap cuts it at the next step boundary. A step that has
 prompt tokens to process is never leapt over.
@@ -13,15 +13,16 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from math import inf
 from typing import Any
 
 import simpy
 from simpy.events import NORMAL
 
-from simulator.cost import COSTS, ConstantRate, CostModel, LinearBatch, cost_from_text
+from simulator.cost import COSTS, CostModel, DecodeSteps, LinearBatch, cost_from_text
 from simulator.errors import ConfigError
 
-__all__ = ["GPU", "GPUS", "STEP_CLOCK", "BatchServer", "Clock", "Work", "gpu_from_text"]
+__all__ = ["GPU", "GPUS", "STEP_CLOCK", "BatchServer", "EventClock", "Request", "gpu_from_text"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +34,17 @@ class GPU:
     256
     """
 
-    cost: CostModel = field(default_factory=ConstantRate)
-    """Seconds of a step."""
+    cost: CostModel = field(default_factory=DecodeSteps)
+    """Seconds of a step. Default: the decode-step clock."""
     max_num_seqs: int | None = None
     """Works in a batch at most; more wait. None: no limit."""
     max_num_batched_tokens: int | None = None
-    """Tokens in a step at most: one for each decoding sequence, the rest prompt tokens. None: no limit."""
+    """Tokens in a step at most: one for each decoding request, the rest prompt tokens. None: no limit."""
     name: str = ""
 
     def __post_init__(self) -> None:
+        if isinstance(self.cost, type) or not hasattr(self.cost, "decode_seconds"):
+            raise ConfigError(f"cost must be a cost model, such as LinearBatch(a=6e-3); got {self.cost!r}")
         for name in ("max_num_seqs", "max_num_batched_tokens"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
@@ -49,7 +52,7 @@ class GPU:
         if self.max_num_batched_tokens and (self.max_num_seqs or 1) > self.max_num_batched_tokens:
             raise ConfigError(
                 f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs"
-                f" ({self.max_num_seqs}): each sequence needs a token a step"
+                f" ({self.max_num_seqs}): each request needs a token a step"
             )
 
 
@@ -83,7 +86,7 @@ def gpu_from_text(text: str) -> GPU:
     return GPU(cost=cost_from_text(text), name=text)
 
 
-class Clock(simpy.Environment):
+class EventClock(simpy.Environment):
     """A SimPy environment that can schedule at an absolute time.
 
     `simpy.Environment.schedule` takes a delay, and ``now + (t - now)`` is not always ``t``: step boundaries would
@@ -103,7 +106,7 @@ class Clock(simpy.Environment):
 WAITING, PREFILLING, DECODING, GONE = range(4)
 
 
-class Work:
+class Request:
     """One task on the GPU: its request while it waits, its place in the batch while it runs."""
 
     __slots__ = (
@@ -148,15 +151,15 @@ class BatchServer:
 
     Parameters
     ----------
-    clock : Clock
+    clock : EventClock
     gpu : GPU
     done : callable
-        Called with each sequence that leaves the batch, at that time.
+        Called with each request that leaves the batch, at that time.
     ask : callable
         Called at each boundary, after that; asks for `plan` to be called when all else of that time has happened.
     """
 
-    def __init__(self, clock: Clock, gpu: GPU, done: Callable[[Work], None], ask: Callable[[], None]) -> None:
+    def __init__(self, clock: EventClock, gpu: GPU, done: Callable[[Request], None], ask: Callable[[], None]) -> None:
         self.clock = clock
         self.cost = gpu.cost
         self.done = done
@@ -164,33 +167,33 @@ class BatchServer:
         self.free_prefill = gpu.cost.prefill_is_free
         self.budget = gpu.max_num_batched_tokens or 1 << 60
         self.limit = min(gpu.max_num_seqs or 1 << 60, self.budget)
-        self.waiting: list[tuple[float, float, int, int, int, Work]] = []
-        self.prefilling: deque[Work] = deque()
-        self.running: list[tuple[int, int, int, int, Work]] = []  # by finish step, then query, thread, task
-        self.cancelled: list[Work] = []
+        self.waiting: list[tuple[float, float, int, int, int, Request]] = []
+        self.prefilling: deque[Request] = deque()
+        self.running: list[tuple[int, int, int, int, Request]] = []  # by finish step, then query, thread, task
+        self.cancelled: list[Request] = []
         self.step = 0
         self.n = 0  # decoding sequences
         self.context = 0  # what they attend to, in all, at the current step
         self.boundary: simpy.Event | None = None  # the end of the leap under way; None at a boundary
         self.leap_start = 0.0
         self.leap_steps = 0
-        self.chunks: list[tuple[Work, int]] = []
+        self.chunks: list[tuple[Request, int]] = []
         self.busy = 0.0
         self.log = array("d")  # (time, sequences in the batch) at each change
 
-    def submit(self, sequence: Work, key: float) -> None:
-        """Put `sequence` in the queue; `plan` admits it."""
-        owner = sequence.owner
-        heappush(self.waiting, (key, sequence.ready, owner.index, sequence.thread, sequence.task, sequence))
+    def submit(self, request: Request, key: float) -> None:
+        """Put `request` in the queue; `plan` admits it."""
+        owner = request.owner
+        heappush(self.waiting, (key, request.ready, owner.index, request.thread, request.task, request))
 
-    def keep(self, sequence: Work) -> None:
-        """Let `sequence` go on in the place that its thread's last task has just left, at this boundary."""
-        sequence.start = sequence.decode_start = self.clock.now
-        self._decode(sequence)
+    def keep(self, request: Request) -> None:
+        """Let `request` go on in the place that its thread's last task has just left, at this boundary."""
+        request.start = request.decode_start = self.clock.now
+        self._decode(request)
 
-    def cancel(self, sequence: Work) -> None:
-        """Take `sequence` out at the next step boundary, which is now if none is under way."""
-        self.cancelled.append(sequence)
+    def cancel(self, request: Request) -> None:
+        """Take `request` out at the next step boundary, which is now if none is under way."""
+        self.cancelled.append(request)
 
     def plan(self) -> None:
         """Start the next leap, or cut the one under way if the batch is to change."""
@@ -203,16 +206,16 @@ class BatchServer:
         now = self.clock.now
         waiting = self.waiting
         while waiting and self.n + len(self.prefilling) < self.limit:
-            sequence = heappop(waiting)[5]
-            if sequence.state == GONE:
+            request = heappop(waiting)[5]
+            if request.state == GONE:
                 continue
-            sequence.start = sequence.decode_start = now
-            if sequence.prefill and not self.free_prefill:
-                self.prefilling.append(sequence)
-                sequence.state = PREFILLING
+            request.start = request.decode_start = now
+            if request.prefill and not self.free_prefill:
+                self.prefilling.append(request)
+                request.state = PREFILLING
             else:
-                sequence.context += sequence.prefill
-                self._decode(sequence)
+                request.context += request.prefill
+                self._decode(request)
         if self.prefilling and self.budget > self.n:
             seconds = self._prefill_step()
             self.leap_steps = 1
@@ -225,30 +228,32 @@ class BatchServer:
         else:
             self.log.extend((now, 0.0))
             return
+        if not seconds > 0 or seconds == inf:
+            raise ConfigError(f"{self.cost!r} says that {self.leap_steps} steps take {seconds} seconds")
         self.log.extend((now, self.n + len(self.prefilling)))
         self.leap_start = now
         self.boundary = self.clock.call_at(now + seconds, self._arrive)
 
-    def _decode(self, sequence: Work) -> None:
-        sequence.state = DECODING
-        sequence.joined_step = self.step
+    def _decode(self, request: Request) -> None:
+        request.state = DECODING
+        request.joined_step = self.step
         self.n += 1
-        self.context += sequence.context
-        finish = self.step + sequence.tokens - sequence.emitted
-        heappush(self.running, (finish, sequence.owner.index, sequence.thread, sequence.task, sequence))
+        self.context += request.context
+        finish = self.step + request.tokens - request.emitted
+        heappush(self.running, (finish, request.owner.index, request.thread, request.task, request))
 
     def _prefill_step(self) -> float:
         """Fill the rest of the token budget with prompt chunks, first admitted first; return the step's seconds."""
         room = self.budget - self.n
         tokens = attended = 0
         self.chunks = chunks = []
-        for sequence in self.prefilling:
-            chunk = min(room - tokens, sequence.prefill)
+        for request in self.prefilling:
+            chunk = min(room - tokens, request.prefill)
             if not chunk:
                 break
             tokens += chunk
-            attended += chunk * sequence.context + chunk * (chunk + 1) // 2
-            chunks.append((sequence, chunk))
+            attended += chunk * request.context + chunk * (chunk + 1) // 2
+            chunks.append((request, chunk))
         return self.cost.step_seconds(self.n, self.context, tokens, attended)
 
     def _cut(self) -> None:
@@ -284,50 +289,50 @@ class BatchServer:
         step = self.step
         running = self.running
         while running and running[0][0] == step:
-            sequence = heappop(running)[4]
-            if sequence.state != GONE:
-                self._leave(sequence)
-                self.done(sequence)
+            request = heappop(running)[4]
+            if request.state != GONE:
+                self._leave(request)
+                self.done(request)
         if self.chunks:
             self._end_prefill_step()
         self.ask()
 
-    def _leave(self, sequence: Work) -> None:
-        """Take a decoding sequence out of the batch."""
-        decoded = self.step - sequence.joined_step
+    def _leave(self, request: Request) -> None:
+        """Take a decoding request out of the batch."""
+        decoded = self.step - request.joined_step
         self.n -= 1
-        self.context -= sequence.context + decoded
-        sequence.emitted += decoded
-        sequence.state = GONE
+        self.context -= request.context + decoded
+        request.emitted += decoded
+        request.state = GONE
 
     def _end_prefill_step(self) -> None:
-        for sequence, chunk in self.chunks:
-            sequence.prefill -= chunk
-            sequence.context += chunk
-            if sequence.prefill:
+        for request, chunk in self.chunks:
+            request.prefill -= chunk
+            request.context += chunk
+            if request.prefill:
                 continue
             self.prefilling.popleft()
-            sequence.decode_start = self.clock.now
-            sequence.emitted = 1  # the step that ends the prompt yields the first token
-            if sequence.tokens == 1:
-                sequence.state = GONE
-                self.done(sequence)
+            request.decode_start = self.clock.now
+            request.emitted = 1  # the step that ends the prompt yields the first token
+            if request.tokens == 1:
+                request.state = GONE
+                self.done(request)
             else:
-                sequence.context += 1
-                self._decode(sequence)
+                request.context += 1
+                self._decode(request)
         self.chunks = []
 
     def _drop_cancelled(self) -> None:
-        for sequence in self.cancelled:
-            if sequence.state == GONE:  # it ended with the step
+        for request in self.cancelled:
+            if request.state == GONE:  # it ended with the step
                 continue
-            if sequence.state == DECODING:
-                self._leave(sequence)
-            elif sequence.state == PREFILLING:
-                self.prefilling.remove(sequence)
-                sequence.decode_start = self.clock.now
+            if request.state == DECODING:
+                self._leave(request)
+            elif request.state == PREFILLING:
+                self.prefilling.remove(request)
+                request.decode_start = self.clock.now
             else:
-                sequence.start = sequence.decode_start = self.clock.now
-            sequence.state = GONE
-            self.done(sequence)
+                request.start = request.decode_start = self.clock.now
+            request.state = GONE
+            self.done(request)
         self.cancelled.clear()

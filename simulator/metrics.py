@@ -10,89 +10,20 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
 from simulator.clock import DecodeClock, decode_clock
 from simulator.critical_path import critical_path, t_levels
-from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
+from simulator.protocol import Protocol
+from simulator.realised import BOUNDS, breakdown
 from simulator.timeline import COLUMNS, SpanKind, Timeline
 from simulator.trace import Outcome, Violation
 
-__all__ = ["METRICS", "SUMMARIES", "Metrics", "Piece", "Run", "breakdown", "measure", "realised_path", "summarize"]
+__all__ = ["METRICS", "SUMMARIES", "Metrics", "Run", "measure", "summarize"]
 
-_READY, _FINISH = COLUMNS.index("ready"), COLUMNS.index("finish")
-
-
-class Piece(NamedTuple):
-    """A stretch of the realised critical path."""
-
-    thread: int
-    task: int
-    kind: SpanKind
-    start: float
-    finish: float
-
-    @property
-    def bound(self) -> str:
-        """What the query waited for: ``worker`` for a worker's decoding, else the kind of span."""
-        return "worker" if self.kind == SpanKind.DECODE and self.thread else self.kind.value
-
-
-def realised_path(timeline: Timeline, query: int = 0) -> tuple[Piece, ...]:
-    """Return what bound the latency of `query`: pieces that follow each other from its arrival to its answer.
-
-    Walked back from the answer: while a task ran, it is the bound; before that it waited for the batch; before that for
-    a worker, and then the path goes on in that worker; or for a slot; and then for its thread's task before.
-
-    >>> from simulator import Answer, Fork, Join, Return, Think, Thread, Trace, compile_trace, simulate
-    >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
-    >>> timeline = simulate(compile_trace(Trace("t", (organizer, Thread("1", (Return(10),))))))
-    >>> [(piece.thread, piece.bound, piece.start, piece.finish) for piece in realised_path(timeline)]
-    [(0, 'decode', 0.0, 5.0), (1, 'worker', 5.0, 15.0), (0, 'decode', 15.0, 17.0)]
-    """
-    graph = timeline.graphs[query]
-    rows = {int(row[2]): row for row in timeline.of_query(query).tolist()}
-    if math.isnan(timeline.answered[query]):
-        raise ConfigError(f"query {query} was never answered: it has no critical path")
-    previous = {following: task for task, following in enumerate(graph.next) if following >= 0}
-    pieces: list[Piece] = []
-    task = graph.answer
-    while task >= 0:
-        _, thread, _, waited_from, granted, ready, start, decode_start, finish, _, _ = rows[task]
-        thread = int(thread)
-        running = SpanKind.DELAY if graph.tasks[task].seconds else SpanKind.DECODE
-        before = previous.get(task, graph.forked_by[thread])
-        marks = [(running, decode_start, finish), (SpanKind.PREFILL, start, decode_start)]
-        marks.append((SpanKind.WAIT_BATCH, ready, start))
-        worker = _bounding_worker(graph, rows, task, before, ready) if ready > granted else -1
-        if worker < 0:
-            marks.append((SpanKind.WAIT_POOL, waited_from, granted))
-        pieces += (Piece(thread, task, kind, begin, end) for kind, begin, end in marks if end > begin)
-        task = worker if worker >= 0 else before
-    return tuple(reversed(pieces))
-
-
-def _bounding_worker(graph: ExecutionGraph, rows: dict[int, list[float]], task: int, before: int, ready: float) -> int:
-    """Return the last task of the worker whose end made `task` ready: one it joins, or one done inline before it."""
-    candidates = graph.tasks[task].joins + (graph.tasks[before].forks if before >= 0 else ())
-    ends = (graph.last[worker] for worker in candidates)
-    return next((end for end in ends if end in rows and rows[end][_FINISH] == ready), -1)
-
-
-def breakdown(timeline: Timeline, query: int = 0) -> dict[str, float]:
-    """Return the fractions of the latency of `query` that each bound accounts for; they sum to 1.
-
-    Keys: ``decode`` (the organizer's own), ``worker`` (decoding of workers it waited for), ``prefill``, ``delay``,
-    ``wait_batch``, ``wait_pool``. All 0 for a latency of 0.
-    """
-    seconds = dict.fromkeys(("decode", "worker", "prefill", "delay", "wait_batch", "wait_pool"), 0.0)
-    for piece in realised_path(timeline, query):
-        seconds[piece.bound] += piece.finish - piece.start
-    latency = math.fsum(seconds.values())
-    return {bound: value / latency if latency else 0.0 for bound, value in seconds.items()}
+_TOKENS = COLUMNS.index("tokens")
 
 
 @dataclass(frozen=True)
@@ -116,7 +47,7 @@ class Run:
     def clock(self) -> DecodeClock:
         """Its decode-step clock."""
         protocol = self.timeline.protocol_of(self.query)
-        return decode_clock(self.graph.trace, protocol) if self.graph.trace else _graph_clock(self.graph)
+        return decode_clock(self.graph.trace, protocol) if self.graph.trace else _graph_clock(self.graph, protocol)
 
     @cached_property
     def spans(self) -> dict[SpanKind, float]:
@@ -134,7 +65,7 @@ class Run:
     @cached_property
     def alone(self) -> list[float]:
         """Seconds of each task alone in the batch."""
-        return _seconds_alone(self.graph, self.timeline)
+        return _seconds_alone(self)
 
     @property
     def latency(self) -> float:
@@ -142,38 +73,62 @@ class Run:
         return float(self.timeline.latency[self.query])
 
 
-def _graph_clock(graph: ExecutionGraph) -> DecodeClock:
-    """Return the decode-step clock of a graph that comes without its trace, and so without violations."""
-    start = t_levels(graph)
-    latency = int(start[graph.answer] + graph.weight(graph.answer))
-    changes: list[tuple[float, int]] = []
-    for i, task in enumerate(graph.tasks):
-        if task.thread or graph.protocol.count_organizer:
-            changes += ((start[i], 1), (start[i] + graph.weight(i), -1))
+def _graph_clock(graph: ExecutionGraph, protocol: Protocol) -> DecodeClock:
+    """Return the decode-step clock of a graph that comes without its trace, and so without violations to name."""
+    weights = [task.tokens or protocol.delay_steps(task.seconds) for task in graph.tasks]
+    start = t_levels(graph, weights)
+    finish = [begin + weight for begin, weight in zip(start, weights, strict=True)]
+    latency = int(finish[graph.answer])
+    changes: list[tuple[int, int]] = []
+    organizer = 0
+    for task, begin, end in zip(graph.tasks, start, finish, strict=True):
+        if task.thread or protocol.count_organizer:
+            changes += ((int(begin), 1), (int(end), -1))
+        if not task.thread:
+            organizer += int(end - begin)
     active = peak = now = 0
     for step, change in sorted(changes):
         if step < latency:
-            active += change * (latency - int(step))
+            active += change * (latency - step)
             now += change
             peak = max(peak, now)
-    return DecodeClock(latency, active, graph.tokens, peak, len(graph.threads) - 1, 0, (), {})
+    alive: list[float] = []
+    overflows = 0
+    for thread in sorted(range(1, len(graph.threads)), key=lambda thread: (finish[graph.forked_by[thread]], thread)):
+        step = int(finish[graph.forked_by[thread]])
+        if protocol.after_answer == "cancel" and step >= latency and graph.parent(thread):
+            continue
+        alive = [end for end in alive if end > step]
+        overflows += protocol.capacity is not None and len(alive) >= protocol.capacity - 1
+        joiner = graph.joined_by[thread]
+        freed = finish[graph.last[thread]] if protocol.release == "return" else math.inf
+        alive.append(start[joiner] if protocol.release == "join" and joiner >= 0 else freed)
+    total = active if protocol.count_organizer else active + organizer
+    return DecodeClock(latency, active, total, sum(weights), peak, len(graph.threads) - 1, overflows, (), {})
 
 
-def _seconds_alone(graph: ExecutionGraph, timeline: Timeline) -> list[float]:
-    cost = timeline.cost
-    context = list(graph.shared)
+def _seconds_alone(run: Run, tokens: Mapping[int, float] | None = None) -> list[float]:
+    """Return the time of each task alone in the batch; with `tokens` decoded instead of all, by task, if given."""
+    cost, in_steps = run.timeline.cost, run.timeline.unit == "steps"
+    protocol = run.timeline.protocol_of(run.query)
+    context = list(run.graph.shared)
     seconds = []
-    for task in graph.tasks:
-        have, prefill, tokens = context[task.thread], task.prefill, task.tokens
-        context[task.thread] += prefill + tokens
-        if not tokens:
-            seconds.append(task.seconds)
+    for i, task in enumerate(run.graph.tasks):
+        have, prefill = context[task.thread], task.prefill
+        context[task.thread] += prefill + task.tokens
+        decoded = task.tokens if tokens is None else int(tokens.get(i, 0))
+        if tokens is not None and i not in tokens:
+            seconds.append(0.0)
+        elif not task.tokens:
+            seconds.append(protocol.delay_steps(task.seconds) if in_steps else task.seconds)
+        elif not decoded:
+            seconds.append(0.0)
         elif prefill and not cost.prefill_is_free:
             prompt = cost.step_seconds(0, 0, prefill, prefill * have + prefill * (prefill + 1) // 2)
-            rest = cost.decode_seconds(1, have + prefill + 1, tokens - 1) if tokens > 1 else 0.0
+            rest = cost.decode_seconds(1, have + prefill + 1, decoded - 1) if decoded > 1 else 0.0
             seconds.append(prompt + rest)
         else:
-            seconds.append(cost.decode_seconds(1, have + prefill, tokens))
+            seconds.append(cost.decode_seconds(1, have + prefill, decoded))
     return seconds
 
 
@@ -196,7 +151,7 @@ def _critical_path_seconds(run: Run) -> float:
 
 def _work(run: Run) -> float:
     """Tokens decoded, those of cancelled workers up to their end included."""
-    return float(run.timeline.of_query(run.query)[:, COLUMNS.index("tokens")].sum())
+    return float(run.timeline.of_query(run.query)[:, _TOKENS].sum())
 
 
 def _eta(run: Run) -> float:
@@ -241,14 +196,15 @@ def _violations(run: Run) -> float:
 
 
 def _speedup_steps(run: Run) -> float:
-    """Decode steps one agent would take for everything, over T."""
-    steps = sum(run.graph.weight(i) for i in range(len(run.graph)))
-    return steps / run.clock.latency if run.clock.latency else 1.0
+    """Steps one agent would take for what all agents did by T, over T."""
+    return run.clock.total_steps / run.clock.latency if run.clock.latency else 1.0
 
 
 def _speedup(run: Run) -> float:
-    """Time of all tasks one after another, each alone in the batch, over the latency."""
-    return math.fsum(run.alone) / run.latency if run.latency else 1.0
+    """Time of all that was decoded, one task after another and each alone in the batch, over the latency."""
+    rows = run.timeline.of_query(run.query)
+    done = dict(zip(rows[:, COLUMNS.index("task")].astype(int).tolist(), rows[:, _TOKENS].tolist(), strict=True))
+    return math.fsum(_seconds_alone(run, done)) / run.latency if run.latency else 1.0
 
 
 def _queueing_delay(run: Run) -> float:
@@ -265,7 +221,7 @@ METRICS: dict[str, Callable[[Run], float]] = {
     "eta_over_c": _eta_over_c,
     "peak_concurrency": _peak_concurrency,
     "overflows": _overflows,
-    "violations": _violations,
+    "violation_count": _violations,
     "work": _work,
     "speedup_steps": _speedup_steps,
     "speedup": _speedup,
@@ -277,7 +233,7 @@ METRICS: dict[str, Callable[[Run], float]] = {
     },
     **{
         f"bound_{name}": (lambda run, name=name: run.breakdown.get(name, math.nan))  # type: ignore[misc]
-        for name in ("decode", "worker", "prefill", "delay", "wait_batch", "wait_pool")
+        for name in BOUNDS
     },
 }
 """What `measure` computes of a query, by name."""
@@ -370,7 +326,7 @@ SUMMARIES: dict[str, Callable[[Timeline], float]] = {
     "slot_utilization": _slot_utilization,
     "mean_batch": _mean_batch,
     "tokens_per_second": _tokens_per_second,
-    "overflows": lambda timeline: int(timeline.overflows.sum()),
+    "forks_on_full_pool": lambda timeline: int(timeline.overflows.sum()),
     "deadlocks": lambda timeline: len(timeline.deadlocks),
 }
 """What `summarize` computes of a run, by name."""

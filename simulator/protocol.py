@@ -97,9 +97,11 @@ class Protocol:
         for name in ("format_error_reward", "eta_weight"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} must be a finite number, got {getattr(self, name)!r}")
-        unknown = [kind for kind in self.format_errors if kind not in list(ViolationKind)]
-        if unknown:
-            raise ConfigError(f"format_errors holds {unknown[0]!r}, which is no kind of violation")
+        if self.format_errors is not FORMAT_ERRORS:
+            try:
+                object.__setattr__(self, "format_errors", frozenset(map(ViolationKind, self.format_errors)))
+            except ValueError as error:
+                raise ConfigError(f"format_errors: {error}; there are {', '.join(ViolationKind)}") from None
 
     def with_(self, **changes: Any) -> Protocol:
         """Return a copy with `changes` made."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from simulator.gpu import Work
+from simulator.gpu import Request
 from simulator.graph import ExecutionGraph
 from simulator.pool import Pool, Waiting
 from simulator.protocol import Protocol
@@ -52,7 +52,7 @@ class Query:
         self.waited_from = [math.nan] * threads
         self.granted = [math.nan] * threads
         self.ready = [math.nan] * threads
-        self.live: dict[int, Work | int] = {}  # what each thread has on the GPU, or the task that is its Delay
+        self.live: dict[int, Request | int] = {}  # what each thread has on the GPU, or the task that is its Delay
         self.alive = 0  # threads that have begun and not ended
         self.ended = [False] * threads
         self.host: dict[int, Waiting] = {}  # workers whose parent does their work, and where it goes on after

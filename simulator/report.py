@@ -15,8 +15,29 @@ from rich.text import Text
 
 from simulator.metrics import Metrics
 from simulator.reward import Reward
+from simulator.trace import Violation
 
-__all__ = ["Tally", "count", "metrics_table", "number", "rewards_table", "summary_table"]
+__all__ = [
+    "LEGEND",
+    "REWARD_LEGEND",
+    "Tally",
+    "count",
+    "metrics_table",
+    "number",
+    "printable",
+    "rewards_table",
+    "summary_table",
+]
+
+LEGEND = """\
+T: decode steps to the answer on the paper's clock. speed-up: over one agent alone. latency: on the simulated machine.
+eta: mean active agents during T; peak: most at once; eta/c: per pool capacity. bound by: where most latency went."""
+"""What the columns of `metrics_table` mean."""
+
+REWARD_LEGEND = """\
+reward = accuracy + concurrency, or R_FE if there is a format error; concurrency = lambda * min(eta/c, tau) / tau.
+T: decode steps to the answer. eta: mean number of active agents during T."""
+"""What the columns of `rewards_table` mean."""
 
 BOUNDS = ("decode", "worker", "prefill", "delay", "wait_batch", "wait_pool")
 _BOUND_NAMES = {"decode": "organizer", "worker": "workers", "wait_batch": "batch", "wait_pool": "pool slot"}
@@ -51,11 +72,25 @@ def count(value: float) -> str:
     return f"{int(value):,}" if math.isfinite(value) and value == int(value) else number(value)
 
 
+def printable(text: str, limit: int = 120) -> str:
+    r"""Return `text` as one line that does nothing to a terminal: escaped, and cut after `limit` characters.
+
+    >>> print(printable("red \x1b[31m\n"))
+    red \x1b[31m\n
+    """
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    if cut.isprintable():
+        return cut
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+
+
 class Column(NamedTuple):
     """One column of the table of metrics."""
 
     title: str
     cell: Callable[[Metrics], str]
+    needed: bool = True
+    """Whether it is there on a narrow screen, too."""
 
 
 def bound_by(metrics: Metrics) -> str:
@@ -67,13 +102,26 @@ def bound_by(metrics: Metrics) -> str:
     return f"{_BOUND_NAMES.get(name, name)} {shares[name]:.0%}"
 
 
-def faults(metrics: Metrics) -> str:
+def faults(violations: Iterable[Violation]) -> Text:
     """Return the kinds of violations, and how many of each."""
-    kinds = Counter(violation.kind.value for violation in metrics.violations)
-    return ", ".join(kind if n == 1 else f"{kind} x{n}" for kind, n in kinds.items()) or "-"
+    kinds = Counter(violation.kind.value for violation in violations)
+    text = ", ".join(kind if n == 1 else f"{kind} x{n:,}" for kind, n in kinds.items())
+    return Text(text or "-", style="red" if text else "dim")
 
 
-def metrics_table(rows: Iterable[Metrics], unit: str, *, title: str | None = None) -> Table:
+def _table(titles: Iterable[str], *, title: str | None = None, narrow: bool = False) -> Table:
+    """Return an empty table with columns of numbers between the trace and its violations."""
+    table = Table(
+        title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, int(not narrow), 0, 1)
+    )
+    table.add_column("trace", overflow="fold", min_width=8)
+    for each in titles:
+        table.add_column(each, justify="left" if each == "bound by" else "right", no_wrap=True)
+    table.add_column("violations", overflow="fold", min_width=10)
+    return table
+
+
+def metrics_table(rows: Iterable[Metrics], unit: str, *, title: str | None = None, narrow: bool = False) -> Table:
     """Return a table with one line a query.
 
     Parameters
@@ -81,76 +129,86 @@ def metrics_table(rows: Iterable[Metrics], unit: str, *, title: str | None = Non
     rows : iterable of Metrics
     unit : str
         The timelines' unit, ``steps`` or ``seconds``.
+    title : str, optional
+    narrow : bool
+        Leave out what a screen of 80 columns has no room for.
     """
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    table.add_column("trace", overflow="fold", min_width=8)
-    latency = "latency" if unit == "steps" else "latency s"
+    whole = count if unit == "steps" else number
     columns = [
-        Column("tokens", lambda m: count(m.work)),
+        Column("tokens", lambda m: count(m.work), needed=False),
         Column("T steps", lambda m: count(m.critical_path_steps)),
         Column(
-            latency,
-            lambda m: "deadlock" if math.isnan(m.latency) else (count if unit == "steps" else number)(m.latency),
+            "latency" if unit == "steps" else "latency s",
+            lambda m: "deadlock" if math.isnan(m.latency) else whole(m.latency),
         ),
         Column("speed-up", lambda m: number(m.speedup)),
         Column("eta", lambda m: number(m.eta)),
         Column("eta/c", lambda m: number(m.eta_over_c)),
-        Column("peak", lambda m: count(m.peak_concurrency)),
+        Column("peak", lambda m: count(m.peak_concurrency), needed=False),
+        Column("bound by", bound_by),
     ]
-    for column in columns:
-        table.add_column(column.title, justify="right", no_wrap=True)
-    table.add_column("bound by", no_wrap=True)
-    table.add_column("violations", overflow="fold")
+    columns = [column for column in columns if column.needed or not narrow]
+    table = _table((column.title for column in columns), title=title, narrow=narrow)
     for metrics in rows:
-        broken = faults(metrics)
-        table.add_row(
-            Text(metrics.name),
-            *(column.cell(metrics) for column in columns),
-            bound_by(metrics),
-            Text(broken, style="red" if broken != "-" else "dim"),
-        )
+        cells = (column.cell(metrics) for column in columns)
+        table.add_row(Text(printable(metrics.name)), *cells, faults(metrics.violations))
     return table
 
 
-def rewards_table(rows: Iterable[tuple[str, Reward]]) -> Table:
-    """Return a table with one line a reward."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("trace", overflow="fold", min_width=8)
-    for title in ("reward", "accuracy", "concurrency", "format", "T steps", "eta", "eta/c"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("violations", overflow="fold")
+def rewards_table(rows: Iterable[tuple[str, Reward]], *, narrow: bool = False) -> Table:
+    """Return a table with one line a reward; see `metrics_table` for `narrow`."""
+    table = _table(
+        ("reward", "accuracy", "concurrency", "format error", *(() if narrow else ("T steps", "eta")), "eta/c"),
+        narrow=narrow,
+    )
     for name, reward in rows:
-        kinds = Counter(violation.kind.value for violation in reward.violations)
-        accuracy = "unknown" if reward.accuracy is None else number(reward.terms["accuracy"])
         table.add_row(
-            Text(name),
+            Text(printable(name)),
             number(reward.total),
-            accuracy,
+            "unknown" if reward.accuracy is None else number(reward.terms["accuracy"]),
             number(reward.terms["concurrency"]),
             number(reward.terms["format_error"]),
-            count(reward.latency),
-            number(reward.eta),
+            *(() if narrow else (count(reward.latency), number(reward.eta))),
             number(reward.eta_over_c),
-            Text(", ".join(f"{kind} x{n}" if n > 1 else kind for kind, n in kinds.items()) or "-"),
+            faults(reward.violations),
         )
     return table
 
 
 class Tally:
-    """Running totals over any number of traces, in 8 bytes a trace and number."""
+    """Running totals over any number of traces.
+
+    Means are over all of them. Percentiles are, too, up to `SAMPLE` traces; of more, they are those of a random sample
+    of that size, so that memory stays flat.
+    """
+
+    SAMPLE = 100_000
 
     def __init__(self, names: Sequence[str]) -> None:
         self.values = {name: array("d") for name in names}
+        self.sums = dict.fromkeys(names, 0.0)
+        self.known = dict.fromkeys(names, 0)
         self.kinds: Counter[str] = Counter()
         self.traces = 0
         self.with_violations = 0
         self.unreadable = 0
+        self._rng = np.random.default_rng(0)
 
     def add(self, values: Callable[[str], float], kinds: Iterable[str]) -> None:
         """Count one trace."""
         self.traces += 1
+        place = self.traces - 1
+        if place >= self.SAMPLE and self.values:
+            place = int(self._rng.integers(self.traces))  # each trace stays with the same probability
         for name, column in self.values.items():
-            column.append(values(name))
+            value = values(name)
+            if not math.isnan(value):
+                self.sums[name] += value
+                self.known[name] += 1
+            if len(column) < self.SAMPLE:
+                column.append(value)
+            elif place < self.SAMPLE:
+                column[place] = value
         before = self.kinds.total()
         self.kinds.update(kinds)
         self.with_violations += self.kinds.total() > before
@@ -164,15 +222,33 @@ class Tally:
             "violations": dict(sorted(self.kinds.items())),
         }
         for name, column in self.values.items():
-            known = np.frombuffer(column) if column else np.empty(0)
-            known = known[~np.isnan(known)]
-            if len(known):
-                middle, high = np.percentile(known, [50, 95])
-                result[name] = {"mean": float(known.mean()), "p50": float(middle), "p95": float(high)}
+            sample = np.array(column)
+            sample = sample[~np.isnan(sample)]
+            if len(sample):
+                middle, high = np.percentile(sample, [50, 95])
+                mean = self.sums[name] / self.known[name]
+                result[name] = {"mean": mean, "p50": float(middle), "p95": float(high)}
         return result
 
+    def sentence(self) -> str:
+        """Return the counts in words."""
+        kinds = ", ".join(f"{kind} {n:,}" for kind, n in sorted(self.kinds.items()))
+        return (
+            f"{self.traces:,} {'trace' if self.traces == 1 else 'traces'}: {self.traces - self.with_violations:,} ok,"
+            f" {self.with_violations:,} with violations{f' ({kinds})' if kinds else ''}, {self.unreadable:,} unreadable"
+        )
 
-def summary_table(tally: Tally) -> Table:
+
+_TITLES = {
+    "critical_path_steps": "T steps",
+    "work": "tokens",
+    "speedup": "speed-up",
+    "eta_over_c": "eta/c",
+    "peak_concurrency": "peak",
+}
+
+
+def summary_table(tally: Tally, unit: str = "steps") -> Table:
     """Return the totals as a table: mean, median and 95th percentile of each number."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("over all traces")
@@ -180,5 +256,8 @@ def summary_table(tally: Tally) -> Table:
         table.add_column(title, justify="right")
     for name, value in tally.summary().items():
         if isinstance(value, dict) and "mean" in value:
-            table.add_row(name.replace("_", " "), *(number(value[key]) for key in ("mean", "p50", "p95")))
+            title = (
+                "latency s" if name == "latency" and unit == "seconds" else _TITLES.get(name, name.replace("_", " "))
+            )
+            table.add_row(title, *(number(value[key]) for key in ("mean", "p50", "p95")))
     return table

@@ -17,8 +17,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from simulator.cost import DecodeSteps
 from simulator.errors import ConfigError, DeadlockError, GraphError
-from simulator.gpu import GPU, STEP_CLOCK, BatchServer, Clock, Work
+from simulator.gpu import GPU, STEP_CLOCK, BatchServer, EventClock, Request
 from simulator.graph import ExecutionGraph
 from simulator.policy import Policy, fcfs
 from simulator.pool import Waiting
@@ -91,7 +92,12 @@ def simulate(
             raise GraphError(f"simulate() takes execution graphs (see compile_trace), got {type(graph).__name__}")
         if protocol is not None and protocol.charge_inserted != graph.protocol.charge_inserted:
             raise GraphError(f"{graph.name}: charge_inserted shapes the graph; compile it with this protocol")
-    times = np.zeros(len(queries)) if arrivals is None else np.asarray(arrivals, dtype=np.float64)
+    if not isinstance(gpu, GPU):
+        raise ConfigError(f"gpu must be a GPU, such as GPU(cost=LinearBatch(a=6e-3)); got {gpu!r}")
+    try:
+        times = np.zeros(len(queries)) if arrivals is None else np.asarray(arrivals, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"arrivals must be numbers, one a query; got {arrivals!r:.80}") from None
     if times.shape != (len(queries),):
         raise ConfigError(f"{len(queries)} queries need as many arrivals; got shape {times.shape}")
     if not bool(np.all((times >= 0) & (times <= 1e12))):
@@ -117,8 +123,9 @@ class _Run:
         self.protocol = protocol
         self.arrivals = arrivals
         self.policy = policy
-        self.clock = Clock()
-        self.server = BatchServer(self.clock, gpu, self.sequence_done, self.ask)
+        self.in_steps = isinstance(gpu.cost, DecodeSteps)
+        self.clock = EventClock()
+        self.server = BatchServer(self.clock, gpu, self.request_done, self.ask)
         self.order = np.argsort(arrivals, kind="stable").tolist()
         self.arrived = 0
         self.open: dict[int, Query] = {}  # arrived and not finished
@@ -130,7 +137,7 @@ class _Run:
 
     def play(self, on_deadlock: str) -> Timeline:
         """Run to the end."""
-        self.clock.call_at(self.arrivals[self.order[0]], self.arrive)
+        self.clock.call_at(float(self.arrivals[self.order[0]]), self.arrive)
         self.clock.run()
         deadlocks = tuple(explain_deadlock(self.open[index]) for index in sorted(self.open))
         if deadlocks and on_deadlock == "raise":
@@ -160,7 +167,10 @@ class _Run:
         while self.arrived < len(order) and arrivals[order[self.arrived]] <= now:
             index = order[self.arrived]
             graph = self.graphs[index]
-            query = Query(index, graph, self.protocol or graph.protocol, self.policy(graph))
+            keys = self.policy(graph)
+            if len(keys) != len(graph):
+                raise ConfigError(f"the policy gave {len(keys)} keys for the {len(graph)} tasks of {graph.name}")
+            query = Query(index, graph, self.protocol or graph.protocol, keys)
             self.open[index] = query
             self.arrived += 1
             query.waited_from[0] = now
@@ -169,16 +179,18 @@ class _Run:
             self.clock.call_at(float(arrivals[order[self.arrived]]), self.arrive)
         self.ask()
 
-    def sequence_done(self, work: Work) -> None:
+    def request_done(self, request: Request) -> None:
         """Note what the GPU has finished, or taken out because its query was answered."""
-        query: Query = work.owner
-        thread = work.thread
-        cut = work.emitted < work.tokens
+        query: Query = request.owner
+        thread = request.thread
+        cut = request.emitted < request.tokens
         del query.live[thread]
-        query.context[thread] += work.emitted
-        self.record(query, thread, work.task, work.start, work.decode_start, work.emitted, CANCELLED if cut else 0)
+        query.context[thread] += request.emitted
+        self.record(
+            query, thread, request.task, request.start, request.decode_start, request.emitted, CANCELLED if cut else 0
+        )
         if not cut:
-            self.finished.append((query.index, thread, work.task, query))
+            self.finished.append((query.index, thread, request.task, query))
 
     def delay_done(self, query: Query, task: int) -> None:
         """Note the end of a Delay."""
@@ -289,16 +301,16 @@ class _Run:
             tokens -= query.less_tokens.get(task, 0)
             prefill -= query.less_prefill.get(task, 0)
         if tokens:
-            work = Work(query, thread, task, tokens, prefill, query.context[thread], now)
+            request = Request(query, thread, task, tokens, prefill, query.context[thread], now)
             query.context[thread] += prefill
-            query.live[thread] = work
+            query.live[thread] = request
             if hot and not prefill:
-                self.server.keep(work)
+                self.server.keep(request)
             else:
-                self.server.submit(work, query.keys[task])
-        elif seconds:
+                self.server.submit(request, query.keys[task])
+        elif pause := query.protocol.delay_steps(seconds) if self.in_steps else seconds:
             query.live[thread] = task
-            self.clock.call_at(now + seconds, lambda _: self.delay_done(query, task))
+            self.clock.call_at(now + pause, lambda _: self.delay_done(query, task))
         else:
             self.record(query, thread, task, now, now, 0, 0)
             self.finished.append((query.index, thread, task, query))

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.cost import ConstantRate, CostModel
+from simulator.cost import CostModel, DecodeSteps
 from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
 from simulator.protocol import Protocol
@@ -129,7 +129,7 @@ class Timeline:
     @property
     def unit(self) -> str:
         """What one unit of time is: ``steps`` on the decode-step clock, else ``seconds``."""
-        return "steps" if self.cost == ConstantRate(1) else "seconds"
+        return "steps" if isinstance(self.cost, DecodeSteps) else "seconds"
 
     def protocol_of(self, query: int) -> Protocol:
         """Return the protocol that `query` ran under."""

@@ -1,7 +1,7 @@
 """What was thought: one query's threads and what each of them did.
 
 Nothing here knows about time, GPUs or files. A `Trace` is frozen and its parts are `msgspec.Struct`s: as slotted and
-comparable as a dataclass, ten times cheaper to build, and the JSON schema of the ``native`` format comes from them.
+comparable as a dataclass, several times cheaper to build, and the JSON schema of the ``native`` format comes from them.
 """
 
 from __future__ import annotations
@@ -193,6 +193,8 @@ class Thread(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     label: str | None = None
 
     def __post_init__(self) -> None:
+        if self.actions.__class__ is not tuple:
+            raise TraceError(f"thread {self.id!r}: actions must be a tuple, got {type(self.actions).__name__}")
         prompt, shared = self.prompt_tokens, self.shared_tokens
         if prompt.__class__ is shared.__class__ is int and 0 <= shared <= prompt <= MAX_TOKENS:
             return
@@ -251,6 +253,7 @@ class ViolationKind(StrEnum):
     UNJOINED_WORKER = "unjoined_worker"
     NESTED_FORK = "nested_fork"
     MISPLACED_ACTION = "misplaced_action"
+    MORE_FAULTS = "more_faults"
 
 
 class Violation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
@@ -302,9 +305,9 @@ class Trace(
             if name in seen:
                 raise TraceError(f"trace {self.id!r}: two threads are called {name!r}")
             seen.add(name)
-            if name.isdecimal():
+            if name.isascii() and name.isdecimal():
                 continue
-            if not all(part.isdecimal() for part in name.split(".")):
+            if not (name.isascii() and all(part.isdecimal() for part in name.split("."))):
                 raise TraceError(f"trace {self.id!r}: a worker is called by its Fork indices, like '2.1', not {name!r}")
             if name.count(".") >= MAX_NESTING:
                 raise TraceError(f"trace {self.id!r}: thread {name!r} is nested deeper than {MAX_NESTING}")

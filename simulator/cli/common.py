@@ -5,22 +5,40 @@ from __future__ import annotations
 import math
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
-from simulator.errors import FormatError
+from simulator.errors import ConfigError, FormatError
 from simulator.formats import FORMATS, lookup
 from simulator.formats.reading import read
 from simulator.protocol import WHEN_FULL
+from simulator.report import printable
 from simulator.tokens import COUNTERS, TokenCounter, load_tokenizer
 from simulator.trace import Trace
 
-__all__ = ["Capacity", "Format", "FullPool", "Input", "Json", "Paths", "To", "TokenCount", "console", "print_json"]
+__all__ = [
+    "Capacity",
+    "Format",
+    "FullPool",
+    "Input",
+    "Json",
+    "Paths",
+    "To",
+    "TokenCount",
+    "complain",
+    "print_json",
+    "say",
+    "screen_width",
+    "show",
+    "stdout",
+]
 
 Paths = Annotated[list[str], typer.Argument(metavar="TRACE...", help="Files of traces, or - for standard input.")]
 Format = Annotated[
@@ -45,42 +63,102 @@ Capacity = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines, for machines.")]
 
 
-def console() -> Console:
-    """Return a console on stdout, as wide as the terminal, and wide enough for the tables where there is none."""
-    width = None if sys.stdout.isatty() else max(shutil.get_terminal_size((140, 24)).columns, 140)
-    return Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False)
+class _Stdout:
+    """The stdout of the moment. That it cannot be written is an error of ours, not of whatever file is open besides."""
+
+    def write(self, text: str) -> int:
+        """Write `text`."""
+        with _told():
+            return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        """Write what has been held back."""
+        with _told():
+            sys.stdout.flush()
+
+    def isatty(self) -> bool:
+        """Whether a terminal shows it."""
+        return sys.stdout.isatty()
+
+    @property
+    def encoding(self) -> str:
+        """What it can say."""
+        return sys.stdout.encoding
+
+
+stdout: Any = _Stdout()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"standard output: cannot be written ({error.strerror or error})") from None
+
+
+def screen_width() -> int:
+    """Return the columns of the terminal, or enough for every table where there is none."""
+    return shutil.get_terminal_size((140, 24)).columns if stdout.isatty() else 140
+
+
+def show(table: Table) -> None:
+    """Print a table."""
+    console = Console(file=stdout, width=max(screen_width(), 80), highlight=False)
+    with console.capture() as captured:  # rich would end the process where its output is not wanted
+        console.print(table)
+    stdout.write(captured.get())
+
+
+def say(line: str = "") -> None:
+    """Print a line."""
+    stdout.write(line + "\n")
+
+
+def complain(message: str) -> None:
+    """Say on stderr what was wrong, in one line."""
+    with suppress(OSError):
+        print(f"forksim: {printable(' '.join(message.split()), 1000)}", file=sys.stderr)
 
 
 def counter(text: str) -> TokenCounter:
     """Return the token counter that an option names."""
-    return COUNTERS[text] if text in COUNTERS else load_tokenizer(text)
+    if text in COUNTERS:
+        return COUNTERS[text]
+    try:
+        return load_tokenizer(text)
+    except ConfigError as error:
+        raise ConfigError(f"--tokens takes {', '.join(COUNTERS)} or a tokenizer.json; {error}") from None
 
 
 class Input:
-    """The traces of some files, one at a time. What cannot be read is reported on stderr, and remembered."""
+    """The traces of some files, one at a time. What cannot be read is reported on stderr, and remembered.
 
-    def __init__(self, paths: Sequence[str], format: str | None, tokens: str, *, keep_text: bool = False) -> None:
+    `streams`: the caller prints as it goes. On a terminal that is progress enough.
+    """
+
+    def __init__(
+        self, paths: Sequence[str], format: str | None, tokens: str, *, keep_text: bool = False, streams: bool = False
+    ) -> None:
         self.paths = paths
         self.format = None if format is None else lookup(format).name
         self.count = counter(tokens)
         self.keep_text = keep_text
+        self.streams = streams
         self.unreadable = 0
 
     def __iter__(self) -> Iterator[Trace]:
-        with _progress() as progress:
-            task = progress.add_task("traces", total=None)
+        with _progress(self.streams) as advance:
             for path in self.paths:
                 for item in read(path, format=self.format, count=self.count, keep_text=self.keep_text):
                     if isinstance(item, FormatError):
                         self.unreadable += 1
-                        self.complain(str(item))
+                        complain(str(item))
                     else:
                         yield item
-                    progress.advance(task)
-
-    def complain(self, message: str) -> None:
-        """Say what was wrong, in one line."""
-        print(f"forksim: {' '.join(message.split())}", file=sys.stderr)
+                    advance()
 
     @property
     def exit_code(self) -> int:
@@ -88,21 +166,21 @@ class Input:
         return 2 if self.unreadable else 0
 
 
-def _progress() -> Progress:
-    """Return a progress display on stderr that shows only on a terminal."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.completed} {task.description}"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
+@contextmanager
+def _progress(streams: bool) -> Iterator[Callable[[], None]]:
+    """Count on stderr, where that is a terminal. It never stands in for stdout."""
+    if not sys.stderr.isatty() or (streams and stdout.isatty()):
+        yield lambda: None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.completed} {task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
+        task = progress.add_task("traces", total=None)
+        yield lambda: progress.advance(task)
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print one JSON line; what does not exist (NaN) is null."""
-    sys.stdout.write(msgspec.json.encode(_plain(value)).decode() + "\n")
+    """Print one JSON line; what does not exist (NaN) is null, and what UTF-8 cannot say is escaped."""
+    say(msgspec.json.encode(_plain(value)).decode())
 
 
 def _plain(value: Any) -> Any:
@@ -110,4 +188,6 @@ def _plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import IO, Annotated, Any
@@ -20,8 +20,11 @@ from simulator.cli.common import (
     Json,
     Paths,
     TokenCount,
-    console,
+    complain,
     print_json,
+    say,
+    screen_width,
+    show,
 )
 from simulator.compiler import compile_trace
 from simulator.errors import ConfigError
@@ -30,9 +33,9 @@ from simulator.files import atomic
 from simulator.gpu import GPU, gpu_from_text
 from simulator.graph import ExecutionGraph
 from simulator.metrics import METRICS, Metrics, measure, summarize
-from simulator.policy import POLICIES
+from simulator.policy import POLICIES, Policy
 from simulator.protocol import Protocol
-from simulator.report import Tally, count, metrics_table, summary_table
+from simulator.report import LEGEND, Tally, count, metrics_table, summary_table
 from simulator.simulation import simulate
 from simulator.timeline import Timeline
 from simulator.trace import Trace
@@ -60,7 +63,7 @@ def run(
         ),
     ] = "alone",
     policy: Annotated[str, typer.Option(help=f"Admission to a full batch: {', '.join(POLICIES)}.")] = "fcfs",
-    seed: Annotated[int, typer.Option(help="Seed of the Poisson arrivals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the Poisson arrivals.")] = 0,
     format: Format = None,
     tokens: TokenCount = "characters",
     out: Annotated[
@@ -79,8 +82,11 @@ def run(
     if policy not in POLICIES:
         raise ConfigError(f"no policy is called {policy!r}; accepted: {', '.join(POLICIES)}")
     rules = Protocol(capacity=capacity, when_full=full_pool)  # type: ignore[arg-type]  # it refuses what it does not know
-    source = Input(traces, format, tokens)
-    runs = _timelines(source, rules, machine, arrivals, policy, seed)
+    if out == "":
+        raise ConfigError("--out takes the name of a folder, got ''")
+    kind, rate = _arrivals(arrivals)
+    source = Input(traces, format, tokens, streams=json)
+    runs = _timelines(source, rules, machine, POLICIES[policy], kind, rate, seed)
     tally = Tally(SUMMARIZED)
     shown: list[Metrics] = []
     unit = "steps" if machine.cost == GPU().cost else "seconds"
@@ -91,7 +97,7 @@ def run(
             metrics = measure(timeline, query)
             for deadlock in timeline.deadlocks:
                 if deadlock.query == query:
-                    source.complain(f"{metrics.name}: deadlock: {', '.join(deadlock.cycle)}")
+                    complain(f"{metrics.name}: deadlock: {', '.join(deadlock.cycle)}")
             tally.add(metrics.values.__getitem__, (violation.kind.value for violation in metrics.violations))
             if json:
                 print_json(_record(metrics, unit))
@@ -107,39 +113,45 @@ def run(
     if json:
         print_json({"summary": summary})
     elif tally.traces:
-        _print(shown, tally, unit, summary.get("run"), out)
+        _print(shown, tally, unit, summary.get("run"))
+        if out:
+            say(f"wrote {out}")
     return source.exit_code
 
 
+def _arrivals(text: str) -> tuple[str, float]:
+    """Return the kind of arrivals that an option names, and the rate of Poisson ones."""
+    kind, colon, rate = text.partition(":")
+    if kind not in ("alone", "together", "recorded", "poisson") or (kind == "poisson") != bool(colon):
+        raise ConfigError(f"--arrivals takes alone, together, recorded or poisson:PER_SECOND; got {text!r}")
+    if not colon:
+        return kind, 0.0
+    try:
+        poisson_arrivals(1, float(rate), np.random.default_rng(0))
+    except ValueError:
+        raise ConfigError(f"--arrivals poisson:PER_SECOND takes a number from 10^-9 to 10^9; got {rate!r}") from None
+    return kind, float(rate)
+
+
 def _timelines(
-    source: Input, rules: Protocol, gpu: GPU, arrivals: str, policy: str, seed: int
+    source: Input, rules: Protocol, gpu: GPU, policy: Policy, kind: str, rate: float, seed: int
 ) -> Iterator[tuple[Timeline, int]]:
     """Yield each query with the timeline it is in."""
-    chosen = POLICIES[policy]
-    if arrivals == "alone":
+    if kind == "alone":
         for trace in source:
-            timeline = simulate(compile_trace(trace, rules), gpu=gpu, policy=chosen, on_deadlock="record")
+            timeline = simulate(compile_trace(trace, rules), gpu=gpu, policy=policy, on_deadlock="record")
             yield timeline, 0
         return
-    kind, _, rate = arrivals.partition(":")
-    if kind not in ("together", "recorded", "poisson") or (kind == "poisson") != bool(rate):
-        raise ConfigError(f"--arrivals is alone, together, recorded or poisson:PER_SECOND; got {arrivals!r}")
     graphs: list[ExecutionGraph] = []
-    recorded: list[float] = []
+    times: list[float] = []
     for trace in source:
         graphs.append(compile_trace(trace, rules))
-        if kind == "recorded":
-            recorded.append(_arrival(trace))
+        times.append(_arrival(trace) if kind == "recorded" else 0.0)
     if not graphs:
         return
-    times: Iterable[float] | np.ndarray[Any, Any] = recorded if kind == "recorded" else np.zeros(len(graphs))
     if kind == "poisson":
-        try:
-            per_second = float(rate)
-        except ValueError:
-            raise ConfigError(f"--arrivals poisson:PER_SECOND takes a number; got {rate!r}") from None
-        times = poisson_arrivals(len(graphs), per_second, np.random.default_rng(seed))
-    timeline = simulate(graphs, gpu=gpu, arrivals=list(times), policy=chosen, on_deadlock="record")
+        times = list(poisson_arrivals(len(graphs), rate, np.random.default_rng(seed)))
+    timeline = simulate(graphs, gpu=gpu, arrivals=times, policy=policy, on_deadlock="record")
     for query in range(len(graphs)):
         yield timeline, query
 
@@ -189,22 +201,16 @@ class _Files:
             self.drawn += 1
 
 
-def _print(shown: list[Metrics], tally: Tally, unit: str, run: dict[str, float] | None, out: str | None) -> None:
-    screen = console()
-    screen.print(metrics_table(shown, unit))
+def _print(shown: list[Metrics], tally: Tally, unit: str, run: dict[str, float] | None) -> None:
+    if shown:
+        show(metrics_table(shown, unit, narrow=screen_width() < 110))
     if tally.traces > len(shown):
-        screen.print(f"and {tally.traces - len(shown):,} more (--rows, --json or --out show all)\n")
+        say(f"and {tally.traces - len(shown):,} more (--rows, --json or --out show all)\n")
     if tally.traces > 1:
-        screen.print(summary_table(tally))
+        show(summary_table(tally, unit))
     if run:
         facts = ", ".join(f"{name.replace('_', ' ')} {count(value)}" for name, value in run.items())
-        screen.print(f"one GPU for all: {facts}\n", soft_wrap=True)
-    kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(tally.kinds.items()))
-    screen.print(
-        f"{tally.traces:,} traces, {tally.with_violations:,} with violations"
-        + (f" ({kinds})" if kinds else "")
-        + (f", {tally.unreadable:,} unreadable" if tally.unreadable else ""),
-        soft_wrap=True,
-    )
-    if out:
-        screen.print(f"wrote {out}", soft_wrap=True)
+        say(f"one GPU for all: {facts}\n")
+    say(tally.sentence())
+    if shown:
+        say(LEGEND)

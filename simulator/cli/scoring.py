@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from simulator.cli.common import Format, Input, Json, Paths, TokenCount, console, print_json
+from simulator.cli.common import Format, Input, Json, Paths, TokenCount, print_json, say, screen_width, show
 from simulator.protocol import Protocol
-from simulator.report import Tally, number, rewards_table, summary_table
+from simulator.report import REWARD_LEGEND, Tally, number, rewards_table, summary_table
 from simulator.reward import Reward
 from simulator.reward import score as reward_of
 
@@ -37,7 +37,7 @@ def score(
         eta_threshold=eta_threshold,
         format_error_reward=format_error_reward,
     )
-    source = Input(traces, format, tokens)
+    source = Input(traces, format, tokens, streams=json)
     tally = Tally(("reward", "accuracy", "concurrency", "T_steps", "eta", "eta_over_c"))
     shown: list[tuple[str, Reward]] = []
     for trace in source:
@@ -60,14 +60,17 @@ def score(
     if json:
         print_json({"summary": tally.summary()})
     elif tally.traces:
-        screen = console()
-        screen.print(rewards_table(shown))
+        if shown:
+            show(rewards_table(shown, narrow=screen_width() < 110))
         if tally.traces > len(shown):
-            screen.print(f"and {tally.traces - len(shown):,} more (--rows or --json show all)\n")
+            say(f"and {tally.traces - len(shown):,} more (--rows or --json show all)\n")
         if tally.traces > 1:
-            screen.print(summary_table(tally))
-        screen.print(
-            f"{tally.traces:,} traces scored with c = {capacity}, lambda = {number(eta_weight)},"
-            f" tau = {number(eta_threshold)}, R_FE = {number(format_error_reward)}"
+            show(summary_table(tally))
+        say(tally.sentence())
+        say(
+            f"scored with c = {capacity}, lambda = {number(eta_weight)}, tau = {number(eta_threshold)},"
+            f" R_FE = {number(format_error_reward)}"
         )
+        if shown:
+            say(REWARD_LEGEND)
     return source.exit_code

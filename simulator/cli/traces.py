@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
 
-from simulator.cli.common import Format, Input, Paths, To, TokenCount
-from simulator.errors import ConfigError
+from simulator.cli.common import Format, Input, Paths, To, TokenCount, complain, stdout
+from simulator.errors import ConfigError, FormatError
 from simulator.files import atomic
 from simulator.formats import lookup
 from simulator.formats.reading import dump
@@ -34,15 +34,17 @@ def generate(
     start: Annotated[int, typer.Option(min=0, help="Number of the first trace.")] = 0,
     to: To = "native",
     out: Output = None,
-) -> None:
+) -> int:
     """Generate synthetic traces from a seed. Trace i depends on the seed and i alone."""
     chosen: dict[str, Any] = {}
     for option in options or ():
         name, equals, value = option.partition("=")
         if not equals:
             raise ConfigError(f"{option!r} is no OPTION=VALUE, such as workers=4")
+        if name in ("family", "n", "seed", "start"):
+            raise ConfigError(f"{name} is no option of a family: see forksim generate --help; got {option!r}")
         chosen[name.replace("-", "_")] = value
-    _write(synthetic(family, n, seed=seed, start=start, **chosen), out, to)
+    return _write(synthetic(family, n, seed=seed, start=start, **chosen), out, to)
 
 
 def convert(
@@ -53,15 +55,19 @@ def convert(
     tokens: TokenCount = "characters",
 ) -> int:
     """Convert traces to another format, as JSON lines."""
-    source = Input(traces, format, tokens, keep_text=True)
-    _write(source, out, to)
-    return source.exit_code
+    source = Input(traces, format, tokens, keep_text=True, streams=out in (None, "-"))
+    return _write(source, out, to) or source.exit_code
 
 
-def _write(traces: Iterable[Trace], out: str | None, to: str) -> None:
+def _write(traces: Iterable[Trace], out: str | None, to: str) -> int:
+    """Write what can be said in the format `to`; return the exit code."""
     lookup(to)  # before anything is read
-    if out is None or out == "-":
-        dump(traces, sys.stdout, to)
-    else:
-        with atomic(out) as file:
-            dump(traces, file, to)
+    code = 0
+    with nullcontext(stdout) if out is None or out == "-" else atomic(out) as file:
+        for trace in traces:
+            try:
+                dump((trace,), file, to)
+            except FormatError as error:
+                complain(str(error))
+                code = 2
+    return code

@@ -137,7 +137,7 @@ class _Scan:
         faults = [Violation(kind, thread, message, mark[1], mark[0]) for kind, thread, message, mark in self.faults]
         if self.unlisted:
             message = f"and {self.unlisted} more faults of this text"
-            faults.append(Violation(ViolationKind.STRAY_TAG, ORGANIZER, message))
+            faults.append(Violation(ViolationKind.MORE_FAULTS, ORGANIZER, message))
         return Trace(id, tuple(threads), outcome, counter_name(self.count), None, tuple(faults))
 
     def _finish(self) -> None:

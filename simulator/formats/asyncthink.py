@@ -76,7 +76,7 @@ class _Faults:
     def all(self) -> tuple[Violation, ...]:
         if self.dropped:
             self.found.append(
-                Violation(ViolationKind.STRAY_TAG, ORGANIZER, f"and {self.dropped} more faults of this text")
+                Violation(ViolationKind.MORE_FAULTS, ORGANIZER, f"and {self.dropped} more faults of this text")
             )
         return tuple(self.found)
 

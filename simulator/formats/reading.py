@@ -222,7 +222,7 @@ def _record(line: bytes, name: str, format: str | None, count: TokenCounter, kee
 
 
 def _spread(tokens: int | list[int], characters: int) -> TokenCounter:
-    """Return a counter that deals `tokens` out over the pieces of a text by characters, so that their sum is exact."""
+    """Return a counter that deals `tokens` out over the pieces of a text by their characters."""
     total = tokens if isinstance(tokens, int) else len(tokens)
     if not 0 <= total <= MAX_TOKENS:
         raise FormatError(f"tokens must be a number from 0 to 10^12, or the token ids; got {total}")

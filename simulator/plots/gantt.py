@@ -105,7 +105,7 @@ def gantt(
 def _facts(timeline: Timeline, query: int, scene: Scene, unit: str) -> list[str]:
     """Return what one would ask first."""
     run = Run(timeline, query)
-    facts = [f"query {query:,} of {len(timeline):,}"] if len(timeline) > 1 else []
+    facts = [f"query {query + 1:,} of {len(timeline):,}"] if len(timeline) > 1 else []
     facts.append("never answered" if math.isnan(run.latency) else f"latency {_amount(run.latency)} {unit}")
     workers = len(scene.lanes) - 1
     facts.append(f"{workers:,} worker{'' if workers == 1 else 's'}")

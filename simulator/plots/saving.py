@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.errors import ConfigError
+from simulator.files import atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ _METADATA: dict[str, dict[str, None]] = {
 def save(figure: Figure | Axes, path: str | os.PathLike[str], *, dpi: float = 150) -> Path:
     """Write a picture to `path`; the same picture gives the same bytes.
 
-    The file appears whole or not at all: it is written beside `path` and then renamed.
+    The file appears whole or not at all (see `simulator.files.atomic`).
 
     Parameters
     ----------
@@ -68,14 +68,8 @@ def save(figure: Figure | Axes, path: str | os.PathLike[str], *, dpi: float = 15
     drawing: Any = figure
     while getattr(drawing, "figure", drawing) is not drawing:  # from axes, or a part of a figure, up to the whole
         drawing = drawing.figure
-    part = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.part")
     # Journals refuse Type 3 fonts; without a salt the ids in an SVG are random.
-    with rc_context({"pdf.fonttype": 42, "svg.hashsalt": "forksim", "hatch.linewidth": 0.6}):
-        try:
-            drawing.savefig(part, format=suffix[1:], dpi=dpi, metadata=_METADATA[suffix])
-            os.replace(part, target)
-        except OSError as error:
-            raise ConfigError(f"cannot write {str(target)!r}: {error.strerror or error}") from None
-        finally:
-            part.unlink(missing_ok=True)
+    style: Any = {"pdf.fonttype": 42, "svg.hashsalt": "forksim", "hatch.linewidth": 0.6}
+    with rc_context(style), atomic(target, "wb") as file:
+        drawing.savefig(file, format=suffix[1:], dpi=dpi, metadata=_METADATA[suffix])
     return target

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from simulator.graph import ExecutionGraph
-from simulator.metrics import realised_path
+from simulator.realised import realised_path
 from simulator.timeline import CANCELLED, COLUMNS, INLINE, Span, Timeline
 from simulator.trace import nesting
 
@@ -138,6 +138,6 @@ def _lane_order(graph: ExecutionGraph) -> list[int]:
 def _lane(graph: ExecutionGraph, thread: int, inline: bool, ran: bool) -> Lane:
     name = graph.threads[thread]
     recorded = graph.trace.thread(name) if graph.trace else None
-    label = f"{name} {recorded.label}" if recorded and recorded.label else name
+    label = f"{name} · {recorded.label}" if recorded and recorded.label not in (None, "", name) else name
     note = "inline" if inline else "" if ran else "never ran"
     return Lane(thread, nesting(name), printable(label, _LABEL), note)

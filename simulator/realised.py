@@ -1,0 +1,123 @@
+"""The realised critical path: what bound the latency of a query on the simulated machine."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from simulator.errors import ConfigError
+from simulator.graph import ExecutionGraph
+from simulator.timeline import COLUMNS, INLINE, SpanKind, Timeline
+
+__all__ = ["BOUNDS", "Piece", "breakdown", "realised_path"]
+
+BOUNDS = ("decode", "worker", "prefill", "delay", "wait_batch", "wait_pool")
+"""What a piece of the path can be bound by, see `Piece.bound`."""
+
+_WAITED, _GRANTED, _FINISH, _FLAGS = (COLUMNS.index(name) for name in ("waited_from", "granted", "finish", "flags"))
+
+
+class Piece(NamedTuple):
+    """A stretch of the realised critical path."""
+
+    thread: int
+    task: int
+    kind: SpanKind
+    start: float
+    finish: float
+
+    @property
+    def bound(self) -> str:
+        """What the query waited for: ``worker`` for decoding a worker's tasks (inline too), else the kind of span."""
+        return "worker" if self.kind == SpanKind.DECODE and self.thread else self.kind.value
+
+
+def realised_path(timeline: Timeline, query: int = 0) -> tuple[Piece, ...]:
+    """Return what bound the latency of `query`: pieces that follow each other from its arrival to its answer.
+
+    Walked back from the answer: while a task ran, it is the bound; before that it waited for the batch; before that for
+    a worker, and then the path goes on in that worker; or for a slot; and then for its thread's task before.
+
+    >>> from simulator import Answer, Fork, Join, Return, Think, Thread, Trace, compile_trace, simulate
+    >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
+    >>> timeline = simulate(compile_trace(Trace("t", (organizer, Thread("1", (Return(10),))))))
+    >>> [(piece.thread, piece.bound, piece.start, piece.finish) for piece in realised_path(timeline)]
+    [(0, 'decode', 0.0, 5.0), (1, 'worker', 5.0, 15.0), (0, 'decode', 15.0, 17.0)]
+    """
+    graph = timeline.graphs[query]
+    past = _Past(timeline, query)
+    rows = past.rows
+    if math.isnan(timeline.answered[query]):
+        raise ConfigError(f"query {query} was never answered: it has no critical path")
+    previous = {following: task for task, following in enumerate(graph.next) if following >= 0}
+    pieces: list[Piece] = []
+    task, now = graph.answer, float(timeline.answered[query])
+    while task >= 0:
+        _, at, _, waited_from, granted, ready, start, decode_start, finish, _, _ = rows[task]
+        thread = int(at)
+        if now > finish:  # one of its Forks was done inline, or blocked until `now`
+            worker = next(fork for fork in graph.tasks[task].forks if past.held(fork) == now)
+            first = rows[graph.first[worker]]
+            if int(first[_FLAGS]) & INLINE:
+                task = graph.last[worker]
+            else:
+                if now > first[_WAITED]:
+                    pieces.append(Piece(thread, task, SpanKind.WAIT_POOL, first[_WAITED], now))
+                now = first[_WAITED]
+            continue
+        running = SpanKind.DELAY if graph.tasks[task].seconds else SpanKind.DECODE
+        marks = [(running, decode_start, finish), (SpanKind.PREFILL, start, decode_start)]
+        marks.append((SpanKind.WAIT_BATCH, ready, start))
+        before, now = previous.get(task, -1), ready
+        reached = past.passed(before) if before >= 0 else granted
+        joins = graph.tasks[task].joins if ready > reached else ()
+        worker = next((child for child in joins if past.ended(child) == ready), -1)
+        if worker < 0 and before < 0:
+            marks.append((SpanKind.WAIT_POOL, waited_from, granted))
+            before, now = graph.forked_by[thread], waited_from
+        pieces += (Piece(thread, task, kind, begin, end) for kind, begin, end in marks if end > begin)
+        task = graph.last[worker] if worker >= 0 else before
+    return tuple(reversed(pieces))
+
+
+class _Past:
+    """When threads of one query got past their Forks: at once, but for Forks that were blocked or done inline."""
+
+    def __init__(self, timeline: Timeline, query: int) -> None:
+        self.graph: ExecutionGraph = timeline.graphs[query]
+        self.rows = {int(row[2]): row for row in timeline.of_query(query).tolist()}
+        self.blocks = timeline.protocol_of(query).when_full == "block"
+        self.ends: dict[int, float] = {}
+
+    def passed(self, task: int) -> float:
+        """When the thread of `task` got past it and its Forks."""
+        return float(max([self.rows[task][_FINISH], *map(self.held, self.graph.tasks[task].forks)]))
+
+    def held(self, worker: int) -> float:
+        """Until when the Fork of `worker` held up its parent; before all time if it did not."""
+        first = self.rows.get(self.graph.first[worker])
+        if first is None:
+            return -math.inf
+        if int(first[_FLAGS]) & INLINE:
+            return self.ended(worker)
+        return float(first[_GRANTED]) if self.blocks else -math.inf
+
+    def ended(self, worker: int) -> float:
+        """When `worker` ended; infinity if it did not."""
+        if worker not in self.ends:
+            last = self.graph.last[worker]
+            self.ends[worker] = self.passed(last) if last in self.rows else math.inf
+        return self.ends[worker]
+
+
+def breakdown(timeline: Timeline, query: int = 0) -> dict[str, float]:
+    """Return the fractions of the latency of `query` that each bound accounts for; they sum to 1.
+
+    Keys: ``decode`` (the organizer's own), ``worker`` (decoding of workers it waited for), ``prefill``, ``delay``,
+    ``wait_batch``, ``wait_pool``. All 0 for a latency of 0.
+    """
+    seconds = dict.fromkeys(BOUNDS, 0.0)
+    for piece in realised_path(timeline, query):
+        seconds[piece.bound] += piece.finish - piece.start
+    latency = math.fsum(seconds.values())
+    return {bound: value / latency if latency else 0.0 for bound, value in seconds.items()}
