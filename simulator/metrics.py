@@ -200,6 +200,11 @@ def _speedup_steps(run: Run) -> float:
     return run.clock.total_steps / run.clock.latency if run.clock.latency else 1.0
 
 
+def _saved(run: Run) -> float:
+    """Share of those steps that working together saves: ``1 - 1 / speedup_steps``."""
+    return 1 - run.clock.latency / run.clock.total_steps if run.clock.total_steps else 0.0
+
+
 def _speedup(run: Run) -> float:
     """Time of all that was decoded, one task after another and each alone in the batch, over the latency."""
     rows = run.timeline.of_query(run.query)
@@ -224,6 +229,7 @@ METRICS: dict[str, Callable[[Run], float]] = {
     "violation_count": _violations,
     "work": _work,
     "speedup_steps": _speedup_steps,
+    "saved": _saved,
     "speedup": _speedup,
     "concurrency": _concurrency,
     "queueing_delay": _queueing_delay,

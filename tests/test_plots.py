@@ -392,7 +392,7 @@ def test_saving_replaces_the_whole_file_or_nothing(tmp_path, monkeypatch):
         (lambda t: save(gantt(t), "chart.jpeg"), r"saved as \.png, \.svg, \.pdf; got 'chart.jpeg'"),
         (lambda t: save(gantt(t), "chart"), "got 'chart'"),
         (lambda t: save(gantt(t), "chart.png", dpi=0), "dpi must be from 10 to 1200, got 0"),
-        (lambda t: save(gantt(t), f"{__file__}/chart.png"), "chart.png': cannot be written ("),
+        (lambda t: save(gantt(t), f"{__file__}/chart.png"), "chart.png': cannot be written"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(call, message):

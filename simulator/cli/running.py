@@ -43,7 +43,7 @@ from simulator.workload import poisson_arrivals
 
 __all__ = ["run"]
 
-SUMMARIZED = ("critical_path_steps", "latency", "work", "speedup", "eta", "eta_over_c", "peak_concurrency")
+SUMMARIZED = ("critical_path_steps", "latency", "work", "saved", "speedup", "eta", "eta_over_c", "peak_concurrency")
 
 
 def run(
