@@ -65,15 +65,17 @@ def trace(rng):
     return "".join(parts), workers
 
 
-def median_us(function, items, repeats=9):
-    times = []
+def rounds(jobs, repeats=15):
+    """Run the jobs in turn, several times; return each one's microseconds an item, a list by name."""
+    times = {name: [] for name, _, _ in jobs}
     for _ in range(repeats):
-        gc.collect()
-        start = process_time()
-        for item in items:
-            function(item)
-        times.append((process_time() - start) / len(items) * 1e6)
-    return statistics.median(times)
+        for name, function, items in jobs:
+            gc.collect()
+            start = process_time()
+            for item in items:
+                function(item)
+            times[name].append((process_time() - start) / len(items) * 1e6)
+    return times
 
 
 def stream(n):
@@ -105,16 +107,18 @@ def main():
             for match in TAGS.finditer(text):
                 match.span()
 
-    floor = median_us(tags, texts)
-    print(f"{len(texts)} traces of {size:.0f} characters, one process")
-    for name, function, items in (
+    jobs = (
         ("the tag expression alone", tags, texts),
         ("parse", lambda item: parse(item[0], workers=item[1], keep_text=False), texts),
         ("decode-step clock and violations", lambda item: decode_clock(item, RULES), traces),
         ("parse to reward", whole, texts),
-    ):
-        us = median_us(function, items)
-        print(f"{name:<34} {us:6.1f} us/trace  {us / floor:5.1f} x the tag expression")
+    )
+    times = rounds(jobs)
+    floor = times[jobs[0][0]]
+    print(f"{len(texts)} traces of {size:.0f} characters, one process")
+    for name, taken in times.items():
+        ratio = statistics.median(mine / least for mine, least in zip(taken, floor, strict=True))
+        print(f"{name:<34} {statistics.median(taken):6.1f} us/trace  {ratio:5.1f} x the tag expression")
     for n in [int(float(n)) for n in sys.argv[1:]] or (10**5, 10**6):
         mib, seconds = stream(n)
         print(f"streaming {n:,} traces from a file: peak {mib} MiB, {float(seconds) / n * 1e6:.1f} us/trace")
