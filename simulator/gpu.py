@@ -40,14 +40,22 @@ class GPU:
     """Works in a batch at most; more wait. None: no limit."""
     max_num_batched_tokens: int | None = None
     """Tokens in a step at most: one for each decoding request, the rest prompt tokens. None: no limit."""
+    num_kv_blocks: int | None = None
+    """Blocks of KV memory. None: memory never runs out, and nothing in it is lost."""
+    block_size: int = 16
+    """Tokens in a block of KV memory."""
+    prefix_caching: bool = True
+    """Whether KV stays in memory, while there is room, for the next request with the same prefix."""
     name: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.cost, type) or not hasattr(self.cost, "decode_seconds"):
             raise ConfigError(f"cost must be a cost model, such as LinearBatch(a=6e-3); got {self.cost!r}")
-        for name in ("max_num_seqs", "max_num_batched_tokens"):
+        for name in ("max_num_seqs", "max_num_batched_tokens", "num_kv_blocks", "block_size"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            if (value is not None or name == "block_size") and (
+                isinstance(value, bool) or not isinstance(value, int) or value < 1
+            ):
                 raise ConfigError(f"{name} must be a whole number from 1, or None for no limit; got {value!r}")
         if self.max_num_batched_tokens and (self.max_num_seqs or 1) > self.max_num_batched_tokens:
             raise ConfigError(
@@ -113,15 +121,20 @@ class Request:
         "context",
         "decode_start",
         "emitted",
+        "finish_step",
+        "holder",
         "joined_step",
+        "key",
         "owner",
         "prefill",
         "ready",
+        "reported",
         "start",
         "state",
         "task",
         "thread",
         "tokens",
+        "total",
     )
 
     def __init__(
@@ -138,12 +151,21 @@ class Request:
         self.ready = ready
         self.start = ready
         self.decode_start = ready
+        self.key = 0.0
         self.state = WAITING
         self.joined_step = 0
         """Step counter when it began to decode."""
+        self.finish_step = -1
+        """Step counter when its last token is out, while it decodes."""
         self.emitted = 0
         """Tokens out before it began to decode: the step that ends a prompt yields one. All of them, once it is
         gone."""
+        self.reported = 0
+        """Tokens of earlier stays in the batch."""
+        self.total = context + prefill
+        """Tokens that its next token attends to, while it does not decode."""
+        self.holder: Any = None
+        """Its thread's KV, where memory is modelled."""
 
 
 class BatchServer:
@@ -184,6 +206,7 @@ class BatchServer:
     def submit(self, request: Request, key: float) -> None:
         """Put `request` in the queue; `plan` admits it."""
         owner = request.owner
+        request.key = key
         heappush(self.waiting, (key, request.ready, owner.index, request.thread, request.task, request))
 
     def keep(self, request: Request) -> None:
@@ -201,29 +224,17 @@ class BatchServer:
             if self.cancelled or (self.waiting and self.n + len(self.prefilling) < self.limit):
                 self._cut()
             return
-        if self.cancelled:
-            self._drop_cancelled()
+        if self._make_room():
+            self._admit()
         now = self.clock.now
-        waiting = self.waiting
-        while waiting and self.n + len(self.prefilling) < self.limit:
-            request = heappop(waiting)[5]
-            if request.state == GONE:
-                continue
-            request.start = request.decode_start = now
-            if request.prefill and not self.free_prefill:
-                self.prefilling.append(request)
-                request.state = PREFILLING
-            else:
-                request.context += request.prefill
-                self._decode(request)
         if self.prefilling and self.budget > self.n:
             seconds = self._prefill_step()
             self.leap_steps = 1
         elif self.n:
             running = self.running
-            while running[0][4].state == GONE:
+            while running[0][4].finish_step != running[0][0]:
                 heappop(running)
-            self.leap_steps = running[0][0] - self.step
+            self.leap_steps = self._longest_leap(running[0][0] - self.step)
             seconds = self.cost.decode_seconds(self.n, self.context, self.leap_steps)
         else:
             self.log.extend((now, 0.0))
@@ -234,27 +245,62 @@ class BatchServer:
         self.leap_start = now
         self.boundary = self.clock.call_at(now + seconds, self._arrive)
 
+    def _make_room(self) -> bool:
+        """Take out what must go before the next step; return whether others may come in."""
+        if self.cancelled:
+            self._drop_cancelled()
+        return True
+
+    def _admit(self) -> None:
+        """Let in what waits, as far as it goes."""
+        waiting = self.waiting
+        while waiting and self.n + len(self.prefilling) < self.limit:
+            request = waiting[0][5]
+            if request.state != GONE and not self._place(request):
+                break
+            heappop(waiting)
+
+    def _place(self, request: Request) -> bool:
+        """Put a request into the batch, if it fits."""
+        request.start = request.decode_start = self.clock.now
+        if request.prefill and not self.free_prefill:
+            self.prefilling.append(request)
+            request.state = PREFILLING
+        else:
+            request.context += request.prefill
+            self._decode(request)
+        return True
+
+    def _longest_leap(self, steps: int) -> int:
+        """Return how many of `steps` decode steps can be taken with nothing to decide in between."""
+        return steps
+
     def _decode(self, request: Request) -> None:
         request.state = DECODING
         request.joined_step = self.step
         self.n += 1
         self.context += request.context
-        finish = self.step + request.tokens - request.emitted
+        request.finish_step = finish = self.step + request.tokens - request.emitted
         heappush(self.running, (finish, request.owner.index, request.thread, request.task, request))
 
     def _prefill_step(self) -> float:
-        """Fill the rest of the token budget with prompt chunks, first admitted first; return the step's seconds."""
-        room = self.budget - self.n
-        tokens = attended = 0
-        self.chunks = chunks = []
-        for request in self.prefilling:
-            chunk = min(room - tokens, request.prefill)
-            if not chunk:
-                break
-            tokens += chunk
-            attended += chunk * request.context + chunk * (chunk + 1) // 2
-            chunks.append((request, chunk))
+        """Fill the rest of the token budget with prompt chunks; return the step's seconds."""
+        self.chunks = self._chunks()
+        tokens = sum(chunk for _, chunk in self.chunks)
+        attended = sum(chunk * request.context + chunk * (chunk + 1) // 2 for request, chunk in self.chunks)
         return self.cost.step_seconds(self.n, self.context, tokens, attended)
+
+    def _chunks(self) -> list[tuple[Request, int]]:
+        """Return what the next step would do for the prompts in the batch: those admitted first, as far as it goes."""
+        room = self.budget - self.n
+        chunks: list[tuple[Request, int]] = []
+        for request in self.prefilling:
+            chunk = min(room, request.prefill)
+            if chunk <= 0:
+                break
+            room -= chunk
+            chunks.append((request, chunk))
+        return chunks
 
     def _cut(self) -> None:
         """Bring the end of the leap forward to the first step boundary that has not passed."""
@@ -290,7 +336,7 @@ class BatchServer:
         running = self.running
         while running and running[0][0] == step:
             request = heappop(running)[4]
-            if request.state != GONE:
+            if request.finish_step == step:
                 self._leave(request)
                 self.done(request)
         if self.chunks:
@@ -303,6 +349,7 @@ class BatchServer:
         self.n -= 1
         self.context -= request.context + decoded
         request.emitted += decoded
+        request.finish_step = -1
         request.state = GONE
 
     def _end_prefill_step(self) -> None:
@@ -313,14 +360,18 @@ class BatchServer:
                 continue
             self.prefilling.popleft()
             request.decode_start = self.clock.now
-            request.emitted = 1  # the step that ends the prompt yields the first token
-            if request.tokens == 1:
-                request.state = GONE
-                self.done(request)
+            request.emitted += 1  # the step that ends the prompt yields a token
+            if request.emitted == request.tokens:
+                self._end_prompt(request)
             else:
                 request.context += 1
                 self._decode(request)
         self.chunks = []
+
+    def _end_prompt(self, request: Request) -> None:
+        """A request of one token has ended with its prompt."""
+        request.state = GONE
+        self.done(request)
 
     def _drop_cancelled(self) -> None:
         for request in self.cancelled:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from simulator.gpu import Request
 from simulator.graph import ExecutionGraph
+from simulator.kv import Holder
 from simulator.pool import Pool, Waiting
 from simulator.protocol import Protocol
 from simulator.timeline import Deadlock
@@ -25,6 +26,7 @@ class Query:
         "ended",
         "granted",
         "graph",
+        "holders",
         "host",
         "index",
         "keys",
@@ -59,7 +61,16 @@ class Query:
         self.slotless: set[int] = set()  # workers that hold no slot: done inline, or dropped
         self.less_prefill: dict[int, int] = {}  # by task: what it need not prefill because of that
         self.less_tokens: dict[int, int] = {}  # the same where inserted tokens are decoded
+        self.holders: dict[int, Holder] = {}  # each thread's KV, where memory is modelled
         self.over = False
+
+    def holder(self, thread: int) -> Holder:
+        """Return the KV of a thread; an inline worker has its parent's."""
+        if thread not in self.holders:
+            parent = self.graph.parent(thread)
+            above = self.holder(parent) if parent >= 0 else None
+            self.holders[thread] = Holder(above, self.graph.shared[thread])
+        return self.holders[thread]
 
 
 def explain_deadlock(query: Query) -> Deadlock:

@@ -21,11 +21,12 @@ from simulator.cost import DecodeSteps
 from simulator.errors import ConfigError, DeadlockError, GraphError
 from simulator.gpu import GPU, STEP_CLOCK, BatchServer, EventClock, Request
 from simulator.graph import ExecutionGraph
+from simulator.paged import PagedServer
 from simulator.policy import Policy, fcfs
 from simulator.pool import Waiting
 from simulator.protocol import Protocol
 from simulator.query import Query, explain_deadlock
-from simulator.timeline import CANCELLED, COLUMNS, INLINE, Timeline
+from simulator.timeline import CANCELLED, COLUMNS, INLINE, PREEMPTED, Timeline
 
 __all__ = ["simulate"]
 
@@ -125,7 +126,12 @@ class _Run:
         self.policy = policy
         self.in_steps = isinstance(gpu.cost, DecodeSteps)
         self.clock = EventClock()
-        self.server = BatchServer(self.clock, gpu, self.request_done, self.ask)
+        self.server = (
+            BatchServer(self.clock, gpu, self.request_done, self.ask)
+            if gpu.num_kv_blocks is None
+            else PagedServer(self.clock, gpu, self.request_done, self.ask, self.request_preempted)
+        )
+        self.paged = gpu.num_kv_blocks is not None
         self.order = np.argsort(arrivals, kind="stable").tolist()
         self.arrived = 0
         self.open: dict[int, Query] = {}  # arrived and not finished
@@ -186,11 +192,19 @@ class _Run:
         cut = request.emitted < request.tokens
         del query.live[thread]
         query.context[thread] += request.emitted
-        self.record(
-            query, thread, request.task, request.start, request.decode_start, request.emitted, CANCELLED if cut else 0
-        )
+        tokens = request.emitted - request.reported
+        flags = CANCELLED if cut else 0
+        self.record(query, thread, request.task, request.start, request.decode_start, tokens, flags)
         if not cut:
             self.finished.append((query.index, thread, request.task, query))
+
+    def request_preempted(self, request: Request) -> None:
+        """Note that a request has lost its place; it waits for the batch again."""
+        query: Query = request.owner
+        thread = request.thread
+        tokens = request.emitted - request.reported
+        self.record(query, thread, request.task, request.start, request.decode_start, tokens, PREEMPTED)
+        query.waited_from[thread] = query.granted[thread] = query.ready[thread] = self.clock.now
 
     def delay_done(self, query: Query, task: int) -> None:
         """Note the end of a Delay."""
@@ -304,6 +318,8 @@ class _Run:
             request = Request(query, thread, task, tokens, prefill, query.context[thread], now)
             query.context[thread] += prefill
             query.live[thread] = request
+            if self.paged:
+                request.holder = query.holder(thread)
             if hot and not prefill:
                 self.server.keep(request)
             else:
@@ -359,6 +375,8 @@ class _Run:
             case "inline":
                 query.host[child] = Waiting(child, parent, task, place)
                 query.context[child] = query.context[parent]
+                if self.paged:
+                    query.holders[child] = query.holder(parent)
                 self.insert_nothing(query, child)
                 first = query.graph.reader(query.graph.first[child])
                 if first >= 0:  # its prompt is in the parent's context already

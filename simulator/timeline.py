@@ -1,6 +1,7 @@
 """What happened when: the only output of a simulation, and the only input of everything after it.
 
-A `Timeline` is columns, one row a task that ran; spans are a view of a row::
+A `Timeline` is columns, one row a task that ran; a task that was preempted has one a stay in the batch. Spans are a view
+of a row::
 
     forked or     slot       may run     in the      prompt        last
     predecessor   granted                batch       processed     token
@@ -26,7 +27,7 @@ from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
 from simulator.protocol import Protocol
 
-__all__ = ["CANCELLED", "COLUMNS", "INLINE", "Deadlock", "Span", "SpanKind", "Timeline"]
+__all__ = ["CANCELLED", "COLUMNS", "INLINE", "PREEMPTED", "Deadlock", "Span", "SpanKind", "Timeline"]
 
 COLUMNS = (
     "query",
@@ -47,6 +48,8 @@ CANCELLED = 1
 """Flag of a row: the task was cut short because its query was answered."""
 INLINE = 2
 """Flag of a row: a full pool made the parent do this worker's task itself."""
+PREEMPTED = 4
+"""Flag of a row: memory ran out, and the task had to leave the batch; a later row goes on with it."""
 
 
 class SpanKind(StrEnum):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import inf, isnan, nan
 from typing import Any, NamedTuple
 
+from simulator.cost import DecodeSteps
 from simulator.graph import ExecutionGraph
 from simulator.protocol import Protocol
 
@@ -320,10 +321,12 @@ class _Oracle:
                 self.kept[place] = sequence
             else:
                 self.waiting.append(sequence)
-        elif spec.seconds:
+            return
+        pause = self.protocol.delay_steps(spec.seconds) if isinstance(self.cost, DecodeSteps) else spec.seconds
+        if pause:
             state.start = state.decode_start = self.now
             self.delays.add((number, task))
-            heapq.heappush(self.heap, (self.now + spec.seconds, "delay", number, task))
+            heapq.heappush(self.heap, (self.now + pause, "delay", number, task))
         else:
             self.next_round.append((number, spec.thread, task))
 

@@ -10,9 +10,9 @@ from simulator import GPU, ExecutionGraph, Protocol, compile_trace, simulate
 from simulator.policy import POLICIES, Policy
 from simulator.timeline import CANCELLED, INLINE, Timeline
 from tests.oracle import OracleResult, Row, oracle
-from tests.strategies import any_traces, arrivals, free_graphs, gpus, protocols, traces
+from tests.strategies import SECONDS, any_traces, arrivals, free_graphs, gpus, protocols, traces
 
-LEGAL = {"nested": True, "delays": True, "unjoined": True, "prompts": True}
+LEGAL = {"nested": True, "delays": SECONDS, "unjoined": True, "prompts": True}
 QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 
 

@@ -1,0 +1,166 @@
+"""Paged KV memory with a prefix cache.
+
+Memory is `blocks` blocks of `size` tokens. A thread's KV is a run of its own full blocks behind a prefix of `base` full
+blocks that it shares with its parent. While a request of the thread runs, all of that is pinned. Afterwards the full
+blocks stay until memory is short: then the thread whose blocks were unpinned longest ago gives up its last ones first.
+A block that is not full is freed with its request.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+__all__ = ["Cache", "Holder"]
+
+
+class Holder:
+    """The KV of one thread."""
+
+    __slots__ = ("base", "busy", "own", "parent", "pins", "shared")
+
+    def __init__(self, parent: Holder | None, shared: int) -> None:
+        self.parent = parent
+        self.shared = shared
+        """Tokens of its prompt that are a prefix of its parent's context."""
+        self.base = 0
+        """Blocks shared with the parent, as of its last admission."""
+        self.own = 0
+        """Full blocks of its own that are in memory, right behind the shared ones."""
+        self.busy = False
+        """Whether a request of the thread is in the batch: then `own` is what it found on admission."""
+        self.pins: list[int] = []
+        """How many of its own blocks each running descendant needs."""
+
+    def evictable(self) -> int:
+        """Own blocks that nobody needs now."""
+        return 0 if self.busy else self.own - max(self.pins, default=0)
+
+
+class Cache:
+    """The KV blocks of one GPU."""
+
+    def __init__(self, blocks: int, size: int, caching: bool) -> None:
+        self.blocks = blocks
+        self.size = size
+        self.caching = caching
+        self.free = blocks
+        self.evictable = 0
+        self.idle: OrderedDict[Holder, None] = OrderedDict()  # that may have evictable blocks, longest unpinned first
+
+    @property
+    def available(self) -> int:
+        """Blocks that can be had."""
+        return self.free + self.evictable
+
+    def take(self, count: int) -> None:
+        """Use up `count` blocks, free ones first."""
+        self.free -= count
+        while self.free < 0:
+            holder = next(iter(self.idle))
+            given = min(holder.evictable(), -self.free)
+            holder.own -= given
+            self.free += given
+            self.evictable -= given
+            if not holder.evictable():
+                del self.idle[holder]
+
+    def acquire(self, holder: Holder, total: int, found: int, room: int) -> int:
+        """Pin what is in memory of a context of `total` tokens; take blocks for the first `room` tokens that are not.
+
+        Parameters
+        ----------
+        holder : Holder
+        total : int
+            Tokens the thread's next token attends to; at least 1.
+        found : int
+            Full blocks of the parent's context in memory (see `prefix`), 0 without a parent.
+        room : int
+            Tokens that the first step could process.
+
+        Returns
+        -------
+        int
+            Tokens that need no processing, or -1 if there are too few blocks; then nothing has changed.
+        """
+        base = min(holder.shared // self.size, found) if self.caching else 0
+        own = holder.own
+        if own and holder.base > base:  # cut off from its beginning: of no use
+            own = 0
+        elif own:
+            base = holder.base
+        # The last token is processed again even if all is in memory: that step yields the next token.
+        have = base + own
+        known = min(have, (total - 1) // self.size) * self.size
+        missing = -(-min(total, known + room) // self.size) - have
+        if missing > self.free + self.evictable + (holder.own - own) - self._pinning(holder, own, base):
+            return -1
+        self.evictable -= holder.evictable()
+        self.free += holder.own - own
+        holder.own, holder.base, holder.busy = own, base, True
+        self._pin(holder.parent, base)
+        if missing > 0:
+            self.take(missing)
+        return known
+
+    def _pinning(self, holder: Holder, own: int, base: int) -> int:
+        """Return how many blocks stop being evictable when `holder` is pinned with `own` and `base` blocks."""
+        count = holder.evictable()
+        above = holder.parent
+        while above is not None and base:
+            if base > above.base and not above.busy:
+                needed = max(base - above.base, *above.pins, 0)
+                count += above.evictable() - (above.own - needed)
+            base = min(base, above.base)
+            above = above.parent
+        return count
+
+    def release(self, holder: Holder, computed: int) -> None:
+        """End a request whose thread has `computed` tokens in memory."""
+        held = max(-(-computed // self.size), holder.base + holder.own) - holder.base
+        full = max(computed // self.size - holder.base, holder.own) if self.caching else 0
+        holder.busy = False
+        holder.own = full
+        self.free += held - full
+        self.evictable += holder.evictable()
+        self._touch(holder)
+        self._unpin(holder.parent, holder.base)
+
+    def prefix(self, holder: Holder, computed: int) -> int:
+        """Return how many full blocks of a thread's context are in memory without a gap, from its beginning.
+
+        `computed`: tokens in memory if a request of it is running.
+        """
+        if holder.busy:
+            return computed // self.size
+        have, need = holder.base + holder.own, holder.base
+        above = holder.parent
+        while above is not None and need and not above.busy:  # a running ancestor has all of its own
+            if above.base + above.own < need:
+                have = need = above.base + above.own  # what is behind a gap is of no use
+            need = min(need, above.base)
+            above = above.parent
+        return have
+
+    def _pin(self, holder: Holder | None, blocks: int) -> None:
+        while holder is not None and blocks:
+            if blocks > holder.base:
+                before = holder.evictable()
+                holder.pins.append(blocks - holder.base)
+                self.evictable -= before - holder.evictable()
+            blocks = min(blocks, holder.base)
+            holder = holder.parent
+
+    def _unpin(self, holder: Holder | None, blocks: int) -> None:
+        while holder is not None and blocks:
+            if blocks > holder.base:
+                before = holder.evictable()
+                holder.pins.remove(blocks - holder.base)
+                self.evictable += holder.evictable() - before
+                self._touch(holder)
+            blocks = min(blocks, holder.base)
+            holder = holder.parent
+
+    def _touch(self, holder: Holder) -> None:
+        self.idle.pop(holder, None)
+        if holder.evictable():
+            self.idle[holder] = None

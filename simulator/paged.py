@@ -1,0 +1,182 @@
+"""The GPU with paged KV memory: what can be in the batch is what fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import simpy
+
+from simulator.errors import ConfigError
+from simulator.gpu import DECODING, GPU, PREFILLING, WAITING, BatchServer, EventClock, Request
+from simulator.kv import Cache, Holder
+
+__all__ = ["PagedServer"]
+
+
+class PagedServer(BatchServer):
+    """A `BatchServer` with KV memory.
+
+    Blocks for the first step of a leap and for prompt chunks are taken before the step; those that a leap's later steps
+    begin are taken when it is over, which is the same, because nobody else takes any in between.
+
+    Parameters
+    ----------
+    clock, gpu, done, ask
+        As `BatchServer`.
+    preempted : callable
+        Called with each request that is preempted, before it goes back into the queue.
+    """
+
+    def __init__(
+        self,
+        clock: EventClock,
+        gpu: GPU,
+        done: Callable[[Request], None],
+        ask: Callable[[], None],
+        preempted: Callable[[Request], None],
+    ) -> None:
+        super().__init__(clock, gpu, done, ask)
+        assert gpu.num_kv_blocks is not None
+        self.cache = Cache(gpu.num_kv_blocks, gpu.block_size, gpu.prefix_caching)
+        self.size = gpu.block_size
+        self.preempted = preempted
+        self.free_prefill = False
+        self.batch: dict[Holder, Request] = {}  # in order of admission; a kept place keeps its turn
+        self.leaving: dict[Holder, int] = {}  # ended at this boundary: tokens in memory
+        self.phases = [0] * self.size  # decoding sequences by when they begin a new block, see `_begun`
+
+    def submit(self, request: Request, key: float) -> None:
+        """Put `request` in the queue, unless it can never fit."""
+        request.total = max(request.total, 1)
+        most = request.total + request.tokens - request.emitted - 1
+        if -(-most // self.size) > self.cache.blocks:
+            graph, blocks = request.owner.graph, self.cache.blocks
+            raise ConfigError(
+                f"{graph.name}: thread {graph.threads[request.thread]} needs {most} tokens in KV memory, and"
+                f" {blocks} blocks of {self.size} hold {blocks * self.size}"
+            )
+        super().submit(request, key)
+
+    def keep(self, request: Request) -> None:
+        """Let a thread go on in its place, and in its blocks."""
+        del self.leaving[request.holder]
+        self.batch[request.holder] = request  # the key is there already: the turn stays
+        super().keep(request)
+
+    def cancel(self, request: Request) -> None:
+        """As `BatchServer.cancel`."""
+        super().cancel(request)
+
+    def _make_room(self) -> bool:
+        self._release()
+        super()._make_room()
+        self._release()
+        alone = True
+        while (need := self._next_step()) > self.cache.available:
+            self._preempt()
+            alone = False
+        self.cache.take(need)
+        return alone
+
+    def _release(self) -> None:
+        """Unpin the memory of what has left the batch."""
+        for holder, computed in self.leaving.items():
+            del self.batch[holder]
+            self.cache.release(holder, computed)
+        self.leaving.clear()
+
+    def _next_step(self) -> int:
+        """Return the blocks that the next step begins."""
+        need = self._begun(0, 1)
+        for request, chunk in self._chunks():
+            holder = request.holder
+            have = max(-(-request.context // self.size), holder.base + holder.own)
+            need += max(-(-(request.context + chunk) // self.size) - have, 0)
+        return need
+
+    def _begun(self, first: int, last: int) -> int:
+        """Return the blocks that decoding sequences begin in steps `first` to `last` - 1 from now.
+
+        A sequence begins one when the tokens in its memory are a multiple of the block size: every `size` steps, in the
+        phase it is counted under.
+        """
+        whole, rest = divmod(last - first, self.size)
+        phases, start = self.phases, self.step + first
+        return whole * self.n + sum(phases[-(start + i) % self.size] for i in range(rest))
+
+    def _longest_leap(self, steps: int) -> int:
+        available = self.cache.available
+        if self.n * ((steps - 1) // self.size + 1) <= available:
+            return steps
+        low, high = 1, steps
+        while low < high:  # the largest k with room for its blocks
+            middle = (low + high + 1) // 2
+            if self._begun(1, middle) <= available:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def _place(self, request: Request) -> bool:
+        room = self.budget - self.n - sum(chunk for _, chunk in self._chunks())
+        holder: Holder = request.holder
+        parent = holder.parent
+        found = 0
+        if parent is not None:
+            running = self.batch.get(parent)
+            found = self.cache.prefix(parent, self._computed(running) if running else 0)
+        known = self.cache.acquire(holder, request.total, found, room)
+        if known < 0:
+            return False
+        request.context = known
+        request.prefill = request.total - known
+        self.batch[holder] = request
+        return super()._place(request)
+
+    def _computed(self, request: Request) -> int:
+        """Return the tokens that a request in the batch has in memory."""
+        if request.state == DECODING:
+            return request.context + self.step - request.joined_step - 1
+        return request.context
+
+    def _decode(self, request: Request) -> None:
+        super()._decode(request)
+        self.phases[(request.context - 1 - self.step) % self.size] += 1
+
+    def _leave(self, request: Request) -> None:
+        self.phases[(request.context - 1 - request.joined_step) % self.size] -= 1
+        computed = self._computed(request)
+        super()._leave(request)
+        self.leaving[request.holder] = computed
+
+    def _arrive(self, event: simpy.Event) -> None:
+        if event is self.boundary:
+            self.cache.take(self._begun(1, self.leap_steps))
+        super()._arrive(event)
+
+    def _end_prompt(self, request: Request) -> None:
+        self.leaving[request.holder] = request.context
+        super()._end_prompt(request)
+
+    def _drop_cancelled(self) -> None:
+        for request in self.cancelled:
+            if request.state == PREFILLING:
+                self.leaving[request.holder] = request.context
+        super()._drop_cancelled()
+
+    def _preempt(self) -> None:
+        """Send the request admitted last back into the queue."""
+        holder, request = self.batch.popitem()
+        computed = self._computed(request)
+        if request.state == DECODING:
+            request.total = computed + 1
+            self._leave(request)
+            del self.leaving[holder]
+        else:
+            self.prefilling.remove(request)
+            request.decode_start = self.clock.now
+        self.cache.release(holder, computed)
+        request.state = WAITING
+        self.preempted(request)
+        request.reported = request.emitted
+        self.submit(request, request.key)
