@@ -208,7 +208,9 @@ def _saved(run: Run) -> float:
 def _speedup(run: Run) -> float:
     """Time of all that was decoded, one task after another and each alone in the batch, over the latency."""
     rows = run.timeline.of_query(run.query)
-    done = dict(zip(rows[:, COLUMNS.index("task")].astype(int).tolist(), rows[:, _TOKENS].tolist(), strict=True))
+    done: dict[int, float] = {}
+    for task, tokens in rows[:, [COLUMNS.index("task"), _TOKENS]].tolist():
+        done[int(task)] = done.get(int(task), 0) + tokens
     return math.fsum(_seconds_alone(run, done)) / run.latency if run.latency else 1.0
 
 

@@ -46,18 +46,18 @@ def realised_path(timeline: Timeline, query: int = 0) -> tuple[Piece, ...]:
     """
     graph = timeline.graphs[query]
     past = _Past(timeline, query)
-    rows = past.rows
     if math.isnan(timeline.answered[query]):
         raise ConfigError(f"query {query} was never answered: it has no critical path")
     previous = {following: task for task, following in enumerate(graph.next) if following >= 0}
     pieces: list[Piece] = []
     task, now = graph.answer, float(timeline.answered[query])
     while task >= 0:
-        _, at, _, waited_from, granted, ready, start, decode_start, finish, _, _ = rows[task]
+        stays = past.stays[task]
+        _, at, _, waited_from, granted, ready, *_ = stays[0]
         thread = int(at)
-        if now > finish:  # one of its Forks was done inline, or blocked until `now`
+        if now > stays[-1][_FINISH]:  # one of its Forks was done inline, or blocked until `now`
             worker = next(fork for fork in graph.tasks[task].forks if past.held(fork) == now)
-            first = rows[graph.first[worker]]
+            first = past.stays[graph.first[worker]][0]
             if int(first[_FLAGS]) & INLINE:
                 task = graph.last[worker]
             else:
@@ -66,8 +66,10 @@ def realised_path(timeline: Timeline, query: int = 0) -> tuple[Piece, ...]:
                 now = first[_WAITED]
             continue
         running = SpanKind.DELAY if graph.tasks[task].seconds else SpanKind.DECODE
-        marks = [(running, decode_start, finish), (SpanKind.PREFILL, start, decode_start)]
-        marks.append((SpanKind.WAIT_BATCH, ready, start))
+        marks = []
+        for _, _, _, _, _, waited, start, decode_start, finish, _, _ in reversed(stays):
+            marks += [(running, decode_start, finish), (SpanKind.PREFILL, start, decode_start)]
+            marks.append((SpanKind.WAIT_BATCH, waited, start))
         before, now = previous.get(task, -1), ready
         reached = past.passed(before) if before >= 0 else granted
         joins = graph.tasks[task].joins if ready > reached else ()
@@ -85,19 +87,21 @@ class _Past:
 
     def __init__(self, timeline: Timeline, query: int) -> None:
         self.graph: ExecutionGraph = timeline.graphs[query]
-        self.rows = {int(row[2]): row for row in timeline.of_query(query).tolist()}
+        self.stays: dict[int, list[list[float]]] = {}  # rows of each task: more than one if it was preempted
+        for row in timeline.of_query(query).tolist():
+            self.stays.setdefault(int(row[2]), []).append(row)
         self.blocks = timeline.protocol_of(query).when_full == "block"
         self.ends: dict[int, float] = {}
 
     def passed(self, task: int) -> float:
         """When the thread of `task` got past it and its Forks."""
-        return float(max([self.rows[task][_FINISH], *map(self.held, self.graph.tasks[task].forks)]))
+        return float(max([self.stays[task][-1][_FINISH], *map(self.held, self.graph.tasks[task].forks)]))
 
     def held(self, worker: int) -> float:
         """Until when the Fork of `worker` held up its parent; before all time if it did not."""
-        first = self.rows.get(self.graph.first[worker])
-        if first is None:
+        if self.graph.first[worker] not in self.stays:
             return -math.inf
+        first = self.stays[self.graph.first[worker]][0]
         if int(first[_FLAGS]) & INLINE:
             return self.ended(worker)
         return float(first[_GRANTED]) if self.blocks else -math.inf
@@ -106,7 +110,7 @@ class _Past:
         """When `worker` ended; infinity if it did not."""
         if worker not in self.ends:
             last = self.graph.last[worker]
-            self.ends[worker] = self.passed(last) if last in self.rows else math.inf
+            self.ends[worker] = self.passed(last) if last in self.stays else math.inf
         return self.ends[worker]
 
 

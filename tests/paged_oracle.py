@@ -1,0 +1,446 @@
+"""The oracle with paged KV memory: every block is an object, every block is had, pinned and evicted one by one.
+
+Written from the section 'KV memory' of ``docs/semantics.md`` on top of `tests.oracle`; it shares nothing with the code
+that it is compared with. Where the page leaves a choice, the reading taken here is marked ``Reading:``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import inf, isnan, nan
+from typing import Any, NamedTuple
+
+from simulator.errors import ConfigError
+from simulator.graph import ExecutionGraph
+from simulator.protocol import Protocol
+from simulator.timeline import CANCELLED, INLINE
+from tests.oracle import PolicyKey, _Oracle, _Sequence
+
+PREEMPTED = 4
+
+Thread = tuple[int, int]
+"""Query and thread: who has blocks."""
+
+
+class Stay(NamedTuple):
+    """One stay of a task in the batch, or its time off the GPU; times in seconds."""
+
+    waited_from: float
+    granted: float
+    ready: float
+    start: float
+    decode_start: float
+    finish: float
+    tokens: int
+    flags: int
+
+
+@dataclass
+class PagedResult:
+    """All that the oracle says."""
+
+    rows: dict[tuple[int, int, int], list[Stay]]
+    """By query, thread, task: its stays in order."""
+    answered: list[float]
+    """NaN if never."""
+    overflows: list[int]
+    deadlocked: tuple[int, ...]
+    steps: int
+    busy: float
+    batch: list[tuple[float, int]]
+    """Time, and sequences in the batch from then on; only where that changes."""
+    preemptions: int
+    evictions: int
+    prefilled: int
+    """Prompt tokens processed, those processed again included."""
+    most: int
+    """The most blocks in use at once, blocks that nobody runs on included."""
+
+
+@dataclass(eq=False)
+class Block:
+    """Room for `block_size` tokens."""
+
+    owner: Thread
+    index: int
+    """Its place in the owner's context."""
+    full: bool = False
+    pins: int = 1
+    """Running requests that need it."""
+
+
+@dataclass(eq=False)
+class _Request:
+    """What a request in the batch has in memory."""
+
+    thread: Thread
+    total: int
+    """Tokens to have in memory before the first token comes out."""
+    found: int
+    """Tokens in memory so far: those found, then also those processed."""
+    before: int
+    """Tokens that its task had before this stay."""
+    pinned: list[Block]
+
+    @property
+    def prompt(self) -> int:
+        """Prompt tokens left to process."""
+        return max(self.total - self.found, 0)
+
+
+@dataclass
+class Memory:
+    """`size` blocks, and who has them."""
+
+    size: int
+    block_size: int
+    caching: bool
+    parent: Callable[[Thread], Thread | None]
+    blocks: dict[tuple[Thread, int], Block] = field(default_factory=dict)
+    """Every block in use, by owner and place."""
+    base: dict[Thread, int] = field(default_factory=dict)
+    unpinned: dict[Thread, int] = field(default_factory=dict)
+    """When blocks of a thread were last unpinned: a count of such events, so that no two are at once."""
+    events: int = 0
+    evictions: int = 0
+    most: int = 0
+
+    def at(self, thread: Thread | None, index: int) -> Block | None:
+        """The full block that holds the tokens from ``index * block_size`` on of `thread`'s context."""
+        if thread is None:
+            return None
+        if index < self.base.get(thread, 0):
+            return self.at(self.parent(thread), index)
+        block = self.blocks.get((thread, index))
+        return block if block and block.full else None
+
+    def run(self, thread: Thread | None) -> int:
+        """How many blocks of `thread` are in memory from the first on without a gap."""
+        n = 0
+        while self.at(thread, n):
+            n += 1
+        return n
+
+    def own(self, thread: Thread) -> list[Block]:
+        """The own blocks of `thread`, in order."""
+        return sorted((b for b in self.blocks.values() if b.owner == thread), key=lambda b: b.index)
+
+    def can_have(self, n: int) -> bool:
+        """Whether `n` blocks can be had."""
+        return n <= self.size - len(self.blocks) + sum(not b.pins for b in self.blocks.values())
+
+    def have(self, request: _Request, index: int) -> None:
+        """Give `request` a block to work in at place `index`."""
+        if len(self.blocks) == self.size:
+            self.evict()
+        block = Block(request.thread, index)
+        assert (block.owner, index) not in self.blocks
+        self.blocks[block.owner, index] = block
+        request.pinned.append(block)
+        self.most = max(self.most, len(self.blocks))
+        assert self.most <= self.size
+
+    def evict(self) -> None:
+        """Take away the last own block of the thread that nobody has needed for longest."""
+        owners = {b.owner for b in self.blocks.values() if not b.pins}
+        block = self.own(min(owners, key=lambda thread: self.unpinned[thread]))[-1]
+        assert not block.pins and block.full
+        self.free(block)
+        self.evictions += 1
+
+    def free(self, block: Block) -> None:
+        del self.blocks[block.owner, block.index]
+
+    def missing(self, request: _Request, tokens: int) -> list[int]:
+        """Places that need a block so that `request` can have `tokens` tokens in memory."""
+        last = -(-tokens // self.block_size)
+        return [
+            i
+            for i in range(last)
+            if i >= self.base[request.thread] and (request.thread, i) not in self.blocks  # base and own are pinned
+        ]
+
+    def found(self, thread: Thread, shared: int) -> tuple[int, list[Block], list[Block]]:
+        """What `thread` finds: its base from now on, its blocks of use, and its own that are of no use any more."""
+        if not self.caching:
+            return 0, [], []
+        own, useless = self.own(thread), list[Block]()
+        base = self.base.get(thread, 0)
+        parent = self.parent(thread)
+        if own and self.run(parent) < base:
+            own, useless = [], own
+        if not own:
+            base = min(self.run(parent), shared // self.block_size)
+        return base, [b for i in range(base) if (b := self.at(parent, i))] + own, useless
+
+    def fill(self, request: _Request) -> None:
+        """Note which blocks of `request` are full by now."""
+        for block in request.pinned:
+            block.full = block.full or (block.index + 1) * self.block_size <= request.found
+
+    def end(self, request: _Request) -> None:
+        """`request` leaves the batch: nobody needs its blocks any more but those who run."""
+        owners = {request.thread} | {block.owner for block in request.pinned}
+        for block in request.pinned:
+            block.pins -= 1
+            if not block.full or not self.caching:
+                self.free(block)
+        # Reading: blocks that others still pin count as unpinned by this request.
+        for thread in self.lineage(request.thread):
+            if thread in owners:
+                self.events += 1
+                self.unpinned[thread] = self.events
+        request.pinned = []
+
+    def lineage(self, thread: Thread) -> Iterator[Thread]:
+        """`thread` and its ancestors, the root last."""
+        at: Thread | None = thread
+        while at is not None:
+            yield at
+            at = self.parent(at)
+
+
+def paged_oracle(
+    graphs: Sequence[ExecutionGraph],
+    *,
+    cost: Any,
+    num_kv_blocks: int,
+    block_size: int = 16,
+    prefix_caching: bool = True,
+    max_num_seqs: int | None = None,
+    max_num_batched_tokens: int | None = None,
+    protocol: Protocol,
+    arrivals: Sequence[float],
+    policy_key: PolicyKey | None = None,
+) -> PagedResult:
+    """Simulate `graphs`, one a query, arriving at `arrivals`."""
+    paged = _Paged(graphs, cost, max_num_seqs, max_num_batched_tokens, protocol, arrivals, policy_key)
+    memory = paged.memory = Memory(num_kv_blocks, block_size, prefix_caching, paged.parent)
+    result = paged.run()
+    assert not any(block.pins for block in memory.blocks.values()), "nothing runs, but blocks are pinned"
+    return PagedResult(
+        paged.stays,
+        result.answered,
+        result.overflows,
+        result.deadlocked,
+        result.steps,
+        result.busy,
+        result.batch,
+        paged.preemptions,
+        memory.evictions,
+        paged.prefilled,
+        memory.most,
+    )
+
+
+class _Paged(_Oracle):
+    memory: Memory
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.stays: dict[tuple[int, int, int], list[Stay]] = {}
+        self.requests: dict[_Sequence, _Request] = {}
+        """Of what is in the batch."""
+        self.since: dict[_Sequence, float] = {}
+        """Time of readiness, by which the queue is sorted; preemption does not change it."""
+        self.preemptions = 0
+        self.prefilled = 0
+
+    def parent(self, thread: Thread) -> Thread | None:
+        """The thread in whose context `thread` was forked."""
+        number, name = thread
+        above = self.queries[number].graph.parent(name)
+        return (number, self.host(number, above)) if above >= 0 else None
+
+    def write(
+        self,
+        number: int,
+        thread: int,
+        task: int,
+        *,
+        tokens: int,
+        cancelled: bool = False,
+        preempted: bool = False,
+    ) -> None:
+        query = self.queries[number]
+        s = query.tasks[task]
+        rows = self.stays.setdefault((number, thread, task), [])
+        assert not rows or rows[-1].flags & PREEMPTED, "a task that is done goes on"
+        earlier = sum(row.tokens for row in rows)
+        flags = CANCELLED * cancelled + INLINE * (thread in query.inline) + PREEMPTED * preempted
+        times = (s.waited_from, s.granted, s.ready, s.start, s.decode_start, self.now)
+        rows.append(Stay(*times, tokens - earlier, flags))
+
+    def plan(self) -> None:
+        batch: list[_Sequence] = []
+        # Reading: what ends at one boundary, ends in the order of the batch, be it finished or cancelled.
+        for place, sequence in enumerate(self.batch):
+            query = self.queries[sequence.query]
+            if sequence.tokens < query.tasks[sequence.task].tokens:
+                if query.cancelled:
+                    self.memory.end(self.requests.pop(sequence))
+                    self.leave_cancelled(sequence)
+                else:
+                    batch.append(sequence)
+            elif place in self.kept and not query.cancelled:
+                kept = self.kept[place]
+                request = self.requests[kept] = self.requests.pop(sequence)
+                request.before = 0
+                self.check(kept)
+                state = query.tasks[kept.task]
+                state.start = state.decode_start = self.now
+                batch.append(kept)
+            else:
+                self.memory.end(self.requests.pop(sequence))
+                if place in self.kept:
+                    self.leave_cancelled(self.kept[place])
+        for sequence in [s for s in self.waiting if self.queries[s.query].cancelled]:
+            self.waiting.remove(sequence)
+            self.leave_cancelled(sequence)
+        for sequence in self.waiting:
+            self.check(sequence)
+            self.since.setdefault(sequence, self.queries[sequence.query].tasks[sequence.task].ready)
+        self.batch = batch
+        preemptions = self.preemptions
+        while not self.reserve():
+            self.preempt(self.batch.pop())
+        if self.preemptions == preemptions:
+            self.admit()
+        if len(self.batch) != (self.changes[-1][1] if self.changes else 0):
+            self.changes.append((self.now, len(self.batch)))
+        if self.batch:
+            self.start_step()
+
+    def check(self, sequence: _Sequence) -> None:
+        """Refuse what would not fit into the empty memory."""
+        query = self.queries[sequence.query]
+        context = query.context[self.host(sequence.query, sequence.thread)] + sequence.prefill
+        last = max(context + query.tasks[sequence.task].tokens - sequence.tokens - 1, 1)
+        if -(-last // self.memory.block_size) > self.memory.size:
+            raise ConfigError(f"query {sequence.query}: task {sequence.task} never fits")
+
+    def shares(self) -> dict[_Sequence, int]:
+        """Of each sequence in the batch: how many tokens it will have in memory after the next step."""
+        left = self.budget - sum(not self.requests[s].prompt for s in self.batch)
+        result = {}
+        for sequence in self.batch:
+            request = self.requests[sequence]
+            if request.prompt:
+                m = min(request.prompt, left)
+                left -= m
+                result[sequence] = int(request.found + m)
+            else:
+                result[sequence] = self.context(sequence)
+        return result
+
+    def context(self, sequence: _Sequence) -> int:
+        return self.queries[sequence.query].context[self.host(sequence.query, sequence.thread)]
+
+    def reserve(self) -> bool:
+        """Have blocks for the next step of the whole batch; or have none, and say so."""
+        wanted = [
+            (self.requests[sequence], index)
+            for sequence, tokens in self.shares().items()
+            for index in self.memory.missing(self.requests[sequence], tokens)
+        ]
+        if not self.memory.can_have(len(wanted)):
+            return False
+        for request, index in wanted:
+            self.memory.have(request, index)
+        return True
+
+    def preempt(self, sequence: _Sequence) -> None:
+        self.preemptions += 1
+        self.memory.end(self.requests.pop(sequence))
+        state = self.queries[sequence.query].tasks[sequence.task]
+        if isnan(state.decode_start):  # its prompt is not processed yet
+            state.decode_start = self.now
+        self.write(sequence.query, sequence.thread, sequence.task, tokens=sequence.tokens, preempted=True)
+        self.since.setdefault(sequence, state.ready)  # it may have kept a place, and never been in the queue
+        state.waited_from = state.granted = state.ready = self.now
+        state.start = state.decode_start = nan
+        self.waiting.append(sequence)
+
+    def admit(self) -> None:
+        self.waiting.sort(
+            key=lambda s: (self.keys[s.query][s.task], self.since[s], (s.query, s.thread, s.task)),
+        )
+        while self.waiting and len(self.batch) < self.room:
+            sequence = self.waiting[0]
+            query = self.queries[sequence.query]
+            thread = (sequence.query, self.host(sequence.query, sequence.thread))
+            total = max(self.context(sequence) + sequence.prefill, 1)
+            base, blocks, useless = self.memory.found(thread, query.graph.shared[thread[1]])
+            known = min(len(blocks), (total - 1) // self.memory.block_size) * self.memory.block_size
+            request = _Request(thread, total, known, sequence.tokens, blocks)
+            old = self.memory.base.get(thread, 0)
+            self.memory.base[thread] = base
+            for block in useless:
+                self.memory.free(block)
+            for block in blocks:
+                block.pins += 1
+            self.requests[sequence] = request
+            self.batch.append(sequence)
+            if not self.reserve():
+                # Reading: what is found is settled at admission; who is not admitted changes nothing.
+                self.batch.pop()
+                del self.requests[sequence]
+                for block in blocks:
+                    block.pins -= 1
+                for block in useless:
+                    self.memory.blocks[block.owner, block.index] = block
+                self.memory.base[thread] = old
+                return
+            self.waiting.pop(0)
+            query.context[thread[1]] += sequence.prefill
+            sequence.prefill = 0
+            query.tasks[sequence.task].start = self.now
+
+    def start_step(self) -> None:
+        decoding = [s for s in self.batch if not self.requests[s].prompt]
+        prefill_tokens = prefill_context = 0
+        self.after = self.shares()
+        for sequence in self.batch:
+            request = self.requests[sequence]
+            if request.prompt:
+                m = self.after[sequence] - request.found
+                prefill_tokens += m
+                prefill_context += m * request.found + m * (m + 1) // 2
+        self.prefilled += prefill_tokens
+        context = sum(self.context(s) for s in decoding)
+        seconds = self.cost.step_seconds(len(decoding), context, prefill_tokens, prefill_context)
+        self.stepping = True
+        self.steps += 1
+        self.busy += seconds
+        self.push(self.now + seconds)
+
+    def push(self, time: float) -> None:
+        import heapq
+
+        heapq.heappush(self.heap, (time, "step", 0, 0))
+
+    def end_step(self) -> dict[tuple[int, int, int], int]:
+        self.stepping = False
+        finished: dict[tuple[int, int, int], int] = {}
+        for place, sequence in enumerate(self.batch):
+            query = self.queries[sequence.query]
+            request = self.requests[sequence]
+            prompt = request.prompt
+            request.found = max(request.found, self.after[sequence])
+            self.memory.fill(request)
+            if request.prompt:
+                continue
+            if prompt:
+                query.tasks[sequence.task].decode_start = self.now
+            sequence.tokens += 1
+            query.context[request.thread[1]] += 1
+            if sequence.tokens == query.tasks[sequence.task].tokens:
+                key = (sequence.query, sequence.thread, sequence.task)
+                self.write(*key, tokens=sequence.tokens)
+                if not query.cancelled:
+                    finished[key] = place
+        return finished
+
+
+assert inf  # the base class says what an absent limit is
