@@ -16,7 +16,7 @@ __all__ = ["Cache", "Holder"]
 class Holder:
     """The KV of one thread."""
 
-    __slots__ = ("base", "busy", "own", "parent", "pins", "shared")
+    __slots__ = ("base", "busy", "own", "parent", "pinned", "pins", "shared")
 
     def __init__(self, parent: Holder | None, shared: int) -> None:
         self.parent = parent
@@ -30,10 +30,12 @@ class Holder:
         """Whether a request of the thread is in the batch: then `own` is what it found on admission."""
         self.pins: list[int] = []
         """How many of its own blocks each running descendant needs."""
+        self.pinned = 0
+        """The largest of those."""
 
     def evictable(self) -> int:
         """Own blocks that nobody needs now."""
-        return 0 if self.busy else self.own - max(self.pins, default=0)
+        return 0 if self.busy else self.own - self.pinned
 
 
 class Cache:
@@ -108,7 +110,7 @@ class Cache:
         above = holder.parent
         while above is not None and base:
             if base > above.base and not above.busy:
-                needed = max(base - above.base, *above.pins, 0)
+                needed = max(base - above.base, above.pinned)
                 count += above.evictable() - (above.own - needed)
             base = min(base, above.base)
             above = above.parent
@@ -146,6 +148,7 @@ class Cache:
             if blocks > holder.base:
                 before = holder.evictable()
                 holder.pins.append(blocks - holder.base)
+                holder.pinned = max(holder.pinned, blocks - holder.base)
                 self.evictable -= before - holder.evictable()
             blocks = min(blocks, holder.base)
             holder = holder.parent
@@ -155,6 +158,7 @@ class Cache:
             if blocks > holder.base:
                 before = holder.evictable()
                 holder.pins.remove(blocks - holder.base)
+                holder.pinned = max(holder.pins, default=0)
                 self.evictable += holder.evictable() - before
                 self._touch(holder)
             blocks = min(blocks, holder.base)

@@ -68,14 +68,18 @@ class PagedServer(BatchServer):
         super().cancel(request)
 
     def _make_room(self) -> bool:
-        self._release()
-        super()._make_room()
-        self._release()
+        if self.leaving:
+            self._release()
+        if self.cancelled:
+            self._drop_cancelled()
+            self._release()
         alone = True
-        while (need := self._next_step()) > self.cache.available:
+        cache = self.cache
+        while (need := self._next_step()) > cache.free + cache.evictable:
             self._preempt()
             alone = False
-        self.cache.take(need)
+        if need:
+            cache.take(need)
         return alone
 
     def _release(self) -> None:
@@ -87,8 +91,8 @@ class PagedServer(BatchServer):
 
     def _next_step(self) -> int:
         """Return the blocks that the next step begins."""
-        need = self._begun(0, 1)
-        for request, chunk in self._chunks():
+        need = self.phases[-self.step % self.size]
+        for request, chunk in self._chunks() if self.prefilling else ():
             holder = request.holder
             have = max(-(-request.context // self.size), holder.base + holder.own)
             need += max(-(-(request.context + chunk) // self.size) - have, 0)
@@ -101,8 +105,13 @@ class PagedServer(BatchServer):
         phase it is counted under.
         """
         whole, rest = divmod(last - first, self.size)
-        phases, start = self.phases, self.step + first
-        return whole * self.n + sum(phases[-(start + i) % self.size] for i in range(rest))
+        if not rest:
+            return whole * self.n
+        # The phases that come up in the rest go downwards, and around.
+        high = -(self.step + first) % self.size + 1
+        low = high - rest
+        some = sum(self.phases[low:high]) if low >= 0 else sum(self.phases[:high]) + sum(self.phases[low:])
+        return whole * self.n + some
 
     def _longest_leap(self, steps: int) -> int:
         available = self.cache.available
@@ -118,14 +127,14 @@ class PagedServer(BatchServer):
         return low
 
     def _place(self, request: Request) -> bool:
-        room = self.budget - self.n - sum(chunk for _, chunk in self._chunks())
+        room = self.budget - self.n - sum(waits.prefill for waits in self.prefilling)
         holder: Holder = request.holder
         parent = holder.parent
         found = 0
         if parent is not None:
             running = self.batch.get(parent)
             found = self.cache.prefix(parent, self._computed(running) if running else 0)
-        known = self.cache.acquire(holder, request.total, found, room)
+        known = self.cache.acquire(holder, request.total, found, max(room, 0))
         if known < 0:
             return False
         request.context = known

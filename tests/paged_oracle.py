@@ -6,9 +6,10 @@ that it is compared with. Where the page leaves a choice, the reading taken here
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import inf, isnan, nan
+from math import isnan, nan
 from typing import Any, NamedTuple
 
 from simulator.errors import ConfigError
@@ -240,6 +241,7 @@ class _Paged(_Oracle):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.stays: dict[tuple[int, int, int], list[Stay]] = {}
+        self.after: dict[_Sequence, int] = {}
         self.requests: dict[_Sequence, _Request] = {}
         """Of what is in the batch."""
         self.since: dict[_Sequence, float] = {}
@@ -413,12 +415,7 @@ class _Paged(_Oracle):
         self.stepping = True
         self.steps += 1
         self.busy += seconds
-        self.push(self.now + seconds)
-
-    def push(self, time: float) -> None:
-        import heapq
-
-        heapq.heappush(self.heap, (time, "step", 0, 0))
+        heapq.heappush(self.heap, (self.now + seconds, "step", 0, 0))
 
     def end_step(self) -> dict[tuple[int, int, int], int]:
         self.stepping = False
@@ -441,6 +438,3 @@ class _Paged(_Oracle):
                 if not query.cancelled:
                     finished[key] = place
         return finished
-
-
-assert inf  # the base class says what an absent limit is
