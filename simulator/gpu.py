@@ -203,11 +203,10 @@ class BatchServer:
         self.busy = 0.0
         self.log = array("d")  # (time, sequences in the batch) at each change
 
-    def submit(self, request: Request, key: float) -> None:
+    def submit(self, request: Request) -> None:
         """Put `request` in the queue; `plan` admits it."""
         owner = request.owner
-        request.key = key
-        heappush(self.waiting, (key, request.ready, owner.index, request.thread, request.task, request))
+        heappush(self.waiting, (request.key, request.ready, owner.index, request.thread, request.task, request))
 
     def keep(self, request: Request) -> None:
         """Let `request` go on in the place that its thread's last task has just left, at this boundary."""

@@ -133,7 +133,7 @@ class Cache:
         `computed`: tokens in memory if a request of it is running.
         """
         if holder.busy:
-            return computed // self.size
+            return max(computed // self.size, holder.base + holder.own)
         have, need = holder.base + holder.own, holder.base
         above = holder.parent
         while above is not None and need and not above.busy:  # a running ancestor has all of its own

@@ -43,11 +43,11 @@ class PagedServer(BatchServer):
         self.free_prefill = False
         self.batch: dict[Holder, Request] = {}  # in order of admission; a kept place keeps its turn
         self.leaving: dict[Holder, int] = {}  # ended at this boundary: tokens in memory
+        self.short = False  # whether this boundary had to preempt
         self.phases = [0] * self.size  # decoding sequences by when they begin a new block, see `_begun`
 
-    def submit(self, request: Request, key: float) -> None:
+    def submit(self, request: Request) -> None:
         """Put `request` in the queue, unless it can never fit."""
-        request.total = max(request.total, 1)
         most = request.total + request.tokens - request.emitted - 1
         if -(-most // self.size) > self.cache.blocks:
             graph, blocks = request.owner.graph, self.cache.blocks
@@ -55,7 +55,7 @@ class PagedServer(BatchServer):
                 f"{graph.name}: thread {graph.threads[request.thread]} needs {most} tokens in KV memory, and"
                 f" {blocks} blocks of {self.size} hold {blocks * self.size}"
             )
-        super().submit(request, key)
+        super().submit(request)
 
     def keep(self, request: Request) -> None:
         """Let a thread go on in its place, and in its blocks."""
@@ -73,14 +73,14 @@ class PagedServer(BatchServer):
         if self.cancelled:
             self._drop_cancelled()
             self._release()
-        alone = True
+        self.short = False
         cache = self.cache
         while (need := self._next_step()) > cache.free + cache.evictable:
             self._preempt()
-            alone = False
+            self.short = True
         if need:
             cache.take(need)
-        return alone
+        return not self.short
 
     def _release(self) -> None:
         """Unpin the memory of what has left the batch."""
@@ -114,6 +114,8 @@ class PagedServer(BatchServer):
         return whole * self.n + some
 
     def _longest_leap(self, steps: int) -> int:
+        if self.short:  # after the next step others may come in again
+            return 1
         available = self.cache.available
         if self.n * ((steps - 1) // self.size + 1) <= available:
             return steps
@@ -188,4 +190,4 @@ class PagedServer(BatchServer):
         request.state = WAITING
         self.preempted(request)
         request.reported = request.emitted
-        self.submit(request, request.key)
+        self.submit(request)

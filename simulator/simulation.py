@@ -315,15 +315,18 @@ class _Run:
             tokens -= query.less_tokens.get(task, 0)
             prefill -= query.less_prefill.get(task, 0)
         if tokens:
+            if self.paged and not query.context[thread] + prefill:
+                prefill = 1  # nothing is decoded from nothing: an engine begins with a token of its own
             request = Request(query, thread, task, tokens, prefill, query.context[thread], now)
             query.context[thread] += prefill
+            request.key = query.keys[task]
             query.live[thread] = request
             if self.paged:
                 request.holder = query.holder(thread)
             if hot and not prefill:
                 self.server.keep(request)
             else:
-                self.server.submit(request, query.keys[task])
+                self.server.submit(request)
         elif pause := query.protocol.delay_steps(seconds) if self.in_steps else seconds:
             query.live[thread] = task
             self.clock.call_at(now + pause, lambda _: self.delay_done(query, task))
