@@ -19,6 +19,11 @@ from simulator.timeline import CANCELLED, INLINE
 from tests.oracle import PolicyKey, _Oracle, _Sequence
 
 PREEMPTED = 4
+RUNNING_COUNTS_TOKENS = False
+KEPT_KEEPS_READINESS = False
+EMPTY = "B"
+"""Of an empty context one token is processed. A: it is forgotten at once. B: it is in the context from then on. C: in
+that of this request only."""
 
 Thread = tuple[int, int]
 """Query and thread: who has blocks."""
@@ -80,9 +85,8 @@ class _Request:
     """Tokens to have in memory before the first token comes out."""
     found: int
     """Tokens in memory so far: those found, then also those processed."""
-    before: int
-    """Tokens that its task had before this stay."""
     pinned: list[Block]
+    extra: int = 0
 
     @property
     def prompt(self) -> int:
@@ -103,6 +107,7 @@ class Memory:
     base: dict[Thread, int] = field(default_factory=dict)
     unpinned: dict[Thread, int] = field(default_factory=dict)
     """When blocks of a thread were last unpinned: a count of such events, so that no two are at once."""
+    running: dict[Thread | None, _Request] = field(default_factory=dict)
     events: int = 0
     evictions: int = 0
     most: int = 0
@@ -121,6 +126,8 @@ class Memory:
         n = 0
         while self.at(thread, n):
             n += 1
+        if RUNNING_COUNTS_TOKENS and thread in self.running:
+            return min(n, self.running[thread].found // self.block_size)
         return n
 
     def own(self, thread: Thread) -> list[Block]:
@@ -182,6 +189,7 @@ class Memory:
 
     def end(self, request: _Request) -> None:
         """`request` leaves the batch: nobody needs its blocks any more but those who run."""
+        del self.running[request.thread]
         owners = {request.thread} | {block.owner for block in request.pinned}
         for block in request.pinned:
             block.pins -= 1
@@ -244,6 +252,7 @@ class _Paged(_Oracle):
         self.after: dict[_Sequence, int] = {}
         self.requests: dict[_Sequence, _Request] = {}
         """Of what is in the batch."""
+        self.key: dict[_Sequence, float] = {}
         self.since: dict[_Sequence, float] = {}
         """Time of readiness, by which the queue is sorted; preemption does not change it."""
         self.preemptions = 0
@@ -287,9 +296,11 @@ class _Paged(_Oracle):
                     batch.append(sequence)
             elif place in self.kept and not query.cancelled:
                 kept = self.kept[place]
-                request = self.requests[kept] = self.requests.pop(sequence)
-                request.before = 0
+                self.requests[kept] = self.requests.pop(sequence)
                 self.check(kept)
+                if KEPT_KEEPS_READINESS:
+                    self.since[kept] = self.since[sequence]
+                    self.key[kept] = self.key[sequence]
                 state = query.tasks[kept.task]
                 state.start = state.decode_start = self.now
                 batch.append(kept)
@@ -303,6 +314,7 @@ class _Paged(_Oracle):
         for sequence in self.waiting:
             self.check(sequence)
             self.since.setdefault(sequence, self.queries[sequence.query].tasks[sequence.task].ready)
+            self.key.setdefault(sequence, self.keys[sequence.query][sequence.task])
         self.batch = batch
         preemptions = self.preemptions
         while not self.reserve():
@@ -317,7 +329,9 @@ class _Paged(_Oracle):
     def check(self, sequence: _Sequence) -> None:
         """Refuse what would not fit into the empty memory."""
         query = self.queries[sequence.query]
-        context = query.context[self.host(sequence.query, sequence.thread)] + sequence.prefill
+        context = self.context(sequence) + sequence.prefill
+        if EMPTY != "A":
+            context = max(context, 1)
         last = max(context + query.tasks[sequence.task].tokens - sequence.tokens - 1, 1)
         if -(-last // self.memory.block_size) > self.memory.size:
             raise ConfigError(f"query {sequence.query}: task {sequence.task} never fits")
@@ -337,7 +351,8 @@ class _Paged(_Oracle):
         return result
 
     def context(self, sequence: _Sequence) -> int:
-        return self.queries[sequence.query].context[self.host(sequence.query, sequence.thread)]
+        extra = self.requests[sequence].extra if sequence in self.requests else 0
+        return self.queries[sequence.query].context[self.host(sequence.query, sequence.thread)] + extra
 
     def reserve(self) -> bool:
         """Have blocks for the next step of the whole batch; or have none, and say so."""
@@ -359,6 +374,7 @@ class _Paged(_Oracle):
         if isnan(state.decode_start):  # its prompt is not processed yet
             state.decode_start = self.now
         self.write(sequence.query, sequence.thread, sequence.task, tokens=sequence.tokens, preempted=True)
+        self.key.setdefault(sequence, self.keys[sequence.query][sequence.task])
         self.since.setdefault(sequence, state.ready)  # it may have kept a place, and never been in the queue
         state.waited_from = state.granted = state.ready = self.now
         state.start = state.decode_start = nan
@@ -366,7 +382,7 @@ class _Paged(_Oracle):
 
     def admit(self) -> None:
         self.waiting.sort(
-            key=lambda s: (self.keys[s.query][s.task], self.since[s], (s.query, s.thread, s.task)),
+            key=lambda s: (self.key[s], self.since[s], (s.query, s.thread, s.task)),
         )
         while self.waiting and len(self.batch) < self.room:
             sequence = self.waiting[0]
@@ -375,7 +391,7 @@ class _Paged(_Oracle):
             total = max(self.context(sequence) + sequence.prefill, 1)
             base, blocks, useless = self.memory.found(thread, query.graph.shared[thread[1]])
             known = min(len(blocks), (total - 1) // self.memory.block_size) * self.memory.block_size
-            request = _Request(thread, total, known, sequence.tokens, blocks)
+            request = _Request(thread, total, known, blocks)
             old = self.memory.base.get(thread, 0)
             self.memory.base[thread] = base
             for block in useless:
@@ -396,8 +412,13 @@ class _Paged(_Oracle):
                 return
             self.waiting.pop(0)
             query.context[thread[1]] += sequence.prefill
+            if EMPTY == "B":
+                query.context[thread[1]] = total
+            elif EMPTY == "C":
+                request.extra = total - query.context[thread[1]]
             sequence.prefill = 0
             query.tasks[sequence.task].start = self.now
+            self.memory.running[thread] = request
 
     def start_step(self) -> None:
         decoding = [s for s in self.batch if not self.requests[s].prompt]
