@@ -44,8 +44,8 @@ def realised_path(timeline: Timeline, query: int = 0) -> tuple[Piece, ...]:
     >>> [(piece.thread, piece.bound, piece.start, piece.finish) for piece in realised_path(timeline)]
     [(0, 'decode', 0.0, 5.0), (1, 'worker', 5.0, 15.0), (0, 'decode', 15.0, 17.0)]
     """
-    graph = timeline.graphs[query]
     past = _Past(timeline, query)
+    graph = past.graph
     rows = past.rows
     if math.isnan(timeline.answered[query]):
         raise ConfigError(f"query {query} was never answered: it has no critical path")
@@ -84,8 +84,8 @@ class _Past:
     """When threads of one query got past their Forks: at once, but for Forks that were blocked or done inline."""
 
     def __init__(self, timeline: Timeline, query: int) -> None:
-        self.graph: ExecutionGraph = timeline.graphs[query]
         self.rows = {int(row[2]): row for row in timeline.of_query(query).tolist()}
+        self.graph: ExecutionGraph = timeline.graphs[query]
         self.blocks = timeline.protocol_of(query).when_full == "block"
         self.ends: dict[int, float] = {}
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import inf, isnan, nan
 from typing import Any, NamedTuple
 
+from simulator.cost import DecodeSteps
 from simulator.graph import ExecutionGraph
 from simulator.protocol import Protocol
 
@@ -68,6 +69,7 @@ class _Task:
 
     waits_for: int
     tokens: int
+    joined: int = 0
     waited_from: float = nan
     granted: float = nan
     ready: float = nan
@@ -97,6 +99,9 @@ class _Query:
     """By thread whose context it is: an inline worker has none of its own."""
     not_inserted: dict[int, int] = field(default_factory=dict)
     """By thread: of the prefill of its next decode, what dropped and inline workers did not return."""
+    ended: set[int] = field(default_factory=set)
+    reached: set[int] = field(default_factory=set)
+    """Tasks whose thread has got to them."""
     cancelled: bool = False
     answered: float = nan
     overflows: int = 0
@@ -262,9 +267,11 @@ class _Oracle:
                     query.paused[child] = (task, fork)
                     return
         if following >= 0:
+            query.reached.add(following)
             self.less(number, following, place)
             return
         query.live.discard(thread)
+        query.ended.add(thread)
         if graph.joined_by[thread] >= 0:
             self.less(number, graph.joined_by[thread], None)
         if thread in query.inline:
@@ -296,14 +303,16 @@ class _Oracle:
         query = self.queries[number]
         state = query.tasks[task]
         state.waits_for -= 1
+        spec = query.graph.tasks[task]
+        if self.protocol.release == "join" and task in query.reached:
+            while state.joined < len(spec.joins) and spec.joins[state.joined] in query.ended | query.dropped:
+                state.joined += 1
+                self.release(number, spec.joins[state.joined - 1])
         if state.waits_for:
             return
-        spec = query.graph.tasks[task]
         state.ready = self.now
         missing = query.not_inserted
         for child in spec.joins:
-            if self.protocol.release == "join":
-                self.release(number, child)
             if child in query.dropped | query.inline:
                 # Reading: what it would have inserted is prefill not done or, if that is charged, tokens not decoded.
                 if query.graph.protocol.charge_inserted:
@@ -320,10 +329,12 @@ class _Oracle:
                 self.kept[place] = sequence
             else:
                 self.waiting.append(sequence)
-        elif spec.seconds:
+            return
+        pause = self.protocol.delay_steps(spec.seconds) if isinstance(self.cost, DecodeSteps) else spec.seconds
+        if pause:
             state.start = state.decode_start = self.now
             self.delays.add((number, task))
-            heapq.heappush(self.heap, (self.now + spec.seconds, "delay", number, task))
+            heapq.heappush(self.heap, (self.now + pause, "delay", number, task))
         else:
             self.next_round.append((number, spec.thread, task))
 
@@ -454,4 +465,4 @@ class _Oracle:
 def _own_prompt(graph: ExecutionGraph, thread: int) -> int:
     """Tokens of the thread's own prompt that its first decode processes."""
     recorded = graph.trace.thread(graph.threads[thread]) if graph.trace else None
-    return recorded.prompt_tokens - recorded.shared_tokens if recorded else graph.prompt(thread)
+    return recorded.prompt_tokens - recorded.shared_tokens if recorded else graph.prompts[thread]

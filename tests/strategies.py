@@ -6,6 +6,7 @@ All times are multiples of 2^-12, so that float arithmetic on them is exact and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from simulator import (
     Trace,
     compile_trace,
 )
+from simulator.cost import DecodeSteps
 from simulator.graph import Task
 from simulator.protocol import WHEN_FULL
 from simulator.trace import ORGANIZER, Action, child_id
@@ -64,12 +66,15 @@ def traces(
     draw: st.DrawFn,
     *,
     nested: bool = False,
-    delays: bool = False,
+    delays: Sequence[float] = (),
     unjoined: bool = False,
     prompts: bool = False,
     min_tokens: int = 0,
 ) -> Trace:
-    """Legal traces: every Fork has a worker, every Join a Fork, every thread its end of at least `min_tokens`."""
+    """Legal traces: every Fork has a worker, every Join a Fork, every thread its end of at least `min_tokens`.
+
+    `delays` are the seconds a Delay may take.
+    """
     threads: list[Thread] = []
 
     def grow(name: str, depth: int) -> None:
@@ -87,7 +92,7 @@ def traces(
             elif kind == "J" and waiting:
                 actions.append(Join(waiting.pop(extra % len(waiting)), tokens, extra // 4 if prompts else 0))
             elif kind == "D" and delays:
-                actions.append(Delay(SECONDS[extra % len(SECONDS)]))
+                actions.append(Delay(delays[extra % len(delays)]))
             else:
                 actions.append(Think(tokens))
         if not unjoined:
@@ -167,7 +172,7 @@ def free_graphs(draw: st.DrawFn, protocol: Protocol | None = None) -> ExecutionG
             seconds = (0.0, *SECONDS)[next(data) % (1 + len(SECONDS))]
         tasks.append(Task(thread, tokens, prefill, seconds, forks, joins))
         open_threads += forks
-        if len(tasks) > 12 or next(data) % 2:
+        if len(tasks) > 12 or not next(data) % 2:
             open_threads.remove(thread)
             if thread:
                 ended.append(thread)
@@ -182,19 +187,20 @@ def protocols(**fixed: Any) -> st.SearchStrategy[Protocol]:
         "release": st.sampled_from(("return", "join")),
         "after_answer": st.sampled_from(("cancel", "finish")),
         "charge_inserted": st.booleans(),
+        "delay_steps_per_second": st.sampled_from((0.0, 1.0, 1.5)),
     }
     return st.builds(Protocol, **options | {name: st.just(value) for name, value in fixed.items()})
 
 
-def graphs(protocol: Protocol | None = None, **options: bool) -> st.SearchStrategy[ExecutionGraph]:
-    """Graphs of legal traces, or of any with ``legal=False``."""
-    source = traces(**options) if options.pop("legal", True) else any_traces()
-    return source.map(lambda trace: compile_trace(trace, protocol))
+def graphs(protocol: Protocol | None = None, **options: Any) -> st.SearchStrategy[ExecutionGraph]:
+    """Graphs of legal traces; for the `options` see `traces`."""
+    return traces(**options).map(lambda trace: compile_trace(trace, protocol))
 
 
 _milli = st.integers(0, 4).map(lambda k: k * 2.0**-10)
 _some = st.integers(1, 4).map(lambda k: k * 2.0**-10)
 costs = st.one_of(
+    st.just(DecodeSteps()),
     st.sampled_from((1.0, 2.0, 0.5)).map(ConstantRate),
     st.builds(LinearBatch, _some, _milli, _milli),
     st.builds(LinearBatch, _some, _milli, _milli, _some, _milli),
@@ -214,5 +220,6 @@ def gpus(draw: st.DrawFn) -> GPU:
 
 def arrivals(gpu: GPU, n: int) -> st.SearchStrategy[list[float]]:
     """`n` arrivals, often at a step boundary and often in mid-step."""
-    unit = 0.25 / gpu.cost.tokens_per_second if isinstance(gpu.cost, ConstantRate) else TICK
-    return st.lists(st.integers(0, 60).map(lambda k: k * unit), min_size=n, max_size=n)
+    unit = TICK if isinstance(gpu.cost, LinearBatch) else 0.25 * gpu.cost.step_seconds(1, 0)
+    ticks = st.builds(lambda k, scale: k * scale * unit, st.integers(0, 60), st.sampled_from((1, 4, 23)))
+    return st.lists(ticks, min_size=n, max_size=n)

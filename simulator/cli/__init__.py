@@ -11,6 +11,8 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import typer
 
@@ -58,9 +60,14 @@ def _open_streams() -> None:
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
 
 
+@cache
+def _command() -> Any:
+    return typer.main.get_command(app)
+
+
 def _run(arguments: Sequence[str]) -> int:
     # Not `app()`: typer and click would have their own way with interrupts and broken pipes.
-    command = typer.main.get_command(app)
+    command = _command()
     try:
         with command.make_context("forksim", list(arguments) or ["--help"]) as context:
             code = command.invoke(context)

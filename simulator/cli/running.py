@@ -210,6 +210,7 @@ def _print(shown: list[Metrics], tally: Tally, unit: str, run: dict[str, float] 
         show(summary_table(tally, unit))
     if run:
         facts = ", ".join(f"{name.replace('_', ' ')} {count(value)}" for name, value in run.items())
+        facts = facts.replace("per second", f"per {unit.removesuffix('s')}")
         say(f"one GPU for all: {facts}\n")
     say(tally.sentence())
     if shown:
