@@ -218,21 +218,9 @@ class _Run:
         """Write the row of a task that ends now."""
         if thread in query.slotless:
             flags |= INLINE
-        self.rows.extend(
-            (
-                query.index,
-                thread,
-                task,
-                query.waited_from[thread],
-                query.granted[thread],
-                query.ready[thread],
-                start,
-                decode_start,
-                self.clock.now,
-                tokens,
-                flags,
-            )
-        )
+        waited_from, granted, ready = query.waited_from[thread], query.granted[thread], query.ready[thread]
+        times = (waited_from, granted, ready, start, decode_start, self.clock.now)
+        self.rows.extend((query.index, thread, task, *times, tokens, flags))
 
     # The settlement: what follows from what happened.
 

@@ -794,7 +794,7 @@ def peak(*arguments):
 )
 def test_memory_is_flat(here, given):
     """Not even a byte a trace more, past the sample that percentiles are taken of."""
-    n = 130_000 if given == ("score",) else 30_000
+    n = 130_000 if given == ("score",) else 15_000
     sizes = []
     for i in (1, 2):
         with open("stream.jsonl", "w", encoding="utf-8") as file:
