@@ -19,7 +19,7 @@ BATCHES = (1, 8, 64)
 PROMPT = 2048
 
 LEGEND = f"""\
-KV: KiB of cache a token; fits: sequences of so many tokens that the cache holds beside the weights (0.9 of memory in use).
+KV: KiB of cache a token; fits: sequences of so many tokens in the cache, beside the weights in 0.9 of the memory.
 step: ms of a decode step of 1, 8 and 64 sequences of {CONTEXT} tokens; prompt: ms of a step that reads {PROMPT} tokens.
 datasheet: a bound from peak numbers, faster than any engine; database: operators timed one by one and added up;
 fitted: a law fitted to such times; measured: steps of an engine. ±: mean error against what it was made from.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -111,19 +111,20 @@ def _profile(table: dict[str, Any], name: str) -> Profile:
     shape = None if model is None else _known(model, "model", _models())
     if isinstance(gpus, bool) or not isinstance(gpus, int) or not 1 <= gpus <= 1024:
         raise ConfigError(f"tensor_parallel must be a whole number from 1 to 1,024; got {gpus!r}")
-    limits = ENGINE | engine
+    gpu = GPU(cost=_cost(cost, shape, datasheet, gpus), name=name, **(ENGINE | engine))
     kv = memory = None
     if datasheet and shape:
         memory = gpus * datasheet.memory
         kv = -(-shape.kv_heads // gpus) * gpus / shape.kv_heads * shape.kv_bytes_per_token
         room = MEMORY_SHARE * memory - shape.parameters * shape.weight_bytes
-        blocks = int(room // (kv * limits["block_size"])) if isinstance(limits["block_size"], int) else 0
-        if blocks < 1 and "num_kv_blocks" not in engine:
-            raise ConfigError(f"the weights of {model} leave no room for a KV cache on {gpus} {hardware}")
-        limits = {"num_kv_blocks": blocks} | limits
+        if gpu.num_kv_blocks is None:
+            blocks = int(room // (kv * gpu.block_size))
+            if blocks < 1:
+                raise ConfigError(f"the weights of {model} leave no room for a KV cache on {gpus} {hardware}")
+            gpu = replace(gpu, num_kv_blocks=blocks)
     return Profile(
         name=name,
-        gpu=GPU(cost=_cost(cost, shape, datasheet, gpus), name=name, **limits),
+        gpu=gpu,
         kind=provenance["kind"],
         source=str(provenance["source"]),
         date=provenance["date"].isoformat(),
