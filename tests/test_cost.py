@@ -33,7 +33,12 @@ SLOW = replace(H100, flops=3e12)  # so slow that attention is bound by arithmeti
 GRID = dict(
     sequences=(1, 8, 32, 128),
     contexts=(16, 100, 512, 2048),
-    seconds=((5e-3, 6e-3, 6.1e-3, 7e-3), (6e-3, 7e-3, 8e-3, 9e-3), (6.5e-3, 8e-3, 9e-3, 2e-2), (7.5e-3, 9e-3, 2e-2, 6e-2)),
+    seconds=(
+        (5.0e-3, 6e-3, 6.1e-3, 7e-3),
+        (6.0e-3, 7e-3, 8.0e-3, 9e-3),
+        (6.5e-3, 8e-3, 9.0e-3, 2e-2),
+        (7.5e-3, 9e-3, 2.0e-2, 6e-2),
+    ),
 )
 PROMPTS = dict(
     prefill_tokens=(16, 512, 2048), prefill_cached=(0, 4096), prefill_seconds=((7e-3, 8e-3), (1e-2, 2e-2), (4e-2, 7e-2))
