@@ -7,7 +7,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from simulator.cli.common import Json, print_json, say, show
+from simulator.cli.common import Json, print_json, say, screen_width, show
 from simulator.errors import ConfigError
 from simulator.profiles import Profile, profiles, read_profile
 from simulator.report import number
@@ -33,21 +33,24 @@ def gpus(json: Json = False) -> int:
         for profile in found:
             print_json(_record(profile))
         return 0
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 1))
-    table.add_column("profile", no_wrap=True)
-    for title in ("GB", "KV", "fits 2k", "8k", *(f"step {batch}" for batch in BATCHES), "prompt"):
+    narrow = screen_width() < 110
+    titles = ("GB", "KV", "fits 2k", "8k", *(f"step {batch}" for batch in BATCHES), "prompt")
+    shown = [title for title in titles if not narrow or title not in ("KV", "8k", "step 8")]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, int(not narrow), 0, 1))
+    table.add_column("profile", overflow="fold", min_width=12)
+    for title in shown:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("what it is")
     for profile in found:
         fits = (profile.concurrency(context) for context in (2048, 8192))
-        table.add_row(
-            profile.name,
+        cells = (
             "-" if profile.memory is None else f"{profile.memory / 1e9:.0f}",
             "-" if profile.kv_bytes_per_token is None else f"{profile.kv_bytes_per_token / 1024:.0f}",
             *("-" if count is None else f"{count:,}" for count in fits),
             *("-" if step is None else number(1000 * step) for step in (*_steps(profile).values(), _prompt(profile))),
-            profile.kind + ("" if profile.mean_error is None else f", ±{100 * profile.mean_error:.1f} %"),
         )
+        kind = profile.kind + ("" if profile.mean_error is None else f", ±{100 * profile.mean_error:.1f} %")
+        table.add_row(profile.name, *(c for title, c in zip(titles, cells, strict=True) if title in shown), kind)
     show(table)
     say(LEGEND)
     return 0
