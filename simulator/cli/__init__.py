@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from simulator.cli import charts, checking, running, scoring, traces
+from simulator.cli import charts, checking, gpus, running, scoring, traces
 from simulator.cli.common import complain, stdout
 from simulator.errors import SimulatorError
 
@@ -35,6 +35,7 @@ app.command("run")(running.run)
 app.command("score")(scoring.score)
 app.command("check")(checking.check)
 app.command("gantt")(charts.gantt)
+app.command("gpus")(gpus.gpus)
 app.command("generate")(traces.generate)
 app.command("convert")(traces.convert)
 
