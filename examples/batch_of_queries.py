@@ -1,6 +1,6 @@
 """Many queries on one GPU: where is the knee?
 
-Covers: GPUS, arrivals, max_num_seqs, summarize
+Covers: load_profile, arrivals, max_num_seqs, summarize
 
 Two hundred queries, each of an organizer and four workers, arrive at random on a modelled GPU whose batch takes 64
 sequences. Up to the knee a heavier load only makes each step a little longer; beyond it, work waits for the batch.
@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 
 from simulator import compile_trace, measure, simulate, summarize
-from simulator.gpu import GPUS
+from simulator.profiles import load_profile
 from simulator.workload import generate, poisson_arrivals
 
-gpu = replace(GPUS["h100-qwen3-8b"], max_num_seqs=64)
+gpu = replace(load_profile("h100-qwen3-8b"), max_num_seqs=64)
 graphs = [compile_trace(trace) for trace in generate("batch", 200, seed=1, workers=4, rounds=1)]
 
 print("queries/s  p50 s  p95 s  mean batch  critical path waiting for the batch")

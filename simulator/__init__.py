@@ -8,7 +8,7 @@ The path of data, one verb a step::
 
 from simulator.clock import DecodeClock, check, decode_clock
 from simulator.compiler import compile_trace
-from simulator.cost import ConstantRate, LinearBatch
+from simulator.cost import ConstantRate, LinearBatch, MeasuredTable, Roofline
 from simulator.critical_path import CriticalPath, critical_path
 from simulator.errors import ConfigError, DeadlockError, FormatError, GraphError, SimulatorError, TraceError
 from simulator.formats import FORMATS, parse, render
@@ -16,6 +16,7 @@ from simulator.formats.reading import dump, read
 from simulator.gpu import GPU, STEP_CLOCK
 from simulator.graph import ExecutionGraph, from_networkx, to_networkx
 from simulator.metrics import Metrics, measure, summarize
+from simulator.profiles import load_profile
 from simulator.protocol import Protocol
 from simulator.realised import breakdown, realised_path
 from simulator.reward import Reward, reward, score
@@ -55,11 +56,13 @@ __all__ = [
     "GraphError",
     "Join",
     "LinearBatch",
+    "MeasuredTable",
     "Metrics",
     "Outcome",
     "Protocol",
     "Return",
     "Reward",
+    "Roofline",
     "SimulatorError",
     "Span",
     "SpanKind",
@@ -77,6 +80,7 @@ __all__ = [
     "decode_clock",
     "dump",
     "from_networkx",
+    "load_profile",
     "measure",
     "parse",
     "read",

@@ -238,7 +238,7 @@ class _Walk:
         by_join = self.protocol.release == "join"
         alive: list[float] = []  # steps at which the slots in use become free
         overflows: list[Violation] = []
-        for step, name, parent, place in sorted(self.forks, key=lambda fork: (fork[0], order[fork[1]])):
+        for step, name, parent, place in sorted(self.forks, key=lambda fork: (fork[0], order[fork[2]], fork[3])):
             if cancelled and step >= latency and parent != ORGANIZER:
                 continue
             while alive and alive[0] <= step:

@@ -72,6 +72,7 @@ class _Compiler:
             tuple(self.inserted.get(name, 0) for name in self.names),
             self.protocol,
             self.trace.id,
+            tuple(self.recorded[name].prompt_tokens - self.recorded[name].shared_tokens for name in self.names),
             self.trace,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from typing import Any
 
@@ -31,14 +32,16 @@ def write_npz(timeline: Timeline, path: str | os.PathLike[str]) -> None:
     """Write the columns as a compressed ``.npz``, with ``arrivals``, ``answered``, ``batch`` and the names of the
     traces.
     """
+    extra: dict[str, Any] = {
+        "arrivals": timeline.arrivals,
+        "answered": timeline.answered,
+        "batch": timeline.batch,
+        "traces": np.array([graph.name for graph in timeline.graphs]),
+    }
+    content = io.BytesIO()  # on a full disk, older numpy would leave an open archive behind
+    np.savez_compressed(content, **{**timeline.columns(), **extra})
     with atomic(path, "wb") as file:
-        extra: dict[str, Any] = {
-            "arrivals": timeline.arrivals,
-            "answered": timeline.answered,
-            "batch": timeline.batch,
-            "traces": np.array([graph.name for graph in timeline.graphs]),
-        }
-        np.savez_compressed(file, **{**timeline.columns(), **extra})
+        file.write(content.getbuffer())
 
 
 def span_rows(timeline: Timeline, query: int | None = None) -> list[tuple[Any, ...]]:

@@ -19,10 +19,10 @@ from typing import Any
 import simpy
 from simpy.events import NORMAL
 
-from simulator.cost import COSTS, CostModel, DecodeSteps, LinearBatch, cost_from_text
+from simulator.cost import CostModel, DecodeSteps
 from simulator.errors import ConfigError
 
-__all__ = ["GPU", "GPUS", "STEP_CLOCK", "BatchServer", "EventClock", "Request", "gpu_from_text"]
+__all__ = ["GPU", "STEP_CLOCK", "BatchServer", "EventClock", "Request"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +51,12 @@ class GPU:
     def __post_init__(self) -> None:
         if isinstance(self.cost, type) or not hasattr(self.cost, "decode_seconds"):
             raise ConfigError(f"cost must be a cost model, such as LinearBatch(a=6e-3); got {self.cost!r}")
-        for name in ("max_num_seqs", "max_num_batched_tokens", "num_kv_blocks", "block_size"):
+        for name in ("max_num_seqs", "max_num_batched_tokens", "num_kv_blocks"):
             value = getattr(self, name)
-            if (value is not None or name == "block_size") and (
-                isinstance(value, bool) or not isinstance(value, int) or value < 1
-            ):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name} must be a whole number from 1, or None for no limit; got {value!r}")
+        if isinstance(self.block_size, bool) or not isinstance(self.block_size, int) or self.block_size < 1:
+            raise ConfigError(f"block_size must be a whole number of tokens from 1; got {self.block_size!r}")
         if self.max_num_batched_tokens and (self.max_num_seqs or 1) > self.max_num_batched_tokens:
             raise ConfigError(
                 f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs"
@@ -66,32 +66,6 @@ class GPU:
 
 STEP_CLOCK = GPU(name="decode-step clock")
 """One token, one step, one second, any number of sequences: the paper's clock."""
-
-
-GPUS: dict[str, GPU] = {
-    "steps": STEP_CLOCK,
-    # Decode laws fitted to the operator database of NVIDIA aiconfigurator-core 0.12 (bf16, batch 1 to 256, context 256
-    # to 8192); the mean error of the Llama fit on that grid is 1.6 %. Prompts are free in them.
-    "h100-qwen3-8b": GPU(cost=LinearBatch(6.564e-3, 1.226e-5, 4.661e-8), max_num_seqs=256, name="h100-qwen3-8b"),
-    "h100-llama3.1-8b": GPU(cost=LinearBatch(6.625e-3, 7.38e-6, 4.295e-8), max_num_seqs=256, name="h100-llama3.1-8b"),
-    "h100x2-qwen3-32b": GPU(cost=LinearBatch(13.599e-3, 2.624e-5, 4.232e-8), max_num_seqs=256, name="h100x2-qwen3-32b"),
-}
-"""GPUs by name."""
-
-
-def gpu_from_text(text: str) -> GPU:
-    """Return the GPU that `text` names: a key of `GPUS`, or a cost model (see `simulator.cost.cost_from_text`).
-
-    >>> gpu_from_text("steps") is STEP_CLOCK, gpu_from_text("rate:50").cost
-    (True, ConstantRate(tokens_per_second=50.0))
-    """
-    if text in GPUS:
-        return GPUS[text]
-    if text.partition(":")[0] not in COSTS:
-        raise ConfigError(
-            f"no GPU is called {text!r}; accepted: {', '.join(GPUS)}, rate:TOKENS_PER_SECOND, linear:A,B,C,P,Q"
-        )
-    return GPU(cost=cost_from_text(text), name=text)
 
 
 class EventClock(simpy.Environment):

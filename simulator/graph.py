@@ -75,6 +75,8 @@ class ExecutionGraph:
     """Tokens inserted when each thread is joined."""
     protocol: Protocol = field(default_factory=Protocol)
     name: str = "trace"
+    prompts: tuple[int, ...] = ()
+    """The rest of each thread's prompt, part of the prefill of its first task that decodes. Empty: all 0."""
     trace: Trace | None = field(default=None, compare=False, repr=False)
     next: tuple[int, ...] = field(init=False, repr=False, compare=False)
     """Each task's successor in its thread, or -1."""
@@ -88,6 +90,8 @@ class ExecutionGraph:
     """The task that waits for each thread, or -1."""
 
     def __post_init__(self) -> None:
+        if not self.prompts:
+            object.__setattr__(self, "prompts", (0,) * len(self.threads))
         index = _index(self)
         for name, value in zip(("next", "first", "last", "forked_by", "joined_by"), index, strict=True):
             object.__setattr__(self, name, value)
@@ -119,19 +123,6 @@ class ExecutionGraph:
             task = self.next[task]
         return task
 
-    def prompt(self, thread: int) -> int:
-        """Tokens of the thread's own prompt, not shared with its parent, that its first decode processes."""
-        reader = self.reader(self.first[thread])
-        if reader < 0:
-            return 0
-        inserted = sum(
-            self.inserted[child]
-            for i in range(self.first[thread], reader + 1)
-            if self.tasks[i].thread == thread
-            for child in self.tasks[i].joins
-        )
-        return max(self.tasks[reader].prefill - inserted, 0)
-
     def edges(self) -> Iterator[Edge]:
         """Yield every edge, by source, then kind (PROGRAM, FORK, JOIN)."""
         for i, task in enumerate(self.tasks):
@@ -153,8 +144,8 @@ class ExecutionGraph:
 def _index(graph: ExecutionGraph) -> tuple[tuple[int, ...], ...]:
     """Validate `graph` and return what is derived from its tasks."""
     n_threads, n_tasks = len(graph.threads), len(graph.tasks)
-    if n_threads == 0 or len(graph.shared) != n_threads or len(graph.inserted) != n_threads:
-        raise GraphError(f"a graph needs an organizer, and `shared` and `inserted` for each of {n_threads} threads")
+    if n_threads == 0 or not len(graph.shared) == len(graph.prompts) == len(graph.inserted) == n_threads:
+        raise GraphError(f"a graph needs an organizer; shared, prompts and inserted for each of {n_threads} threads")
     following = [-1] * n_tasks
     first, last, forked_by, joined_by = ([-1] * n_threads for _ in range(4))
     for i, (thread, tokens, prefill, seconds, forks, joins, _) in enumerate(graph.tasks):
@@ -194,7 +185,7 @@ def to_networkx(graph: ExecutionGraph) -> networkx.DiGraph:
     """Return `graph` as a ``networkx.DiGraph``.
 
     Nodes are task numbers with ``thread`` (name), ``tokens``, ``prefill``, ``seconds`` and ``steps`` (weight on the
-    decode-step clock); edges have ``kind``.
+    decode-step clock); edges have ``kind`` and ``place``, the order of a task's Forks and of its Joins.
 
     >>> from simulator import Answer, Thread, Trace, compile_trace
     >>> g = to_networkx(compile_trace(Trace("t", (Thread("organizer", (Answer(3),)),))))
@@ -204,7 +195,7 @@ def to_networkx(graph: ExecutionGraph) -> networkx.DiGraph:
     import networkx
 
     result = networkx.DiGraph(name=graph.name, threads=graph.threads, protocol=graph.protocol)
-    result.graph.update(shared=graph.shared, inserted=graph.inserted)
+    result.graph.update(shared=graph.shared, prompts=graph.prompts, inserted=graph.inserted)
     for i, task in enumerate(graph.tasks):
         result.add_node(
             i,
@@ -215,7 +206,10 @@ def to_networkx(graph: ExecutionGraph) -> networkx.DiGraph:
             steps=graph.weight(i),
             actions=task.actions,
         )
-    result.add_edges_from((edge.source, edge.target, {"kind": edge.kind.value}) for edge in graph.edges())
+    for source, target, kind in graph.edges():
+        thread = graph.tasks[target if kind == EdgeKind.FORK else source].thread
+        lists = {EdgeKind.FORK: graph.tasks[source].forks, EdgeKind.JOIN: graph.tasks[target].joins}
+        result.add_edge(source, target, kind=kind.value, place=lists.get(kind, (thread,)).index(thread))
     return result
 
 
@@ -223,8 +217,9 @@ def from_networkx(source: networkx.DiGraph, *, protocol: Protocol | None = None)
     """Return the execution graph of a ``networkx.DiGraph``: the inverse of `to_networkx`, and a way in for other tools.
 
     Nodes need a ``thread``; ``tokens``, ``prefill`` and ``seconds`` default to 0. Edges need a ``kind``. Node names may
-    be anything sortable; PROGRAM edges must chain the tasks of each thread. Without a graph attribute ``threads`` the
-    organizer is the thread of the first task in topological order, and threads are ordered as they are forked.
+    be anything sortable; PROGRAM edges must chain the tasks of each thread; ``place`` orders Forks and Joins. Without a
+    graph attribute ``threads`` the organizer is the thread of the first task in topological order, and threads are
+    ordered as they are forked.
 
     Raises
     ------
@@ -252,7 +247,7 @@ def from_networkx(source: networkx.DiGraph, *, protocol: Protocol | None = None)
         if set(declared) != set(names):
             raise GraphError("the graph attribute `threads` does not name the threads of the nodes")
         names = {name: i for i, name in enumerate(declared)}
-    ends: dict[str, dict[int, list[int]]] = {"fork": {}, "join": {}}
+    ends: dict[str, dict[int, list[tuple[int, int]]]] = {"fork": {}, "join": {}}
     number = {node: i for i, node in enumerate(order)}
     previous: dict[str, object] = {}
     for node in order:
@@ -261,17 +256,18 @@ def from_networkx(source: networkx.DiGraph, *, protocol: Protocol | None = None)
         if chained != ([previous[thread]] if thread in previous else []):
             raise GraphError(f"task {node}: PROGRAM edges must chain the tasks of thread {thread}; got {chained}")
         previous[thread] = node
-    for u, v, kind in source.edges(data="kind"):
+    for u, v, data in source.edges(data=True):
+        kind, place = data.get("kind"), data.get("place", 0)
         if kind == EdgeKind.FORK:
-            ends["fork"].setdefault(number[u], []).append(names[source.nodes[v]["thread"]])
+            ends["fork"].setdefault(number[u], []).append((place, names[source.nodes[v]["thread"]]))
         elif kind == EdgeKind.JOIN:
-            ends["join"].setdefault(number[v], []).append(names[source.nodes[u]["thread"]])
+            ends["join"].setdefault(number[v], []).append((place, names[source.nodes[u]["thread"]]))
         elif kind != EdgeKind.PROGRAM:
             raise GraphError(f"edge {u} -> {v}: kind must be program, fork or join; got {kind!r}")
     tasks = []
     for i, node in enumerate(order):
         data = source.nodes[node]
-        forks, joins = (tuple(sorted(ends[kind].get(i, ()))) for kind in ("fork", "join"))
+        forks, joins = (tuple(thread for _, thread in sorted(ends[kind].get(i, ()))) for kind in ("fork", "join"))
         tasks.append(
             Task(
                 names[data["thread"]],
@@ -290,4 +286,5 @@ def from_networkx(source: networkx.DiGraph, *, protocol: Protocol | None = None)
         source.graph.get("inserted", (0,) * len(names)),
         protocol or source.graph.get("protocol") or Protocol(),
         str(source.graph.get("name") or "trace"),
+        source.graph.get("prompts", ()),
     )

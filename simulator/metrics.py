@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -94,17 +94,29 @@ def _graph_clock(graph: ExecutionGraph, protocol: Protocol) -> DecodeClock:
             peak = max(peak, now)
     alive: list[float] = []
     overflows = 0
-    for thread in sorted(range(1, len(graph.threads)), key=lambda thread: (finish[graph.forked_by[thread]], thread)):
-        step = int(finish[graph.forked_by[thread]])
-        if protocol.after_answer == "cancel" and step >= latency and graph.parent(thread):
+    forks = [(finish[i], task.thread, i, child) for i, task in enumerate(graph.tasks) for child in task.forks]
+    joined_at = _joined_at(graph, finish)
+    for forked, _, _, thread in sorted(forks, key=lambda fork: fork[:3]):
+        if protocol.after_answer == "cancel" and forked >= latency and graph.parent(thread):
             continue
-        alive = [end for end in alive if end > step]
+        alive = [end for end in alive if end > forked]
         overflows += protocol.capacity is not None and len(alive) >= protocol.capacity - 1
-        joiner = graph.joined_by[thread]
-        freed = finish[graph.last[thread]] if protocol.release == "return" else math.inf
-        alive.append(start[joiner] if protocol.release == "join" and joiner >= 0 else freed)
+        by_join = protocol.release == "join"
+        alive.append(joined_at.get(thread, math.inf) if by_join else finish[graph.last[thread]])
     total = active if protocol.count_organizer else active + organizer
     return DecodeClock(latency, active, total, sum(weights), peak, len(graph.threads) - 1, overflows, (), {})
+
+
+def _joined_at(graph: ExecutionGraph, finish: Sequence[float]) -> dict[int, float]:
+    """Return when each thread is joined: Joins in a row are made one after the other."""
+    previous = {following: task for task, following in enumerate(graph.next) if following >= 0}
+    joined: dict[int, float] = {}
+    for i, task in enumerate(graph.tasks):
+        before = previous.get(i, graph.forked_by[task.thread])
+        now = finish[before] if before >= 0 else 0.0
+        for child in task.joins:
+            joined[child] = now = max(now, finish[graph.last[child]])
+    return joined
 
 
 def _seconds_alone(run: Run, tokens: Mapping[int, float] | None = None) -> list[float]:

@@ -29,6 +29,7 @@ class Query:
         "holders",
         "host",
         "index",
+        "joining",
         "keys",
         "less_prefill",
         "less_tokens",
@@ -58,6 +59,7 @@ class Query:
         self.alive = 0  # threads that have begun and not ended
         self.ended = [False] * threads
         self.host: dict[int, Waiting] = {}  # workers whose parent does their work, and where it goes on after
+        self.joining: dict[int, int] = {}  # where slots are held until the Join: Joins made, by task that makes them
         self.slotless: set[int] = set()  # workers that hold no slot: done inline, or dropped
         self.less_prefill: dict[int, int] = {}  # by task: what it need not prefill because of that
         self.less_tokens: dict[int, int] = {}  # the same where inserted tokens are decoded
@@ -115,5 +117,9 @@ def _holds_slot(query: Query, thread: int) -> bool:
     """Whether a worker has a slot: until it ends or, under release="join", until the task that joins it runs."""
     if not _begun(query, thread) or thread in query.slotless:
         return False
+    if not query.ended[thread]:
+        return True
     joiner = query.graph.joined_by[thread]
-    return not query.ended[thread] or (query.protocol.release == "join" and (joiner < 0 or query.missing[joiner] > 0))
+    if query.protocol.release == "return":
+        return False
+    return joiner < 0 or thread not in query.graph.tasks[joiner].joins[: query.joining.get(joiner, 0)]

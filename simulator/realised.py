@@ -44,8 +44,8 @@ def realised_path(timeline: Timeline, query: int = 0) -> tuple[Piece, ...]:
     >>> [(piece.thread, piece.bound, piece.start, piece.finish) for piece in realised_path(timeline)]
     [(0, 'decode', 0.0, 5.0), (1, 'worker', 5.0, 15.0), (0, 'decode', 15.0, 17.0)]
     """
-    graph = timeline.graphs[query]
     past = _Past(timeline, query)
+    graph = past.graph
     if math.isnan(timeline.answered[query]):
         raise ConfigError(f"query {query} was never answered: it has no critical path")
     previous = {following: task for task, following in enumerate(graph.next) if following >= 0}
@@ -86,10 +86,10 @@ class _Past:
     """When threads of one query got past their Forks: at once, but for Forks that were blocked or done inline."""
 
     def __init__(self, timeline: Timeline, query: int) -> None:
-        self.graph: ExecutionGraph = timeline.graphs[query]
         self.stays: dict[int, list[list[float]]] = {}  # rows of each task: more than one if it was preempted
         for row in timeline.of_query(query).tolist():
             self.stays.setdefault(int(row[2]), []).append(row)
+        self.graph: ExecutionGraph = timeline.graphs[query]
         self.blocks = timeline.protocol_of(query).when_full == "block"
         self.ends: dict[int, float] = {}
 

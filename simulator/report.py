@@ -30,8 +30,9 @@ __all__ = [
 ]
 
 LEGEND = """\
-T: decode steps to the answer on the paper's clock. speed-up: over one agent alone. latency: on the simulated machine.
-eta: mean active agents during T; peak: most at once; eta/c: per pool capacity. bound by: where most latency went."""
+T: decode steps to the answer, on the paper's clock. eta: mean active agents during T; peak: most. c: pool capacity.
+latency: on the simulated machine. bound by: what most of it was spent on. speed-up: over one agent that does it all;
+saved: share of that agent's steps that T does without."""
 """What the columns of `metrics_table` mean."""
 
 REWARD_LEGEND = """\
@@ -114,10 +115,10 @@ def _table(titles: Iterable[str], *, title: str | None = None, narrow: bool = Fa
     table = Table(
         title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, int(not narrow), 0, 1)
     )
-    table.add_column("trace", overflow="fold", min_width=8)
+    table.add_column("trace", overflow="fold", min_width=8 if narrow else None)
     for each in titles:
         table.add_column(each, justify="left" if each == "bound by" else "right", no_wrap=True)
-    table.add_column("violations", overflow="fold", min_width=10)
+    table.add_column("violations", overflow="fold", min_width=10 if narrow else None)
     return table
 
 
@@ -143,7 +144,7 @@ def metrics_table(rows: Iterable[Metrics], unit: str, *, title: str | None = Non
         ),
         Column("speed-up", lambda m: number(m.speedup)),
         Column("eta", lambda m: number(m.eta)),
-        Column("eta/c", lambda m: number(m.eta_over_c)),
+        Column("eta/c", lambda m: number(m.eta_over_c), needed=False),
         Column("peak", lambda m: count(m.peak_concurrency), needed=False),
         Column("bound by", bound_by),
     ]

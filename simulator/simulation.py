@@ -135,7 +135,8 @@ class _Run:
         self.order = np.argsort(arrivals, kind="stable").tolist()
         self.arrived = 0
         self.open: dict[int, Query] = {}  # arrived and not finished
-        self.finished: list[tuple[int, int, int, Query]] = []  # query, thread, task: to be settled
+        # To be settled: query, thread, task, and whether the task has just left the batch.
+        self.finished: list[tuple[int, int, int, Query, bool]] = []
         self.asked = False
         self.rows = array("d")
         self.answered = np.full(len(graphs), math.nan)
@@ -196,7 +197,7 @@ class _Run:
         flags = CANCELLED if cut else 0
         self.record(query, thread, request.task, request.start, request.decode_start, tokens, flags)
         if not cut:
-            self.finished.append((query.index, thread, request.task, query))
+            self.finished.append((query.index, thread, request.task, query, True))
 
     def request_preempted(self, request: Request) -> None:
         """Note that a request has lost its place; it waits for the batch again."""
@@ -212,7 +213,7 @@ class _Run:
             thread = query.graph.tasks[task].thread
             del query.live[thread]
             self.record(query, thread, task, query.ready[thread], query.ready[thread], 0, 0)
-            self.finished.append((query.index, thread, task, query))
+            self.finished.append((query.index, thread, task, query, False))
             self.ask()
 
     def ask(self) -> None:
@@ -231,21 +232,9 @@ class _Run:
         """Write the row of a task that ends now."""
         if thread in query.slotless:
             flags |= INLINE
-        self.rows.extend(
-            (
-                query.index,
-                thread,
-                task,
-                query.waited_from[thread],
-                query.granted[thread],
-                query.ready[thread],
-                start,
-                decode_start,
-                self.clock.now,
-                tokens,
-                flags,
-            )
-        )
+        waited_from, granted, ready = query.waited_from[thread], query.granted[thread], query.ready[thread]
+        times = (waited_from, granted, ready, start, decode_start, self.clock.now)
+        self.rows.extend((query.index, thread, task, *times, tokens, flags))
 
     # The settlement: what follows from what happened.
 
@@ -255,15 +244,15 @@ class _Run:
             finished, self.finished = self.finished, []
             if len(finished) > 1:
                 finished.sort(key=_ORDER)
-            for _, thread, task, query in finished:
+            for _, thread, task, query, _ in finished:
                 if not thread and query.graph.next[task] < 0:
                     self.answer(query)
-            for _, thread, task, query in finished:
+            for _, thread, task, query, _ in finished:
                 if thread and query.graph.next[task] < 0 and not query.over and query.protocol.release == "return":
                     self.release(query, thread)
-            for _, _, task, query in finished:
+            for _, _, task, query, hot in finished:
                 if not query.over:
-                    self.proceed(query, task, 0, query.graph.tasks[task].tokens > 0)
+                    self.proceed(query, task, 0, hot)
         self.asked = False
         self.server.plan()
 
@@ -293,6 +282,9 @@ class _Run:
                 return
         following = graph.next[task]
         if following >= 0:
+            if query.protocol.release == "join" and graph.tasks[following].joins:
+                query.joining[following] = 0
+                self.join(query, following)
             self.satisfy(query, following, hot and not graph.tasks[following].joins)
         else:
             self.end(query, thread, hot)
@@ -306,11 +298,8 @@ class _Run:
     def run(self, query: Query, task: int, hot: bool) -> None:
         """Start a task that waits for nothing but the machine."""
         now = self.clock.now
-        thread, tokens, prefill, seconds, _, joins, _ = query.graph.tasks[task]
+        thread, tokens, prefill, seconds, *_ = query.graph.tasks[task]
         query.ready[thread] = now
-        if joins and query.protocol.release == "join":
-            for child in joins:
-                self.release(query, child)
         if query.slotless:
             tokens -= query.less_tokens.get(task, 0)
             prefill -= query.less_prefill.get(task, 0)
@@ -332,7 +321,7 @@ class _Run:
             self.clock.call_at(now + pause, lambda _: self.delay_done(query, task))
         else:
             self.record(query, thread, task, now, now, 0, 0)
-            self.finished.append((query.index, thread, task, query))
+            self.finished.append((query.index, thread, task, query, False))
 
     def begin(self, query: Query, thread: int, hot: bool = False) -> None:
         """Start a thread; it has a slot, or needs none."""
@@ -346,6 +335,8 @@ class _Run:
         query.ended[thread] = True
         joiner = query.graph.joined_by[thread]
         if joiner >= 0:
+            if joiner in query.joining:
+                self.join(query, joiner)
             self.satisfy(query, joiner)
         if thread in query.host:
             resumed = query.host.pop(thread)
@@ -383,11 +374,12 @@ class _Run:
                 self.insert_nothing(query, child)
                 first = query.graph.reader(query.graph.first[child])
                 if first >= 0:  # its prompt is in the parent's context already
-                    query.less_prefill[first] = query.less_prefill.get(first, 0) + query.graph.prompt(child)
+                    query.less_prefill[first] = query.less_prefill.get(first, 0) + query.graph.prompts[child]
                 self.begin(query, child, hot)
                 return False
             case "drop":
                 self.insert_nothing(query, child)
+                query.ended[child] = True
                 if query.graph.joined_by[child] >= 0:
                     self.satisfy(query, query.graph.joined_by[child])
         return True
@@ -399,6 +391,13 @@ class _Run:
         if reader >= 0:
             less = query.less_tokens if query.graph.protocol.charge_inserted else query.less_prefill
             less[reader] = less.get(reader, 0) + query.graph.inserted[child]
+
+    def join(self, query: Query, task: int) -> None:
+        """Free the slots of the workers that `task` waits for, in the order of its Joins, as far as they have ended."""
+        joins = query.graph.tasks[task].joins
+        while query.joining[task] < len(joins) and query.ended[joins[query.joining[task]]]:
+            query.joining[task] += 1
+            self.release(query, joins[query.joining[task] - 1])
 
     def release(self, query: Query, thread: int) -> None:
         """Free the slot of a worker and hand it to the first that waits for one."""

@@ -38,14 +38,14 @@ def by_words(text: str) -> int:
 
 APPROXIMATE = "characters"
 COUNTERS: dict[str, TokenCounter] = {APPROXIMATE: by_characters, "words": by_words}
-_NAMES = {counter: name for name, counter in COUNTERS.items()}
 
 
 def counter_name(counter: TokenCounter) -> str:
     """Return what `Trace.token_source` calls `counter`."""
-    return _NAMES.get(counter) or str(
-        getattr(counter, "token_source", None) or getattr(counter, "__name__", "caller's counter")
-    )
+    for name, known in COUNTERS.items():
+        if counter is known:
+            return name
+    return str(getattr(counter, "token_source", None) or getattr(counter, "__name__", "caller's counter"))
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> TokenCounter:
@@ -69,6 +69,8 @@ def load_tokenizer(path: str | os.PathLike[str]) -> TokenCounter:
         raise ConfigError(f"{name}: not a readable tokenizer.json ({error})") from None
 
     def count(text: str) -> int:
+        if not text.isascii():
+            text = text.encode(errors="replace").decode()  # lone surrogates, which it refuses
         return len(tokenizer.encode(text, add_special_tokens=False).ids)
 
     count.token_source = f"tokenizer:{os.path.basename(name)}"  # type: ignore[attr-defined]

@@ -69,6 +69,7 @@ class _Task:
 
     waits_for: int
     tokens: int
+    joined: int = 0
     waited_from: float = nan
     granted: float = nan
     ready: float = nan
@@ -98,6 +99,9 @@ class _Query:
     """By thread whose context it is: an inline worker has none of its own."""
     not_inserted: dict[int, int] = field(default_factory=dict)
     """By thread: of the prefill of its next decode, what dropped and inline workers did not return."""
+    ended: set[int] = field(default_factory=set)
+    reached: set[int] = field(default_factory=set)
+    """Tasks whose thread has got to them."""
     cancelled: bool = False
     answered: float = nan
     overflows: int = 0
@@ -263,9 +267,11 @@ class _Oracle:
                     query.paused[child] = (task, fork)
                     return
         if following >= 0:
+            query.reached.add(following)
             self.less(number, following, place)
             return
         query.live.discard(thread)
+        query.ended.add(thread)
         if graph.joined_by[thread] >= 0:
             self.less(number, graph.joined_by[thread], None)
         if thread in query.inline:
@@ -297,14 +303,16 @@ class _Oracle:
         query = self.queries[number]
         state = query.tasks[task]
         state.waits_for -= 1
+        spec = query.graph.tasks[task]
+        if self.protocol.release == "join" and task in query.reached:
+            while state.joined < len(spec.joins) and spec.joins[state.joined] in query.ended | query.dropped:
+                state.joined += 1
+                self.release(number, spec.joins[state.joined - 1])
         if state.waits_for:
             return
-        spec = query.graph.tasks[task]
         state.ready = self.now
         missing = query.not_inserted
         for child in spec.joins:
-            if self.protocol.release == "join":
-                self.release(number, child)
             if child in query.dropped | query.inline:
                 # Reading: what it would have inserted is prefill not done or, if that is charged, tokens not decoded.
                 if query.graph.protocol.charge_inserted:
@@ -457,4 +465,4 @@ class _Oracle:
 def _own_prompt(graph: ExecutionGraph, thread: int) -> int:
     """Tokens of the thread's own prompt that its first decode processes."""
     recorded = graph.trace.thread(graph.threads[thread]) if graph.trace else None
-    return recorded.prompt_tokens - recorded.shared_tokens if recorded else graph.prompt(thread)
+    return recorded.prompt_tokens - recorded.shared_tokens if recorded else graph.prompts[thread]

@@ -221,4 +221,5 @@ def gpus(draw: st.DrawFn) -> GPU:
 def arrivals(gpu: GPU, n: int) -> st.SearchStrategy[list[float]]:
     """`n` arrivals, often at a step boundary and often in mid-step."""
     unit = TICK if isinstance(gpu.cost, LinearBatch) else 0.25 * gpu.cost.step_seconds(1, 0)
-    return st.lists(st.integers(0, 60).map(lambda k: k * unit), min_size=n, max_size=n)
+    ticks = st.builds(lambda k, scale: k * scale * unit, st.integers(0, 60), st.sampled_from((1, 4, 23)))
+    return st.lists(ticks, min_size=n, max_size=n)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import pytest
+import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simulator import GPU, ExecutionGraph, Protocol, compile_trace, simulate
-from simulator.policy import POLICIES, Policy
+from simulator import GPU, ExecutionGraph, LinearBatch, Protocol, Trace, compile_trace, simulate
+from simulator.policy import POLICIES, Policy, fcfs
 from simulator.timeline import CANCELLED, INLINE, Timeline
+from simulator.trace import Delay
 from tests.oracle import OracleResult, Row, oracle
 from tests.strategies import SECONDS, any_traces, arrivals, free_graphs, gpus, protocols, traces
 
 LEGAL = {"nested": True, "delays": SECONDS, "unjoined": True, "prompts": True}
-QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
 def rows_of(timeline: Timeline) -> dict[tuple[int, int, int], Row]:
@@ -49,7 +51,9 @@ def changes(batch: list) -> list[tuple[float, int]]:
     return result
 
 
-def both(graphs: list[ExecutionGraph], gpu: GPU, protocol: Protocol, arrivals: list[float], policy: Policy) -> None:
+def both(
+    graphs: list[ExecutionGraph], gpu: GPU, protocol: Protocol, arrivals: list[float], policy: Policy
+) -> tuple[Timeline, OracleResult]:
     timeline = simulate(graphs, gpu=gpu, protocol=protocol, arrivals=arrivals, policy=policy, on_deadlock="record")
     expected = oracle(
         graphs,
@@ -60,7 +64,7 @@ def both(graphs: list[ExecutionGraph], gpu: GPU, protocol: Protocol, arrivals: l
         arrivals=arrivals,
         policy_key=policy,
     )
-    compare(timeline, expected)
+    return timeline, expected
 
 
 @st.composite
@@ -73,14 +77,53 @@ def scenarios(draw):
     return graphs, gpu, protocol, draw(arrivals(gpu, len(graphs))), draw(st.sampled_from(list(POLICIES.values())))
 
 
-@settings(max_examples=1500, **QUIET)
+@settings(max_examples=1500, suppress_health_check=QUIET)
 @given(scenarios())
 def test_simpy_equals_heapq(scenario):
-    both(*scenario)
+    compare(*both(*scenario))
 
 
 @pytest.mark.slow
-@settings(max_examples=60_000, **QUIET)
+@settings(max_examples=60_000, suppress_health_check=QUIET)
 @given(scenarios())
 def test_simpy_equals_heapq_many(scenario):
-    both(*scenario)
+    compare(*both(*scenario))
+
+
+def longer(trace: Trace, times: int) -> Trace:
+    """The same trace with every action `times` as many tokens."""
+    threads = []
+    for thread in trace.threads:
+        actions = (
+            action if isinstance(action, Delay) else msgspec.structs.replace(action, tokens=action.tokens * times)
+            for action in thread.actions
+        )
+        threads.append(msgspec.structs.replace(thread, actions=tuple(actions)))
+    return msgspec.structs.replace(trace, threads=tuple(threads))
+
+
+@settings(max_examples=150, suppress_health_check=QUIET)
+@given(
+    # Without Delays: 0.5 + 0.5 and 1.0 seconds later is one time in one program and two in the other.
+    st.lists(traces(nested=True, unjoined=True, prompts=True), min_size=1, max_size=3),
+    protocols(charge_inserted=False),
+    st.sampled_from((None, 1, 2, 4)),
+    st.sampled_from((None, 4, 64)),
+    st.booleans(),
+    st.data(),
+)
+def test_long_leaps_equal_steps_taken_one_by_one(recorded, protocol, places, budget, prefill, data):
+    """Costs as measured, hundreds of tokens: a leap sums in one formula what the oracle adds up step by step."""
+    cost = LinearBatch(6.1e-3, 1.3e-5, 4.7e-8, *((1.1e-5, 3e-10) if prefill else ()))
+    gpu = GPU(cost=cost, max_num_seqs=places, max_num_batched_tokens=budget)
+    times = data.draw(st.lists(st.floats(0, 3), min_size=len(recorded), max_size=len(recorded)))
+    graphs = [compile_trace(longer(trace, 29)) for trace in recorded]
+    timeline, expected = both(graphs, gpu, protocol, times, fcfs)
+    rows = rows_of(timeline)
+    assert rows.keys() == expected.rows.keys()
+    for key, row in rows.items():
+        assert row[:6] == pytest.approx(expected.rows[key][:6], rel=1e-9)
+        assert row[6:] == expected.rows[key][6:]
+    assert timeline.overflows.tolist() == expected.overflows
+    assert timeline.steps == expected.steps
+    assert timeline.busy == pytest.approx(expected.busy, rel=1e-9)

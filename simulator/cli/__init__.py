@@ -11,10 +11,12 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import typer
 
-from simulator.cli import charts, checking, running, scoring, traces
+from simulator.cli import charts, checking, gpus, running, scoring, traces
 from simulator.cli.common import complain, stdout
 from simulator.errors import SimulatorError
 
@@ -33,6 +35,7 @@ app.command("run")(running.run)
 app.command("score")(scoring.score)
 app.command("check")(checking.check)
 app.command("gantt")(charts.gantt)
+app.command("gpus")(gpus.gpus)
 app.command("generate")(traces.generate)
 app.command("convert")(traces.convert)
 
@@ -58,9 +61,14 @@ def _open_streams() -> None:
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
 
 
+@cache
+def _command() -> Any:
+    return typer.main.get_command(app)
+
+
 def _run(arguments: Sequence[str]) -> int:
     # Not `app()`: typer and click would have their own way with interrupts and broken pipes.
-    command = typer.main.get_command(app)
+    command = _command()
     try:
         with command.make_context("forksim", list(arguments) or ["--help"]) as context:
             code = command.invoke(context)

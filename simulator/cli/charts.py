@@ -9,7 +9,7 @@ import typer
 from simulator.cli.common import Capacity, Format, FullPool, Input, TokenCount, say
 from simulator.compiler import compile_trace
 from simulator.errors import ConfigError
-from simulator.gpu import gpu_from_text
+from simulator.profiles import gpu_from_text
 from simulator.protocol import Protocol
 from simulator.simulation import simulate
 

@@ -30,10 +30,11 @@ from simulator.compiler import compile_trace
 from simulator.errors import ConfigError
 from simulator.export import SPAN_FIELDS, span_rows
 from simulator.files import atomic
-from simulator.gpu import GPU, gpu_from_text
+from simulator.gpu import GPU
 from simulator.graph import ExecutionGraph
 from simulator.metrics import METRICS, Metrics, measure, summarize
 from simulator.policy import POLICIES, Policy
+from simulator.profiles import gpu_from_text
 from simulator.protocol import Protocol
 from simulator.report import LEGEND, Tally, count, metrics_table, summary_table
 from simulator.simulation import simulate
@@ -50,7 +51,10 @@ def run(
     traces: Paths,
     gpu: Annotated[
         str,
-        typer.Option(help="steps (the decode-step clock), a named GPU, rate:TOKENS_PER_SECOND or linear:A,B,C,P,Q."),
+        typer.Option(
+            help="steps (the decode-step clock), a profile (see forksim gpus) or its .toml file,"
+            " rate:TOKENS_PER_SECOND, linear:A,B,C,P,Q or aiconfigurator:MODEL,SYSTEM[,BACKEND[,GPUS]]."
+        ),
     ] = "steps",
     capacity: Capacity = None,
     full_pool: FullPool = "queue",
@@ -210,6 +214,7 @@ def _print(shown: list[Metrics], tally: Tally, unit: str, run: dict[str, float] 
         show(summary_table(tally, unit))
     if run:
         facts = ", ".join(f"{name.replace('_', ' ')} {count(value)}" for name, value in run.items())
+        facts = facts.replace("per second", f"per {unit.removesuffix('s')}")
         say(f"one GPU for all: {facts}\n")
     say(tally.sentence())
     if shown:

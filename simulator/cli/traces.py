@@ -25,7 +25,7 @@ Output = Annotated[
 
 
 def generate(
-    family: Annotated[str, typer.Argument(help=f"One of {', '.join([*FAMILIES, *PRESETS])}.")],
+    family: Annotated[str, typer.Argument(metavar="FAMILY", help=f"One of {', '.join([*FAMILIES, *PRESETS])}.")],
     options: Annotated[
         list[str] | None, typer.Argument(metavar="[OPTION=VALUE]...", help="Such as workers=4 work=lognormal:256:0.6.")
     ] = None,

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from simulator.errors import FormatError
-from simulator.tokens import TokenCounter, by_characters, counter_name
+from simulator.tokens import COUNTERS, TokenCounter, by_characters, counter_name
 from simulator.trace import (
     MAX_INDEX,
     MAX_NESTING,
@@ -221,6 +221,7 @@ def _scan(
     opened = index = opened_at = 0
     ended = False
     returned: dict[int, int] = {}  # what Joins without a closing tag insert
+    closings: frozenset[tuple[int, int]] = frozenset()
     for place in range(1, len(parts), 2):
         tag = parts[place]
         piece = parts[place + 1]
@@ -249,7 +250,11 @@ def _scan(
                 thinking = piece
                 opened = 0
                 continue
-            inserted_tag = opened == _JOIN and kind in (_RETURN, _RETURN + 1)  # some runtimes insert it with the text
+            # Some runtimes insert a worker's tags with its text; but a worker's own Return may follow a bare Join.
+            inserted_tag = opened == _JOIN and kind in (_RETURN, _RETURN + 1)
+            if inserted_tag and not is_organizer:
+                closings = closings or frozenset(map(_read_tag, parts[1::2]))
+                inserted_tag = not closings.isdisjoint(((_JOIN + 1, index), (_JOIN + 1, -1)))
             if inserted_tag or not kind & 1:
                 if kind and not inserted_tag:
                     faults.add(ViolationKind.STRAY_TAG, name, f"<{tag}> closes nothing", at)
@@ -350,8 +355,10 @@ def render(trace: Trace) -> str:
                 case Return(tokens=tokens, text=text):
                     parts.append(_tagged(text, tokens, "<RETURN>", "</RETURN>"))
                 case Answer(tokens=tokens, text=text):
-                    boxed = text is not None and text.startswith("\\boxed{")
-                    parts.append(text if boxed and text else _tagged(text, tokens, "<ANSWER>", "</ANSWER>"))
+                    tagged = _tagged(text, tokens, "<ANSWER>", "</ANSWER>")
+                    count = COUNTERS.get(trace.token_source, by_characters)
+                    bare = text is not None and text.startswith("\\boxed{") and tokens == count(text) != count(tagged)
+                    parts.append(text if bare and text else tagged)
                 case Delay():
                     raise FormatError(f"trace {trace.id!r}: AsyncThink text cannot hold a Delay; use the native format")
         if thread.id != ORGANIZER:
