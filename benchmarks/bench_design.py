@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import simpy
 
-import simulator.simulation
+import simulator.run
 from simulator import (
     GPU,
     ExecutionGraph,
@@ -61,11 +61,11 @@ class StepByStep(BatchServer):
 
 
 def step_by_step(graphs, arrivals):
-    simulator.simulation.BatchServer = StepByStep
+    simulator.run.BatchServer = StepByStep
     try:
         return simulate(graphs, gpu=GPU(cost=COST), arrivals=arrivals).makespan
     finally:
-        simulator.simulation.BatchServer = BatchServer
+        simulator.run.BatchServer = BatchServer
 
 
 def process_per_sequence(lengths, arrivals):

@@ -19,12 +19,6 @@ from simulator.timeline import CANCELLED, INLINE
 from tests.oracle import PolicyKey, _Oracle, _Sequence
 
 PREEMPTED = 4
-RUNNING_COUNTS_TOKENS = False
-KEPT_KEEPS_READINESS = False
-EMPTY = "B"
-"""Of an empty context one token is processed. A: it is forgotten at once. B: it is in the context from then on. C: in
-that of this request only."""
-
 Thread = tuple[int, int]
 """Query and thread: who has blocks."""
 
@@ -86,7 +80,6 @@ class _Request:
     found: int
     """Tokens in memory so far: those found, then also those processed."""
     pinned: list[Block]
-    extra: int = 0
 
     @property
     def prompt(self) -> int:
@@ -107,7 +100,6 @@ class Memory:
     base: dict[Thread, int] = field(default_factory=dict)
     unpinned: dict[Thread, int] = field(default_factory=dict)
     """When blocks of a thread were last unpinned: a count of such events, so that no two are at once."""
-    running: dict[Thread | None, _Request] = field(default_factory=dict)
     events: int = 0
     evictions: int = 0
     most: int = 0
@@ -126,8 +118,6 @@ class Memory:
         n = 0
         while self.at(thread, n):
             n += 1
-        if RUNNING_COUNTS_TOKENS and thread in self.running:
-            return min(n, self.running[thread].found // self.block_size)
         return n
 
     def own(self, thread: Thread) -> list[Block]:
@@ -189,7 +179,6 @@ class Memory:
 
     def end(self, request: _Request) -> None:
         """`request` leaves the batch: nobody needs its blocks any more but those who run."""
-        del self.running[request.thread]
         owners = {request.thread} | {block.owner for block in request.pinned}
         for block in request.pinned:
             block.pins -= 1
@@ -252,7 +241,6 @@ class _Paged(_Oracle):
         self.after: dict[_Sequence, int] = {}
         self.requests: dict[_Sequence, _Request] = {}
         """Of what is in the batch."""
-        self.key: dict[_Sequence, float] = {}
         self.since: dict[_Sequence, float] = {}
         """Time of readiness, by which the queue is sorted; preemption does not change it."""
         self.preemptions = 0
@@ -298,9 +286,6 @@ class _Paged(_Oracle):
                 kept = self.kept[place]
                 self.requests[kept] = self.requests.pop(sequence)
                 self.check(kept)
-                if KEPT_KEEPS_READINESS:
-                    self.since[kept] = self.since[sequence]
-                    self.key[kept] = self.key[sequence]
                 state = query.tasks[kept.task]
                 state.start = state.decode_start = self.now
                 batch.append(kept)
@@ -314,7 +299,6 @@ class _Paged(_Oracle):
         for sequence in self.waiting:
             self.check(sequence)
             self.since.setdefault(sequence, self.queries[sequence.query].tasks[sequence.task].ready)
-            self.key.setdefault(sequence, self.keys[sequence.query][sequence.task])
         self.batch = batch
         preemptions = self.preemptions
         while not self.reserve():
@@ -329,10 +313,7 @@ class _Paged(_Oracle):
     def check(self, sequence: _Sequence) -> None:
         """Refuse what would not fit into the empty memory."""
         query = self.queries[sequence.query]
-        context = self.context(sequence) + sequence.prefill
-        if EMPTY != "A":
-            context = max(context, 1)
-        last = max(context + query.tasks[sequence.task].tokens - sequence.tokens - 1, 1)
+        last = self.total(sequence) + query.tasks[sequence.task].tokens - sequence.tokens - 1
         if -(-last // self.memory.block_size) > self.memory.size:
             raise ConfigError(f"query {sequence.query}: task {sequence.task} never fits")
 
@@ -351,8 +332,11 @@ class _Paged(_Oracle):
         return result
 
     def context(self, sequence: _Sequence) -> int:
-        extra = self.requests[sequence].extra if sequence in self.requests else 0
-        return self.queries[sequence.query].context[self.host(sequence.query, sequence.thread)] + extra
+        return self.queries[sequence.query].context[self.host(sequence.query, sequence.thread)]
+
+    def total(self, sequence: _Sequence) -> int:
+        """Tokens that the next token attends to; of an empty context, the one that it is given."""
+        return max(self.context(sequence) + sequence.prefill, 1)
 
     def reserve(self) -> bool:
         """Have blocks for the next step of the whole batch; or have none, and say so."""
@@ -374,7 +358,6 @@ class _Paged(_Oracle):
         if isnan(state.decode_start):  # its prompt is not processed yet
             state.decode_start = self.now
         self.write(sequence.query, sequence.thread, sequence.task, tokens=sequence.tokens, preempted=True)
-        self.key.setdefault(sequence, self.keys[sequence.query][sequence.task])
         self.since.setdefault(sequence, state.ready)  # it may have kept a place, and never been in the queue
         state.waited_from = state.granted = state.ready = self.now
         state.start = state.decode_start = nan
@@ -382,13 +365,13 @@ class _Paged(_Oracle):
 
     def admit(self) -> None:
         self.waiting.sort(
-            key=lambda s: (self.key[s], self.since[s], (s.query, s.thread, s.task)),
+            key=lambda s: (self.keys[s.query][s.task], self.since[s], (s.query, s.thread, s.task)),
         )
         while self.waiting and len(self.batch) < self.room:
             sequence = self.waiting[0]
             query = self.queries[sequence.query]
             thread = (sequence.query, self.host(sequence.query, sequence.thread))
-            total = max(self.context(sequence) + sequence.prefill, 1)
+            total = self.total(sequence)
             base, blocks, useless = self.memory.found(thread, query.graph.shared[thread[1]])
             known = min(len(blocks), (total - 1) // self.memory.block_size) * self.memory.block_size
             request = _Request(thread, total, known, blocks)
@@ -411,14 +394,9 @@ class _Paged(_Oracle):
                 self.memory.base[thread] = old
                 return
             self.waiting.pop(0)
-            query.context[thread[1]] += sequence.prefill
-            if EMPTY == "B":
-                query.context[thread[1]] = total
-            elif EMPTY == "C":
-                request.extra = total - query.context[thread[1]]
+            query.context[thread[1]] = total
             sequence.prefill = 0
             query.tasks[sequence.task].start = self.now
-            self.memory.running[thread] = request
 
     def start_step(self) -> None:
         decoding = [s for s in self.batch if not self.requests[s].prompt]

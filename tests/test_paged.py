@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -91,7 +90,6 @@ def scenarios(draw: st.DrawFn) -> tuple[list[ExecutionGraph], GPU, Protocol, lis
     recorded = st.one_of(traces(min_tokens=1, prompts=True), traces(**LEGAL), any_traces())
     one = st.one_of(recorded.map(lambda trace: compile_trace(trace, protocol)), free_graphs(protocol))
     graphs = draw(st.lists(one, min_size=1, max_size=4))
-    graphs = [replace(graph, shared=tuple(max(shared, 1) for shared in graph.shared)) for graph in graphs]
     block_size = draw(st.integers(1, 4))
     least = max(blocks_needed(graph, protocol, block_size) for graph in graphs)
     seqs = draw(st.sampled_from((None, None, 1, 2, 3, 4, 8)))

@@ -1,0 +1,335 @@
+"""One simulation: queries arrive, Fork, wait, decode and answer on the simulated clock.
+
+Everything that happens at one time is settled at once, in rounds, by a stated order (query, thread, task) and not by
+SimPy's event numbers. In a round: queries just answered cancel their workers; ended workers free their slots; then each
+finished task's Forks take effect, its thread goes on, and whoever waited for the thread may start. What needs no time
+at all finishes in the next round of the same instant. When nothing is left to settle, the GPU plans its next steps.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from operator import itemgetter
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.cost import DecodeSteps
+from simulator.errors import ConfigError, DeadlockError
+from simulator.gpu import GPU, BatchServer, EventClock, Request
+from simulator.graph import ExecutionGraph
+from simulator.paged import PagedServer
+from simulator.policy import Policy
+from simulator.pool import Waiting
+from simulator.protocol import Protocol
+from simulator.query import Query, explain_deadlock
+from simulator.timeline import CANCELLED, COLUMNS, INLINE, PREEMPTED, Timeline
+
+__all__ = ["Run"]
+
+_ORDER = itemgetter(0, 1, 2)
+_SETTLE = 2  # SimPy runs lower priorities first among equal times; its own are 0 and 1
+
+
+class Run:
+    """One simulation. Nothing of it outlives `play` but the rows."""
+
+    def __init__(
+        self,
+        graphs: tuple[ExecutionGraph, ...],
+        gpu: GPU,
+        protocol: Protocol | None,
+        arrivals: npt.NDArray[np.float64],
+        policy: Policy,
+    ) -> None:
+        self.graphs = graphs
+        self.gpu = gpu
+        self.protocol = protocol
+        self.arrivals = arrivals
+        self.policy = policy
+        self.in_steps = isinstance(gpu.cost, DecodeSteps)
+        self.clock = EventClock()
+        self.server = (
+            BatchServer(self.clock, gpu, self.request_done, self.ask)
+            if gpu.num_kv_blocks is None
+            else PagedServer(self.clock, gpu, self.request_done, self.ask, self.request_preempted)
+        )
+        self.paged = gpu.num_kv_blocks is not None
+        self.order = np.argsort(arrivals, kind="stable").tolist()
+        self.arrived = 0
+        self.open: dict[int, Query] = {}  # arrived and not finished
+        # To be settled: query, thread, task, and whether the task has just left the batch.
+        self.finished: list[tuple[int, int, int, Query, bool]] = []
+        self.asked = False
+        self.rows = array("d")
+        self.answered = np.full(len(graphs), math.nan)
+        self.overflows = np.zeros(len(graphs), dtype=np.int64)
+
+    def play(self, on_deadlock: str) -> Timeline:
+        """Run to the end."""
+        self.clock.call_at(float(self.arrivals[self.order[0]]), self.arrive)
+        self.clock.run()
+        deadlocks = tuple(explain_deadlock(self.open[index]) for index in sorted(self.open))
+        if deadlocks and on_deadlock == "raise":
+            raise DeadlockError(f"{self.graphs[deadlocks[0].query].name}: deadlock: {deadlocks[0]}")
+        server = self.server
+        return Timeline(
+            self.graphs,
+            self.arrivals,
+            self.answered,
+            self.overflows,
+            np.frombuffer(self.rows, dtype=np.float64).reshape(-1, len(COLUMNS)),
+            np.frombuffer(server.log, dtype=np.float64).reshape(-1, 2),
+            server.busy,
+            server.step,
+            self.gpu.cost,
+            self.gpu.max_num_seqs,
+            self.protocol,
+            deadlocks,
+        )
+
+    # Events: each notes what happened and asks for a settlement at the end of the instant.
+
+    def arrive(self, _: object) -> None:
+        """Start every query that arrives now, and wait for the next."""
+        now = self.clock.now
+        order, arrivals = self.order, self.arrivals
+        while self.arrived < len(order) and arrivals[order[self.arrived]] <= now:
+            index = order[self.arrived]
+            graph = self.graphs[index]
+            keys = self.policy(graph)
+            if len(keys) != len(graph):
+                raise ConfigError(f"the policy gave {len(keys)} keys for the {len(graph)} tasks of {graph.name}")
+            query = Query(index, graph, self.protocol or graph.protocol, keys)
+            self.open[index] = query
+            self.arrived += 1
+            query.waited_from[0] = now
+            self.begin(query, 0)
+        if self.arrived < len(order):
+            self.clock.call_at(float(arrivals[order[self.arrived]]), self.arrive)
+        self.ask()
+
+    def request_done(self, request: Request) -> None:
+        """Note what the GPU has finished, or taken out because its query was answered."""
+        query: Query = request.owner
+        thread = request.thread
+        cut = request.emitted < request.tokens
+        del query.live[thread]
+        query.context[thread] += request.emitted
+        tokens = request.emitted - request.reported
+        flags = CANCELLED if cut else 0
+        self.record(query, thread, request.task, request.start, request.decode_start, tokens, flags)
+        if not cut:
+            self.finished.append((query.index, thread, request.task, query, True))
+
+    def request_preempted(self, request: Request) -> None:
+        """Note that a request has lost its place; it waits for the batch again."""
+        query: Query = request.owner
+        thread = request.thread
+        tokens = request.emitted - request.reported
+        self.record(query, thread, request.task, request.start, request.decode_start, tokens, PREEMPTED)
+        query.waited_from[thread] = query.granted[thread] = query.ready[thread] = self.clock.now
+
+    def delay_done(self, query: Query, task: int) -> None:
+        """Note the end of a Delay."""
+        if not query.over:
+            thread = query.graph.tasks[task].thread
+            del query.live[thread]
+            self.record(query, thread, task, query.ready[thread], query.ready[thread], 0, 0)
+            self.finished.append((query.index, thread, task, query, False))
+            self.ask()
+
+    def ask(self) -> None:
+        """Settle once all events of this time are in. The last thing an event does."""
+        if not self.asked:
+            clock = self.clock
+            if clock.peek() > clock.now:  # they are
+                self.settle(None)
+            else:
+                self.asked = True
+                clock.call_at(clock.now, self.settle, _SETTLE)
+
+    def record(
+        self, query: Query, thread: int, task: int, start: float, decode_start: float, tokens: int, flags: int
+    ) -> None:
+        """Write the row of a task that ends now."""
+        if thread in query.slotless:
+            flags |= INLINE
+        waited_from, granted, ready = query.waited_from[thread], query.granted[thread], query.ready[thread]
+        times = (waited_from, granted, ready, start, decode_start, self.clock.now)
+        self.rows.extend((query.index, thread, task, *times, tokens, flags))
+
+    # The settlement: what follows from what happened.
+
+    def settle(self, _: object) -> None:
+        """Draw every consequence of this instant, then let the GPU go on."""
+        while self.finished:
+            finished, self.finished = self.finished, []
+            if len(finished) > 1:
+                finished.sort(key=_ORDER)
+            for _, thread, task, query, _ in finished:
+                if not thread and query.graph.next[task] < 0:
+                    self.answer(query)
+            for _, thread, task, query, _ in finished:
+                if thread and query.graph.next[task] < 0 and not query.over and query.protocol.release == "return":
+                    self.release(query, thread)
+            for _, _, task, query, hot in finished:
+                if not query.over:
+                    self.proceed(query, task, 0, hot)
+        self.asked = False
+        self.server.plan()
+
+    def answer(self, query: Query) -> None:
+        """The organizer has ended; cancel what still runs for it, if the protocol says so."""
+        self.answered[query.index] = self.clock.now
+        if query.protocol.after_answer == "cancel":
+            query.over = True
+            for thread, live in query.live.items():
+                if isinstance(live, int):
+                    self.record(query, thread, live, query.ready[thread], query.ready[thread], 0, CANCELLED)
+                else:
+                    self.server.cancel(live)
+            del self.open[query.index]
+
+    def proceed(self, query: Query, task: int, fork: int, hot: bool) -> None:
+        """Let a thread go on after `task`, from its Fork number `fork` on.
+
+        `hot`: the thread has just left a place in the batch, and keeps it if its next task decodes at once.
+        """
+        graph = query.graph
+        thread, *_, forks, _, _ = graph.tasks[task]
+        if not fork:
+            query.waited_from[thread] = query.granted[thread] = self.clock.now
+        for place in range(fork, len(forks)):
+            if not self.fork(query, thread, task, place, hot):
+                return
+        following = graph.next[task]
+        if following >= 0:
+            if query.protocol.release == "join" and graph.tasks[following].joins:
+                query.joining[following] = 0
+                self.join(query, following)
+            self.satisfy(query, following, hot and not graph.tasks[following].joins)
+        else:
+            self.end(query, thread, hot)
+
+    def satisfy(self, query: Query, task: int, hot: bool = False) -> None:
+        """One thing that `task` waited for has come; start the task if it was the last."""
+        query.missing[task] -= 1
+        if not query.missing[task]:
+            self.run(query, task, hot)
+
+    def run(self, query: Query, task: int, hot: bool) -> None:
+        """Start a task that waits for nothing but the machine."""
+        now = self.clock.now
+        thread, tokens, prefill, seconds, *_ = query.graph.tasks[task]
+        query.ready[thread] = now
+        if query.slotless:
+            tokens -= query.less_tokens.get(task, 0)
+            prefill -= query.less_prefill.get(task, 0)
+        if tokens:
+            if self.paged and not query.context[thread] + prefill:
+                prefill = 1  # nothing is decoded from nothing: an engine begins with a token of its own
+            request = Request(query, thread, task, tokens, prefill, query.context[thread], now)
+            query.context[thread] += prefill
+            request.key = query.keys[task]
+            query.live[thread] = request
+            if self.paged:
+                request.holder = query.holder(thread)
+            if hot and not prefill:
+                self.server.keep(request)
+            else:
+                self.server.submit(request)
+        elif pause := query.protocol.delay_steps(seconds) if self.in_steps else seconds:
+            query.live[thread] = task
+            self.clock.call_at(now + pause, lambda _: self.delay_done(query, task))
+        else:
+            self.record(query, thread, task, now, now, 0, 0)
+            self.finished.append((query.index, thread, task, query, False))
+
+    def begin(self, query: Query, thread: int, hot: bool = False) -> None:
+        """Start a thread; it has a slot, or needs none."""
+        query.alive += 1
+        query.granted[thread] = self.clock.now
+        self.satisfy(query, query.graph.first[thread], hot)
+
+    def end(self, query: Query, thread: int, hot: bool) -> None:
+        """A thread has ended: go on with whoever waits for it."""
+        query.alive -= 1
+        query.ended[thread] = True
+        joiner = query.graph.joined_by[thread]
+        if joiner >= 0:
+            if joiner in query.joining:
+                self.join(query, joiner)
+            self.satisfy(query, joiner)
+        if thread in query.host:
+            resumed = query.host.pop(thread)
+            assert resumed.parent is not None
+            query.context[resumed.parent] = query.context[thread]
+            self.proceed(query, resumed.task, resumed.place + 1, hot)
+        if not query.alive and not query.pool.queue:
+            self.open.pop(query.index, None)
+
+    # Forks and slots.
+
+    def fork(self, query: Query, parent: int, task: int, place: int, hot: bool) -> bool:
+        """Let one Fork take effect; return whether its parent may go on at once."""
+        child = query.graph.tasks[task].forks[place]
+        query.waited_from[child] = self.clock.now
+        pool = query.pool
+        if pool.take():
+            self.begin(query, child)
+            return True
+        self.overflows[query.index] += 1
+        match query.protocol.when_full:
+            case "allow":
+                pool.free -= 1
+                self.begin(query, child)
+            case "queue":
+                pool.queue.append(Waiting(child, None, task, place))
+            case "block":
+                pool.queue.append(Waiting(child, parent, task, place))
+                return False
+            case "inline":
+                query.host[child] = Waiting(child, parent, task, place)
+                query.context[child] = query.context[parent]
+                if self.paged:
+                    query.holders[child] = query.holder(parent)
+                self.insert_nothing(query, child)
+                first = query.graph.reader(query.graph.first[child])
+                if first >= 0:  # its prompt is in the parent's context already
+                    query.less_prefill[first] = query.less_prefill.get(first, 0) + query.graph.prompts[child]
+                self.begin(query, child, hot)
+                return False
+            case "drop":
+                self.insert_nothing(query, child)
+                query.ended[child] = True
+                if query.graph.joined_by[child] >= 0:
+                    self.satisfy(query, query.graph.joined_by[child])
+        return True
+
+    def insert_nothing(self, query: Query, child: int) -> None:
+        """Note that the Join of `child`, which has no slot, inserts no text."""
+        query.slotless.add(child)
+        reader = query.graph.reader(query.graph.joined_by[child])
+        if reader >= 0:
+            less = query.less_tokens if query.graph.protocol.charge_inserted else query.less_prefill
+            less[reader] = less.get(reader, 0) + query.graph.inserted[child]
+
+    def join(self, query: Query, task: int) -> None:
+        """Free the slots of the workers that `task` waits for, in the order of its Joins, as far as they have ended."""
+        joins = query.graph.tasks[task].joins
+        while query.joining[task] < len(joins) and query.ended[joins[query.joining[task]]]:
+            query.joining[task] += 1
+            self.release(query, joins[query.joining[task] - 1])
+
+    def release(self, query: Query, thread: int) -> None:
+        """Free the slot of a worker and hand it to the first that waits for one."""
+        if thread in query.slotless:
+            return
+        next_in_line = query.pool.give()
+        if next_in_line is not None:
+            self.begin(query, next_in_line.worker)
+            if next_in_line.parent is not None:
+                query.granted[next_in_line.parent] = self.clock.now
+                self.proceed(query, next_in_line.task, next_in_line.place + 1, False)
