@@ -274,6 +274,7 @@ class _Paged(_Oracle):
     def plan(self) -> None:
         batch: list[_Sequence] = []
         # Reading: what ends at one boundary, ends in the order of the batch, be it finished or cancelled.
+        ended: list[_Sequence] = []
         for place, sequence in enumerate(self.batch):
             query = self.queries[sequence.query]
             if sequence.tokens < query.tasks[sequence.task].tokens:
@@ -290,9 +291,11 @@ class _Paged(_Oracle):
                 state.start = state.decode_start = self.now
                 batch.append(kept)
             else:
-                self.memory.end(self.requests.pop(sequence))
+                ended.append(sequence)
                 if place in self.kept:
                     self.leave_cancelled(self.kept[place])
+        for sequence in sorted(ended, key=lambda s: (self.queries[s.query].tasks[s.task].decode_start == self.now, s.query, s.thread, s.task)):
+            self.memory.end(self.requests.pop(sequence))
         for sequence in [s for s in self.waiting if self.queries[s.query].cancelled]:
             self.waiting.remove(sequence)
             self.leave_cancelled(sequence)
