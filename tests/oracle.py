@@ -8,103 +8,16 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from math import inf, isnan, nan
-from typing import Any, NamedTuple
+from math import inf, isnan
+from typing import Any
 
 from simulator.cost import DecodeSteps
 from simulator.graph import ExecutionGraph
 from simulator.protocol import Protocol
+from tests.oracle_state import OracleResult, QueryState, Row, SequenceState, TaskState
 
 PolicyKey = Callable[[ExecutionGraph], Sequence[float]]
 """Of a graph, one key a task: what waiting work is sorted by, smallest first."""
-
-
-class Row(NamedTuple):
-    """What happened to one task; times in seconds."""
-
-    waited_from: float
-    granted: float
-    ready: float
-    start: float
-    decode_start: float
-    finish: float
-    tokens: int
-    cancelled: bool
-    inline: bool
-
-
-@dataclass
-class OracleResult:
-    """All that the oracle says."""
-
-    rows: dict[tuple[int, int, int], Row]
-    """By query, thread, task."""
-    answered: list[float]
-    """NaN if never."""
-    overflows: list[int]
-    deadlocked: tuple[int, ...]
-    steps: int
-    busy: float
-    batch: list[tuple[float, int]]
-    """Time, and sequences in the batch from then on; only where that changes."""
-
-
-@dataclass(eq=False)
-class _Sequence:
-    """One task on its way through the GPU."""
-
-    query: int
-    thread: int
-    task: int
-    prefill: int
-    """Prompt tokens not processed yet."""
-    tokens: int = 0
-    """Tokens out."""
-
-
-@dataclass(eq=False)
-class _Task:
-    """Run state of one task."""
-
-    waits_for: int
-    tokens: int
-    joined: int = 0
-    waited_from: float = nan
-    granted: float = nan
-    ready: float = nan
-    start: float = nan
-    decode_start: float = nan
-
-
-@dataclass(eq=False)
-class _Query:
-    """Run state of one query."""
-
-    graph: ExecutionGraph
-    tasks: list[_Task]
-    free: float
-    """Free slots; below 0 where a full pool was allowed to take more."""
-    queue: list[int] = field(default_factory=list)
-    """Threads that wait for a slot."""
-    paused: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """By worker: its parent's task, and which Fork of it comes next, once the parent may go on."""
-    holds: set[int] = field(default_factory=set)
-    """Threads that hold a slot."""
-    dropped: set[int] = field(default_factory=set)
-    inline: set[int] = field(default_factory=set)
-    live: set[int] = field(default_factory=set)
-    """Threads that were started, or wait for a slot, and have not ended."""
-    context: dict[int, int] = field(default_factory=dict)
-    """By thread whose context it is: an inline worker has none of its own."""
-    not_inserted: dict[int, int] = field(default_factory=dict)
-    """By thread: of the prefill of its next decode, what dropped and inline workers did not return."""
-    ended: set[int] = field(default_factory=set)
-    reached: set[int] = field(default_factory=set)
-    """Tasks whose thread has got to them."""
-    cancelled: bool = False
-    answered: float = nan
-    overflows: int = 0
 
 
 def oracle(
@@ -139,17 +52,17 @@ class _Oracle:
         self.keys = [policy_key(graph) if policy_key else [0] * len(graph) for graph in graphs]
         capacity = inf if protocol.capacity is None else protocol.capacity
         self.queries = [
-            _Query(graph, [_Task(1 + len(task.joins), task.tokens) for task in graph.tasks], capacity - 1)
+            QueryState(graph, [TaskState(1 + len(task.joins), task.tokens) for task in graph.tasks], capacity - 1)
             for graph in graphs
         ]
         self.now = 0.0
         self.heap: list[tuple[float, str, int, int]] = []
         for number, arrival in enumerate(arrivals):
             heapq.heappush(self.heap, (arrival, "arrival", number, 0))
-        self.batch: list[_Sequence] = []
-        self.chunks: dict[_Sequence, int] = {}
+        self.batch: list[SequenceState] = []
+        self.chunks: dict[SequenceState, int] = {}
         self.stepping = False
-        self.waiting: list[_Sequence] = []
+        self.waiting: list[SequenceState] = []
         self.delays: set[tuple[int, int]] = set()
         self.next_round: list[tuple[int, int, int]] = []
         self.rows: dict[tuple[int, int, int], Row] = {}
@@ -176,7 +89,7 @@ class _Oracle:
                     self.delays.remove((number, task))
                     finished.append((number, self.queries[number].graph.tasks[task].thread, task))
                     self.write(*finished[-1], tokens=0)
-            self.kept: dict[int, _Sequence] = {}
+            self.kept: dict[int, SequenceState] = {}
             for number in sorted(arrived):
                 self.start_thread(number, 0)
             self.settle(finished + self.take_round(), places)
@@ -323,7 +236,7 @@ class _Oracle:
             prefill = spec.prefill - missing.pop(spec.thread, 0)
             if spec.thread in query.inline and task == query.graph.reader(query.graph.first[spec.thread]):
                 prefill -= _own_prompt(query.graph, spec.thread)
-            sequence = _Sequence(number, spec.thread, task, prefill)
+            sequence = SequenceState(number, spec.thread, task, prefill)
             # Reading: prompts that are free are something to prefill all the same.
             if place is not None and not spec.joins and not prefill:
                 self.kept[place] = sequence
@@ -365,7 +278,7 @@ class _Oracle:
 
     def plan(self) -> None:
         """At a boundary, or while idle: who leaves, stays and enters; then the next step starts."""
-        batch: list[_Sequence] = []
+        batch: list[SequenceState] = []
         for place, sequence in enumerate(self.batch):
             query = self.queries[sequence.query]
             if sequence.tokens < query.tasks[sequence.task].tokens:
@@ -409,7 +322,7 @@ class _Oracle:
         if batch:
             self.start_step()
 
-    def leave_cancelled(self, sequence: _Sequence) -> None:
+    def leave_cancelled(self, sequence: SequenceState) -> None:
         state = self.queries[sequence.query].tasks[sequence.task]
         if isnan(state.start):  # not admitted
             state.start = self.now

@@ -19,7 +19,7 @@ from simulator.cli import _run, app
 from simulator.compiler import compile_trace
 from simulator.formats import FORMATS, native
 from simulator.formats.asyncthink import parse
-from simulator.gpu import gpu_from_text
+from simulator.profiles import gpu_from_text
 from simulator.metrics import METRICS, SUMMARIES
 from simulator.policy import POLICIES
 from simulator.protocol import WHEN_FULL

@@ -42,7 +42,7 @@ FREE = traced([Fork(1, 2), Answer(3)], w1=[Return(20)])
 def test_thinking_alone():
     """::
 
-        organizer  ooooo
+    organizer  ooooo
     """
     clock = decode_clock(traced([Think(3), Answer(2)]), Protocol(capacity=4))
     assert clock.latency == clock.active_steps == clock.work == 5
@@ -57,11 +57,11 @@ def test_nothing_at_all():
 def test_staggered_joins():
     """::
 
-                   0         1
-                   0123456789012345678
-        organizer  oooooooo....ooooooo     15
-        worker 1     wwwwwwwwww            10
-        worker 2       wwwwwwwww            9
+               0         1
+               0123456789012345678
+    organizer  oooooooo....ooooooo     15
+    worker 1     wwwwwwwwww            10
+    worker 2       wwwwwwwww            9
     """
     clock = decode_clock(STAGGERED, Protocol(capacity=3))
     assert (clock.latency, clock.active_steps, clock.peak_concurrency) == (19, 34, 3)
@@ -94,9 +94,9 @@ def test_nested():
 def test_what_runs_beyond_the_answer_does_not_count():
     """::
 
-                   01234|
-        organizer  ooooo|
-        worker 1     www|wwwww...
+               01234|
+    organizer  ooooo|
+    worker 1     www|wwwww...
     """
     clock = decode_clock(FREE)
     assert (clock.latency, clock.active_steps, clock.work) == (5, 8, 25)
@@ -106,10 +106,10 @@ def test_what_runs_beyond_the_answer_does_not_count():
 def test_joins_of_no_tokens():
     """::
 
-                   01234567
-        organizer  o......o
-        worker 1    wwww
-        worker 2    wwwwww
+               01234567
+    organizer  o......o
+    worker 1    wwww
+    worker 2    wwwwww
     """
     trace = traced([Fork(1, 1), Fork(2), Join(1), Join(2), Answer(1)], w1=[Return(4)], w2=[Return(6)])
     clock = decode_clock(trace)
@@ -133,9 +133,9 @@ def test_a_delay_is_active_for_the_steps_it_takes(rate, latency, active):
 def test_inserted_tokens_cost_steps_if_charged():
     """::
 
-                   0123456789
-        organizer  oo..iiiiio       Join 1 at step 2, its text inserted from 4 on
-        worker 1    www
+               0123456789
+    organizer  oo..iiiiio       Join 1 at step 2, its text inserted from 4 on
+    worker 1    www
     """
     trace = traced([Fork(1, 1), Join(1, 1, 5), Answer(1)], w1=[Return(3)])
     assert decode_clock(trace).latency == 5

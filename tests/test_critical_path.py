@@ -1,7 +1,7 @@
 """Critical paths of graphs small enough to be worked out on paper.
 
-In the drawings a number is a task of so many tokens, with the task's own number in brackets; workers hang below the task
-that forks them and end below the one that joins them.
+In the drawings a number is a task of so many tokens, with the task's own number in brackets; workers hang below the
+task that forks them and end below the one that joins them.
 """
 
 from __future__ import annotations

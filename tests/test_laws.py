@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import networkx
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,8 +38,8 @@ SCALES = st.sampled_from((0.0, 1.0, 1.5))
 def recurrence(trace: Trace) -> int:
     """The paper's recurrence, letter by letter, for organizers whose workers do not Fork.
 
-    ``l_0 = 0; l_i = max(l_{i-1} + f_i, l_{j-1} + f_j^{before fork k} + f^{worker k})`` where fragment i ends at the Join
-    of k, forked in fragment j.
+    ``l_0 = 0; l_i = max(l_{i-1} + f_i, l_{j-1} + f_j^{before fork k} + f^{worker k})`` where fragment i ends at the
+    Join of k, forked in fragment j.
     """
     latency = [0]
     fragment = 0  # f_i, so far

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simulator import GPU, ExecutionGraph, LinearBatch, Protocol, Trace, compile_trace, simulate
+from simulator.graph import Task
 from simulator.policy import POLICIES, Policy, fcfs
+from simulator.protocol import WHEN_FULL
 from simulator.timeline import CANCELLED, INLINE, Timeline
 from simulator.trace import Delay
-from tests.oracle import OracleResult, Row, oracle
+from tests.oracle import oracle
+from tests.oracle_state import OracleResult, Row
 from tests.strategies import SECONDS, any_traces, arrivals, free_graphs, gpus, protocols, traces
 
 LEGAL = {"nested": True, "delays": SECONDS, "unjoined": True, "prompts": True}
@@ -88,6 +91,26 @@ def test_simpy_equals_heapq(scenario):
 @given(scenarios())
 def test_simpy_equals_heapq_many(scenario):
     compare(*both(*scenario))
+
+
+def test_joins_by_another_thread_than_the_parent():
+    """Task 6 of thread 1 awaits 4, which thread 2 forks and the full pool drops, and then 3: its slot is free for 5."""
+    tasks = (
+        Task(0, 1, forks=(1, 2, 3)),
+        Task(1, 1),
+        Task(3, 1),
+        Task(2, 5, forks=(4,)),
+        Task(2, 1),
+        Task(4, 3),
+        Task(1, 9, joins=(4, 3)),
+        Task(0, 8, forks=(5,)),
+        Task(5, 2),
+        Task(0, 1),
+    )
+    for when_full in WHEN_FULL:
+        protocol = Protocol(capacity=4, when_full=when_full, release="join", after_answer="finish")
+        graph = ExecutionGraph(tasks, tuple("012345"), (0,) * 6, (0,) * 6, protocol)
+        compare(*both([graph], GPU(), protocol, [0.0], fcfs))
 
 
 def longer(trace: Trace, times: int) -> Trace:

@@ -47,6 +47,9 @@ COSTS: dict[str, Callable[..., CostModel]] = {"rate": ConstantRate, "linear": Li
 _ACCEPTED = "rate:TOKENS_PER_SECOND, linear:A,B,C,P,Q (seconds) or aiconfigurator:MODEL,SYSTEM[,BACKEND[,GPUS]]"
 
 
+_NUMBERS = {"rate": 1, "linear": 5}  # a step's overhead is only for Python and profiles
+
+
 def cost_from_text(text: str) -> CostModel:
     """Return the cost model that `text` names, as the command line takes it.
 
@@ -64,7 +67,7 @@ def cost_from_text(text: str) -> CostModel:
             backend, gpus = (*rest, *("vllm", "1")[len(rest) :])
             return AIConfigurator(model, system, backend, int(gpus))
         values = [float(number) for number in numbers.split(",")]
-        if not all(map(math.isfinite, values)):
+        if not all(map(math.isfinite, values)) or len(values) > _NUMBERS[name]:
             raise ValueError
         return COSTS[name](*values)
     except (ValueError, TypeError) as error:

@@ -356,8 +356,8 @@ def render(trace: Trace) -> str:
                     parts.append(_tagged(text, tokens, "<RETURN>", "</RETURN>"))
                 case Answer(tokens=tokens, text=text):
                     tagged = _tagged(text, tokens, "<ANSWER>", "</ANSWER>")
-                    count = COUNTERS.get(trace.token_source, by_characters)
-                    bare = text is not None and text.startswith("\\boxed{") and tokens == count(text) != count(tagged)
+                    count = COUNTERS.get(trace.token_source)
+                    bare = text is not None and text.startswith("\\boxed{") and (not count or tokens == count(text))
                     parts.append(text if bare and text else tagged)
                 case Delay():
                     raise FormatError(f"trace {trace.id!r}: AsyncThink text cannot hold a Delay; use the native format")
