@@ -256,12 +256,7 @@ class Run:
     def end(self, query: Query, thread: int, hot: bool) -> None:
         """A thread has ended: go on with whoever waits for it."""
         query.alive -= 1
-        query.ended[thread] = True
-        joiner = query.graph.joined_by[thread]
-        if joiner >= 0:
-            if joiner in query.joining:
-                self.join(query, joiner)
-            self.satisfy(query, joiner)
+        self.answer_join(query, thread)
         if thread in query.host:
             resumed = query.host.pop(thread)
             assert resumed.parent is not None
@@ -269,6 +264,15 @@ class Run:
             self.proceed(query, resumed.task, resumed.place + 1, hot)
         if not query.alive and not query.pool.queue:
             self.open.pop(query.index, None)
+
+    def answer_join(self, query: Query, thread: int) -> None:
+        """Let go on who waits for a thread that has ended, or will never run."""
+        query.ended[thread] = True
+        joiner = query.graph.joined_by[thread]
+        if joiner >= 0:
+            if joiner in query.joining:
+                self.join(query, joiner)
+            self.satisfy(query, joiner)
 
     # Forks and slots.
 
@@ -303,9 +307,7 @@ class Run:
                 return False
             case "drop":
                 self.insert_nothing(query, child)
-                query.ended[child] = True
-                if query.graph.joined_by[child] >= 0:
-                    self.satisfy(query, query.graph.joined_by[child])
+                self.answer_join(query, child)
         return True
 
     def insert_nothing(self, query: Query, child: int) -> None:

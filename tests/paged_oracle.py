@@ -294,7 +294,10 @@ class _Paged(_Oracle):
                 ended.append(sequence)
                 if place in self.kept:
                     self.leave_cancelled(self.kept[place])
-        for sequence in sorted(ended, key=lambda s: (self.queries[s.query].tasks[s.task].decode_start == self.now, s.query, s.thread, s.task)):
+        for sequence in sorted(
+            ended,
+            key=lambda s: (self.queries[s.query].tasks[s.task].decode_start == self.now, s.query, s.thread, s.task),
+        ):
             self.memory.end(self.requests.pop(sequence))
         for sequence in [s for s in self.waiting if self.queries[s.query].cancelled]:
             self.waiting.remove(sequence)

@@ -321,9 +321,7 @@ def test_a_pipe_is_read(here, forksim, command):
     assert ids(command, out) == 2
 
 
-@pytest.mark.parametrize(
-    "unit", ["<FORK-1>", "<JOIN-1>", "<", "<WORKER-1>", "<Path>", "\ud7ff"]
-)
+@pytest.mark.parametrize("unit", ["<FORK-1>", "<JOIN-1>", "<", "<WORKER-1>", "<Path>", "\ud7ff"])
 def test_a_megabyte_of_hostile_text_is_a_trace_with_violations(here, forksim, unit):
     Path("hostile.txt").write_text(unit * (2**20 // len(unit)), encoding="utf-8")
     for command in ("run", "score"):
