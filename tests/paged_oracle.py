@@ -16,7 +16,8 @@ from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
 from simulator.protocol import Protocol
 from simulator.timeline import CANCELLED, INLINE
-from tests.oracle import PolicyKey, _Oracle, _Sequence
+from tests.oracle import PolicyKey, _Oracle
+from tests.oracle_state import SequenceState as _Sequence
 
 PREEMPTED = 4
 Thread = tuple[int, int]
