@@ -19,9 +19,9 @@ from simulator.cli import _run, app
 from simulator.compiler import compile_trace
 from simulator.formats import FORMATS, native
 from simulator.formats.asyncthink import parse
-from simulator.profiles import gpu_from_text
 from simulator.metrics import METRICS, SUMMARIES
 from simulator.policy import POLICIES
+from simulator.profiles import gpu_from_text
 from simulator.protocol import WHEN_FULL
 from simulator.report import Tally, count, metrics_table, number, printable, rewards_table, summary_table
 from simulator.workload import FAMILIES, PRESETS

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simulator import GPU, ConfigError, ConstantRate, ExecutionGraph, LinearBatch, Protocol, compile_trace, simulate
+from simulator import GPU, ConstantRate, ExecutionGraph, LinearBatch, Protocol, compile_trace, simulate
 from simulator.cost import DecodeSteps
 from simulator.policy import POLICIES, Policy
 from simulator.timeline import Timeline
-from tests.paged_oracle import PREEMPTED, PagedResult, Stay, paged_oracle
+from tests.paged_oracle import PagedResult, Stay, paged_oracle
 from tests.strategies import SECONDS, any_traces, arrivals, free_graphs, protocols, traces
 from tests.test_simulation_oracle import changes
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from simulator.errors import ConfigError, FormatError
+from simulator.errors import ConfigError, FormatError, SimulatorError
 from simulator.formats import FORMATS, lookup
 from simulator.formats.reading import read
 from simulator.protocol import WHEN_FULL
@@ -159,6 +159,11 @@ class Input:
                     else:
                         yield item
                     advance()
+
+    def refuse(self, error: SimulatorError) -> None:
+        """Report a trace that was read but cannot be used."""
+        self.unreadable += 1
+        complain(str(error))
 
     @property
     def exit_code(self) -> int:

@@ -30,7 +30,7 @@ from simulator.compiler import compile_trace
 from simulator.errors import ConfigError
 from simulator.export import SPAN_FIELDS, span_rows
 from simulator.files import atomic
-from simulator.gpu import GPU
+from simulator.gpu import GPU, STEP_CLOCK
 from simulator.graph import ExecutionGraph
 from simulator.metrics import METRICS, Metrics, measure, summarize
 from simulator.policy import POLICIES, Policy
@@ -60,6 +60,7 @@ def run(
     full_pool: FullPool = "queue",
     max_num_seqs: Annotated[int | None, typer.Option(help="Most sequences in a batch.")] = None,
     max_num_batched_tokens: Annotated[int | None, typer.Option(help="Most tokens in an engine step.")] = None,
+    num_kv_blocks: Annotated[int | None, typer.Option(help="Blocks of KV memory, of 16 tokens each.")] = None,
     arrivals: Annotated[
         str,
         typer.Option(
@@ -81,6 +82,8 @@ def run(
     machine = gpu_from_text(gpu)
     if max_num_seqs is not None:
         machine = replace(machine, max_num_seqs=max_num_seqs)
+    if num_kv_blocks is not None:
+        machine = replace(machine, num_kv_blocks=num_kv_blocks)
     if max_num_batched_tokens is not None:
         machine = replace(machine, max_num_batched_tokens=max_num_batched_tokens)
     if policy not in POLICIES:
@@ -93,7 +96,7 @@ def run(
     runs = _timelines(source, rules, machine, POLICIES[policy], kind, rate, seed)
     tally = Tally(SUMMARIZED)
     shown: list[Metrics] = []
-    unit = "steps" if machine.cost == GPU().cost else "seconds"
+    unit = "steps" if machine.cost == STEP_CLOCK.cost else "seconds"
     shared = None
     with ExitStack() as stack:
         files = _Files(stack, out, plots) if out else None
@@ -143,7 +146,11 @@ def _timelines(
     """Yield each query with the timeline it is in."""
     if kind == "alone":
         for trace in source:
-            timeline = simulate(compile_trace(trace, rules), gpu=gpu, policy=policy, on_deadlock="record")
+            try:
+                timeline = simulate(compile_trace(trace, rules), gpu=gpu, policy=policy, on_deadlock="record")
+            except ConfigError as error:  # it does not fit into the GPU's memory; others may
+                source.refuse(error)
+                continue
             yield timeline, 0
         return
     graphs: list[ExecutionGraph] = []
