@@ -455,7 +455,7 @@ TAGS = [
     f"<{slash}{name}{index}>"
     for slash in ("", "/")
     for name in ("FORK", "JOIN", "RETURN", "ANSWER", "WORKER")
-    for index in ("", "-1", "2", "-1.1", "-" + "9" * 12)
+    for index in ("", "-1", "2", "-12", "-123", "-1.1", "-" + "9" * 12)
 ]
 PIECES = [*TAGS, " ", "\n", "a", "bc ", "\\boxed{9}", "<", ">", "\ud800", "\0", "٣", "FORK-1>", "<JOIN-"]
 soups = st.lists(st.sampled_from(PIECES), max_size=16).map("".join)

@@ -142,21 +142,20 @@ def test_one_place_a_fork_does_not_lose_it():
     assert times(timeline, 1, "ready", "start") == (2, 4)
 
 
-def test_a_join_loses_it():
-    """The second query takes the place while the organizer joins a worker that has long ended.
+def test_a_join_loses_it_even_of_a_worker_that_has_ended():
+    """The other query has waited since 2, the organizer asks anew at 4; worker 1 is of no tokens.
 
     ::
 
-                   01234567
-        organizer  oo------o
-        worker 1    --w
-        other      ---wwww        admitted before the organizer, as it was ready before
+                   012345678
+        organizer  oooo----o
+        other        --oooo
     """
-    graph = compile_trace(traced([Fork(1, 1), Think(1), Join(1), Answer(1)], w1=[Return(1)]))
+    graph = compile_trace(traced([Fork(1, 1), Think(3), Join(1), Answer(1)], w1=[Return()]))
     other = compile_trace(traced([Answer(4)]))
-    timeline = simulate([graph, other], gpu=GPU(max_num_seqs=1))
-    assert played(timeline, 0) == {"organizer": [(0, 1), (1, 2), (7, 8)], "1": [(6, 7)]}
-    assert played(timeline, 1) == {"organizer": [(2, 6)]}
+    timeline = simulate([graph, other], gpu=GPU(max_num_seqs=1), arrivals=[0, 2])
+    assert played(timeline, 0) == {"organizer": [(0, 1), (1, 4), (8, 9)]}
+    assert played(timeline, 1) == {"organizer": [(4, 8)]}
 
 
 def test_two_places_in_order_of_query():

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import simulator.formats.reading
-from simulator.cli import _run
+from simulator.cli import _run, main
 from simulator.formats import native
 from simulator.formats.asyncthink import parse
 from tests.test_export import FullDisk
@@ -562,6 +562,34 @@ def test_standard_output_on_a_full_disk(here, forksim, monkeypatch, given):
     code, _, err = forksim(*given)
     assert code == 2
     assert err == ["standard output: cannot be written (No space left on device)"]
+
+
+class Gone(FullStdout):
+    """Standard output that nobody reads any more, with something still to be flushed."""
+
+    def __init__(self, descriptor):
+        self.descriptor = descriptor
+
+    def write(self, text):
+        return len(text)
+
+    def flush(self):
+        raise BrokenPipeError
+
+    def fileno(self):
+        return self.descriptor
+
+
+def test_at_exit_nothing_is_left_to_be_flushed(here, monkeypatch, capsys):
+    """Or the interpreter would complain, and exit with 120."""
+    descriptor = os.open("good.jsonl", os.O_RDONLY)
+    monkeypatch.setattr("sys.stdout", Gone(descriptor))
+    with pytest.raises(SystemExit) as caught:
+        main(["check", "good.jsonl", "-c", "0"])
+    assert caught.value.code == 2
+    assert os.fstat(descriptor).st_rdev == os.stat(os.devnull).st_rdev
+    os.close(descriptor)
+    assert capsys.readouterr().err.startswith("forksim: capacity must be")
 
 
 # ---------------------------------------------------------------- real processes: streams, signals, pipes

@@ -200,6 +200,13 @@ def test_a_full_pool(when_full, pieces, changes):
     assert [violation.kind for violation in metrics.violations] == [ViolationKind.POOL_OVERFLOW]
 
 
+def test_a_worker_that_ends_just_in_time_is_not_waited_for():
+    # organizer  |-2-|--4--|1|
+    # worker 1       |--4--|
+    trace = Trace("t", (Thread("organizer", (Fork(1, 2), Think(4), Join(1), Answer(1))), Thread("1", (Return(4),))))
+    assert path(simulate(compile_trace(trace))) == "o decode 0-2, o decode 2-6, o decode 6-7"
+
+
 def test_two_inline_forks_follow_each_other_on_the_path():
     # organizer  |-2-|=3=|=4=|-1-|     both workers are done by the organizer, before its Joins
     trace = Trace(

@@ -126,6 +126,30 @@ def test_the_first_to_wait_gets_the_first_slot():
     assert (timeline.overflows.tolist(), timeline.makespan) == ([2], 10)
 
 
+def test_at_one_time_threads_fork_in_their_order_wherever_their_work_was_done():
+    """At 3 worker 1, on the GPU, and worker 2, off it since 1, fork; 1.1 is first at the one slot left.
+
+    ::
+
+                    0123456789
+        worker 1    www
+        worker 1.1     ww
+        worker 2    wdd
+        worker 2.1     ppw
+    """
+    graph = compile_trace(
+        traced(
+            [Fork(1), Fork(2), Join(1), Join(2)],
+            w1=[Fork(1, 3), Join(1)],
+            w1_1=[Return(2)],
+            w2=[Think(1), Delay(2.0), Fork(1), Join(1)],
+            w2_1=[Return(1)],
+        )
+    )
+    timeline = simulate(graph, gpu=GPU(cost=ConstantRate(1)), protocol=Protocol(capacity=4))
+    assert (played(timeline)["1.1"], played(timeline)["2.1"]) == ([(3, 5)], [(5, 6)])
+
+
 def test_a_slot_can_be_held_until_the_join():
     """Worker 1 has ended at 3; it is joined at 7.
 
@@ -176,6 +200,23 @@ def test_the_answer_cancels_what_still_runs():
     assert (timeline.column("tokens").sum(), timeline.makespan) == (7, 4)
     rest = simulate(graph, protocol=Protocol(after_answer="finish"))
     assert (played(rest)["1"], rest.answered[0], rest.makespan) == ([(1, 11)], 4, 11)
+
+
+def test_a_slot_freed_at_the_answer_starts_nobody():
+    """Worker 1 and the organizer end at 5; worker 2 has waited for the slot since 2.
+
+    ::
+
+                   01234|
+        organizer  ooooo|
+        worker 1    wwww|
+        worker 2     ppp|
+    """
+    graph = compile_trace(traced([Fork(1, 1), Fork(2, 1), Answer(3)], w1=[Return(4)], w2=[Return(4)]))
+    timeline = simulate(graph, protocol=Protocol(capacity=2))
+    assert played(timeline) == {"organizer": [(0, 1), (1, 2), (2, 5)], "1": [(1, 5)]}
+    rest = simulate(graph, protocol=Protocol(capacity=2, after_answer="finish"))
+    assert played(rest)["2"] == [(5, 9)]
 
 
 def test_work_cancelled_in_mid_step_leaves_at_its_end():

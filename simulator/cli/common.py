@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -185,14 +184,14 @@ def _progress(streams: bool) -> Iterator[Callable[[], None]]:
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON line; what does not exist (NaN) is null, and what UTF-8 cannot say is escaped."""
-    say(msgspec.json.encode(_plain(value)).decode())
+    try:
+        line = msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        line = msgspec.json.encode(_sayable(value))
+    say(line.decode())
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+def _sayable(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, str):
-        return value.encode(errors="backslashreplace").decode()
-    return value
+        return {key: _sayable(item) for key, item in value.items()}
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
