@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 
 import simpy
 
@@ -42,7 +43,8 @@ class PagedServer(BatchServer):
         self.preempted = preempted
         self.free_prefill = False
         self.batch: dict[Holder, Request] = {}  # in order of admission; a kept place keeps its turn
-        self.leaving: dict[Holder, int] = {}  # ended at this boundary: tokens in memory
+        # Ended at this boundary: query, thread, task, and the tokens in memory.
+        self.leaving: dict[Holder, tuple[int, int, int, int]] = {}
         self.short = False  # whether this boundary had to preempt
         self.phases = [0] * self.size  # decoding sequences by when they begin a new block, see `_begun`
 
@@ -84,7 +86,7 @@ class PagedServer(BatchServer):
 
     def _release(self) -> None:
         """Unpin the memory of what has left the batch."""
-        for holder, computed in self.leaving.items():
+        for holder, (*_, computed) in sorted(self.leaving.items(), key=itemgetter(1)):
             del self.batch[holder]
             self.cache.release(holder, computed)
         self.leaving.clear()
@@ -158,7 +160,7 @@ class PagedServer(BatchServer):
         self.phases[(request.context - 1 - request.joined_step) % self.size] -= 1
         computed = self._computed(request)
         super()._leave(request)
-        self.leaving[request.holder] = computed
+        self._note_end(request, computed)
 
     def _arrive(self, event: simpy.Event) -> None:
         if event is self.boundary:
@@ -166,13 +168,16 @@ class PagedServer(BatchServer):
         super()._arrive(event)
 
     def _end_prompt(self, request: Request) -> None:
-        self.leaving[request.holder] = request.context
+        self._note_end(request, request.context)
         super()._end_prompt(request)
+
+    def _note_end(self, request: Request, computed: int) -> None:
+        self.leaving[request.holder] = (request.owner.index, request.thread, request.task, computed)
 
     def _drop_cancelled(self) -> None:
         for request in self.cancelled:
             if request.state == PREFILLING:
-                self.leaving[request.holder] = request.context
+                self._note_end(request, request.context)
         super()._drop_cancelled()
 
     def _preempt(self) -> None:
