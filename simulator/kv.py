@@ -9,6 +9,7 @@ A block that is not full is freed with its request.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 __all__ = ["Cache", "Holder"]
 
@@ -127,18 +128,21 @@ class Cache:
         self._touch(holder)
         self._unpin(holder.parent, holder.base)
 
-    def prefix(self, holder: Holder, computed: int) -> int:
+    def prefix(self, holder: Holder, computed: Callable[[Holder], int]) -> int:
         """Return how many full blocks of a thread's context are in memory without a gap, from its beginning.
 
-        `computed`: tokens in memory if a request of it is running.
+        `computed` tells the tokens in memory of a thread with a running request.
         """
-        if holder.busy:
-            return max(computed // self.size, holder.base + holder.own)
-        have, need = holder.base + holder.own, holder.base
-        above = holder.parent
-        while above is not None and need and not above.busy:  # a running ancestor has all of its own
-            if above.base + above.own < need:
-                have = need = above.base + above.own  # what is behind a gap is of no use
+        have = need = 1 << 60
+        above: Holder | None = holder
+        while above is not None and need:
+            there = above.base + above.own
+            if above.busy:
+                there = max(there, computed(above) // self.size)
+            if there < need:  # what is behind a gap is of no use
+                have = there
+            if above.busy:  # all in front of it is pinned
+                break
             need = min(need, above.base)
             above = above.parent
         return have

@@ -134,10 +134,7 @@ class PagedServer(BatchServer):
         room = self.budget - self.n - sum(waits.prefill for waits in self.prefilling)
         holder: Holder = request.holder
         parent = holder.parent
-        found = 0
-        if parent is not None:
-            running = self.batch.get(parent)
-            found = self.cache.prefix(parent, self._computed(running) if running else 0)
+        found = self.cache.prefix(parent, self._in_memory) if parent is not None else 0
         known = self.cache.acquire(holder, request.total, found, max(room, 0))
         if known < 0:
             return False
@@ -145,6 +142,9 @@ class PagedServer(BatchServer):
         request.prefill = request.total - known
         self.batch[holder] = request
         return super()._place(request)
+
+    def _in_memory(self, holder: Holder) -> int:
+        return self._computed(self.batch[holder])
 
     def _computed(self, request: Request) -> int:
         """Return the tokens that a request in the batch has in memory."""

@@ -274,13 +274,13 @@ class _Paged(_Oracle):
 
     def plan(self) -> None:
         batch: list[_Sequence] = []
-        # Reading: what ends at one boundary, ends in the order of the batch, be it finished or cancelled.
         ended: list[_Sequence] = []
+        cancelled: list[_Sequence] = []
         for place, sequence in enumerate(self.batch):
             query = self.queries[sequence.query]
             if sequence.tokens < query.tasks[sequence.task].tokens:
                 if query.cancelled:
-                    self.memory.end(self.requests.pop(sequence))
+                    cancelled.append(sequence)
                     self.leave_cancelled(sequence)
                 else:
                     batch.append(sequence)
@@ -295,10 +295,7 @@ class _Paged(_Oracle):
                 ended.append(sequence)
                 if place in self.kept:
                     self.leave_cancelled(self.kept[place])
-        for sequence in sorted(
-            ended,
-            key=lambda s: (self.queries[s.query].tasks[s.task].decode_start == self.now, s.query, s.thread, s.task),
-        ):
+        for sequence in sorted(ended, key=self.order_of_ends) + sorted(cancelled, key=self.order_of_ends):
             self.memory.end(self.requests.pop(sequence))
         for sequence in [s for s in self.waiting if self.queries[s.query].cancelled]:
             self.waiting.remove(sequence)
@@ -316,6 +313,9 @@ class _Paged(_Oracle):
             self.changes.append((self.now, len(self.batch)))
         if self.batch:
             self.start_step()
+
+    def order_of_ends(self, sequence: _Sequence) -> tuple[int, int, int]:
+        return sequence.query, sequence.thread, sequence.task
 
     def check(self, sequence: _Sequence) -> None:
         """Refuse what would not fit into the empty memory."""

@@ -167,7 +167,11 @@ def test_worker_finds_its_parents_prefix_and_join_finds_the_organizers():
 @pytest.mark.parametrize(
     ("block_size", "worker", "join"),
     [
-        (2, 3, 4),  # [p p][p p][p 1]: the worker shares two blocks, 4 of its 7 tokens; the Join finds 3 blocks of 10 tokens
+        (
+            2,
+            3,
+            4,
+        ),  # [p p][p p][p 1]: the worker shares two blocks, 4 of its 7 tokens; the Join finds 3 blocks of 10 tokens
         (4, 3, 6),  # [p p p p][p 1: one block stays
         (16, 7, 10),  # no block is ever full
     ],
@@ -267,7 +271,7 @@ def test_simulate_equals_blocks_one_by_one(scenario):
 
 
 @pytest.mark.slow
-@settings(max_examples=20_000, **QUIET)
+@settings(max_examples=4_000, **QUIET)
 @given(scenarios())
 def test_simulate_equals_blocks_one_by_one_many(scenario):
     both(*scenario)

@@ -235,6 +235,13 @@ def test_work_cancelled_in_mid_step_leaves_at_its_end():
     assert timeline.column("tokens").tolist() == [1, 0, 2]
 
 
+def test_work_whose_last_token_comes_in_the_step_of_the_answer_was_not_cut_short():
+    """As above, but worker 1 has no more than the 2 tokens it gets by 6."""
+    graph = compile_trace(traced([Fork(1, 1), Delay(3.0), Answer()], w1=[Return(2)]))
+    timeline = simulate(graph, gpu=GPU(cost=ConstantRate(0.5)))
+    assert (timeline.answered[0], played(timeline)["1"]) == (5, [(2, 6)])
+
+
 def test_cancelled_before_its_admission():
     graph = compile_trace(traced([Fork(1, 1), Answer(3)], w1=[Return(10)]))
     timeline = simulate(graph, gpu=GPU(max_num_seqs=1))
