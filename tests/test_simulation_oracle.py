@@ -87,7 +87,7 @@ def test_simpy_equals_heapq(scenario):
 
 
 @pytest.mark.slow
-@settings(max_examples=60_000, suppress_health_check=QUIET)
+@settings(max_examples=12_000, suppress_health_check=QUIET)
 @given(scenarios())
 def test_simpy_equals_heapq_many(scenario):
     compare(*both(*scenario))
