@@ -567,7 +567,8 @@ def canonical_traces(draw):
                 actions.append(Return(by_characters(f"<RETURN>{text}</RETURN>"), text))
             else:
                 actions.append(Answer(by_characters(f"<ANSWER>{text}</ANSWER>"), text))
-        prompts = {action.index: action.tokens for action in actions if isinstance(action, Fork)}
+        # Of several Forks of one index the first counts.
+        prompts = {action.index: action.tokens for action in reversed(actions) if isinstance(action, Fork)}
         for index in draw(st.lists(st.integers(0, 3), unique=True, max_size=2)) if depth < 2 else ():
             grow(child_id(name, index), depth + 1)
         threads[place] = (name, tuple(actions), prompts)
@@ -709,3 +710,14 @@ def test_faults_are_capped_and_the_rest_is_counted():
     assert len(trace.faults) == MAX_FAULTS + 1
     assert trace.faults[-1].message == f"and {1000 - MAX_FAULTS} more faults of this text"
     assert trace.organizer.tokens == by_characters("</FORK-1>" * 1000)
+
+
+def test_a_second_fork_of_an_index_starts_nobody_and_gives_no_prompt():
+    trace = parse("<FORK-1>aaaa</FORK-1><FORK-1>" + "b" * 34 + "</FORK-1>", workers={"1": "<RETURN>x</RETURN>"})
+    first, second = trace.organizer.actions
+    assert trace.threads[1].prompt_tokens == first.tokens < second.tokens
+
+
+def test_as_many_tags_as_are_read_are_no_fault():
+    assert parse("<JOIN-1></JOIN-1>" * (MAX_TAGS // 2)).faults == ()
+    assert len(parse("<JOIN-1></JOIN-1>" * (MAX_TAGS // 2) + "<JOIN-1>").faults) == 1

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simulator import (
@@ -127,7 +126,7 @@ def both(graphs: list[ExecutionGraph], gpu: GPU, protocol: Protocol, arrivals: l
     compare(timeline, reference(graphs, gpu, protocol, arrivals, policy))
 
 
-# Scenes. A step takes 1 second, and 1/1024 more for each prompt token: 7 + 12 * T is after 7 steps and 12 prompt tokens.
+# Scenes. A step takes 1 second, and 1/1024 more for each prompt token: 7 + 12 * T is 7 steps and 12 prompt tokens.
 T = 2.0**-10
 PROMPTS = LinearBatch(1.0, p=T)
 

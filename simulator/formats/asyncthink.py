@@ -243,7 +243,7 @@ def _scan(
                     tokens = (size + 7) >> 2 if by_length else count(f"<{opening}>{inside}<{tag}>")
                     if opened == _FORK:
                         actions.append(Fork(index, tokens, kept))
-                        forked[str(index) if is_organizer else f"{name}.{index}"] = tokens
+                        forked.setdefault(str(index) if is_organizer else f"{name}.{index}", tokens)
                     else:
                         actions.append(Answer(tokens, kept) if is_organizer else Return(tokens, kept))
                         ended = True
@@ -289,7 +289,7 @@ def _scan(
     elif opened:
         faults.add(ViolationKind.UNCLOSED_TAG, name, f"<{opening}> is never closed", opened_at)
         thinking += f"<{opening}>{inside}"
-    if len(parts) > 2 * MAX_TAGS:
+    if len(parts) > 2 * MAX_TAGS and _TAGS.search(parts[-1]):
         faults.add(ViolationKind.STRAY_TAG, name, f"what follows the first {MAX_TAGS} tags is read as text")
     if thinking and not (ended and thinking.isspace()):
         boxed = thinking.rfind("\\boxed{") if is_organizer and not ended else -1
