@@ -9,7 +9,7 @@ A block that is not full is freed with its request.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 __all__ = ["Cache", "Holder"]
 
@@ -33,6 +33,13 @@ class Holder:
         """How many of its own blocks each running descendant needs."""
         self.pinned = 0
         """The largest of those."""
+
+    def ancestors(self) -> Iterator[Holder]:
+        """Yield the parent, its parent, and so on."""
+        above = self.parent
+        while above is not None:
+            yield above
+            above = above.parent
 
     def evictable(self) -> int:
         """Own blocks that nobody needs now."""

@@ -45,7 +45,7 @@ class PagedServer(BatchServer):
         self.batch: dict[Holder, Request] = {}  # in order of admission; a kept place keeps its turn
         # Ended at this boundary: query, thread, task, and the tokens in memory.
         self.leaving: dict[Holder, tuple[int, int, int, int]] = {}
-        self.short = False  # whether this boundary had to preempt
+        self.short = False  # whether others might come in after the next step
         self.phases = [0] * self.size  # decoding sequences by when they begin a new block, see `_begun`
 
     def submit(self, request: Request) -> None:
@@ -116,7 +116,7 @@ class PagedServer(BatchServer):
         return whole * self.n + some
 
     def _longest_leap(self, steps: int) -> int:
-        if self.short:  # after the next step others may come in again
+        if self.short:
             return 1
         available = self.cache.available
         if self.n * ((steps - 1) // self.size + 1) <= available:
@@ -137,6 +137,9 @@ class PagedServer(BatchServer):
         found = self.cache.prefix(parent, self._in_memory) if parent is not None else 0
         known = self.cache.acquire(holder, request.total, found, max(room, 0))
         if known < 0:
+            # A running ancestor may fill a shared block with its next step, and less memory would do.
+            if found < holder.shared // self.size:
+                self.short = self.short or any(above.busy for above in holder.ancestors())
             return False
         request.context = known
         request.prefill = request.total - known

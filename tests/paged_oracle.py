@@ -7,8 +7,8 @@ that it is compared with. Where the page leaves a choice, the reading taken here
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isnan, nan
 from typing import Any, NamedTuple
 
@@ -18,10 +18,9 @@ from simulator.protocol import Protocol
 from simulator.timeline import CANCELLED, INLINE
 from tests.oracle import PolicyKey, _Oracle
 from tests.oracle_state import SequenceState as _Sequence
+from tests.paged_memory import Memory, Request, Thread
 
 PREEMPTED = 4
-Thread = tuple[int, int]
-"""Query and thread: who has blocks."""
 
 
 class Stay(NamedTuple):
@@ -57,147 +56,6 @@ class PagedResult:
     """Prompt tokens processed, those processed again included."""
     most: int
     """The most blocks in use at once, blocks that nobody runs on included."""
-
-
-@dataclass(eq=False)
-class Block:
-    """Room for `block_size` tokens."""
-
-    owner: Thread
-    index: int
-    """Its place in the owner's context."""
-    full: bool = False
-    pins: int = 1
-    """Running requests that need it."""
-
-
-@dataclass(eq=False)
-class _Request:
-    """What a request in the batch has in memory."""
-
-    thread: Thread
-    total: int
-    """Tokens to have in memory before the first token comes out."""
-    found: int
-    """Tokens in memory so far: those found, then also those processed."""
-    pinned: list[Block]
-
-    @property
-    def prompt(self) -> int:
-        """Prompt tokens left to process."""
-        return max(self.total - self.found, 0)
-
-
-@dataclass
-class Memory:
-    """`size` blocks, and who has them."""
-
-    size: int
-    block_size: int
-    caching: bool
-    parent: Callable[[Thread], Thread | None]
-    blocks: dict[tuple[Thread, int], Block] = field(default_factory=dict)
-    """Every block in use, by owner and place."""
-    base: dict[Thread, int] = field(default_factory=dict)
-    unpinned: dict[Thread, int] = field(default_factory=dict)
-    """When blocks of a thread were last unpinned: a count of such events, so that no two are at once."""
-    events: int = 0
-    evictions: int = 0
-    most: int = 0
-
-    def at(self, thread: Thread | None, index: int) -> Block | None:
-        """The full block that holds the tokens from ``index * block_size`` on of `thread`'s context."""
-        if thread is None:
-            return None
-        if index < self.base.get(thread, 0):
-            return self.at(self.parent(thread), index)
-        block = self.blocks.get((thread, index))
-        return block if block and block.full else None
-
-    def run(self, thread: Thread | None) -> int:
-        """How many blocks of `thread` are in memory from the first on without a gap."""
-        n = 0
-        while self.at(thread, n):
-            n += 1
-        return n
-
-    def own(self, thread: Thread) -> list[Block]:
-        """The own blocks of `thread`, in order."""
-        return sorted((b for b in self.blocks.values() if b.owner == thread), key=lambda b: b.index)
-
-    def can_have(self, n: int) -> bool:
-        """Whether `n` blocks can be had."""
-        return n <= self.size - len(self.blocks) + sum(not b.pins for b in self.blocks.values())
-
-    def have(self, request: _Request, index: int) -> None:
-        """Give `request` a block to work in at place `index`."""
-        if len(self.blocks) == self.size:
-            self.evict()
-        block = Block(request.thread, index)
-        assert (block.owner, index) not in self.blocks
-        self.blocks[block.owner, index] = block
-        request.pinned.append(block)
-        self.most = max(self.most, len(self.blocks))
-        assert self.most <= self.size
-
-    def evict(self) -> None:
-        """Take away the last own block of the thread that nobody has needed for longest."""
-        owners = {b.owner for b in self.blocks.values() if not b.pins}
-        block = self.own(min(owners, key=lambda thread: self.unpinned[thread]))[-1]
-        assert not block.pins and block.full
-        self.free(block)
-        self.evictions += 1
-
-    def free(self, block: Block) -> None:
-        del self.blocks[block.owner, block.index]
-
-    def missing(self, request: _Request, tokens: int) -> list[int]:
-        """Places that need a block so that `request` can have `tokens` tokens in memory."""
-        last = -(-tokens // self.block_size)
-        return [
-            i
-            for i in range(last)
-            if i >= self.base[request.thread] and (request.thread, i) not in self.blocks  # base and own are pinned
-        ]
-
-    def found(self, thread: Thread, shared: int) -> tuple[int, list[Block], list[Block]]:
-        """What `thread` finds: its base from now on, its blocks of use, and its own that are of no use any more."""
-        if not self.caching:
-            return 0, [], []
-        own, useless = self.own(thread), list[Block]()
-        base = self.base.get(thread, 0)
-        parent = self.parent(thread)
-        if own and self.run(parent) < base:
-            own, useless = [], own
-        if not own:
-            base = min(self.run(parent), shared // self.block_size)
-        return base, [b for i in range(base) if (b := self.at(parent, i))] + own, useless
-
-    def fill(self, request: _Request) -> None:
-        """Note which blocks of `request` are full by now."""
-        for block in request.pinned:
-            block.full = block.full or (block.index + 1) * self.block_size <= request.found
-
-    def end(self, request: _Request) -> None:
-        """`request` leaves the batch: nobody needs its blocks any more but those who run."""
-        owners = {request.thread} | {block.owner for block in request.pinned}
-        for block in request.pinned:
-            block.pins -= 1
-            if not block.full or not self.caching:
-                self.free(block)
-        # Reading: blocks that others still pin count as unpinned by this request.
-        for thread in self.lineage(request.thread):
-            if thread in owners:
-                self.events += 1
-                self.unpinned[thread] = self.events
-        request.pinned = []
-
-    def lineage(self, thread: Thread) -> Iterator[Thread]:
-        """`thread` and its ancestors, the root last."""
-        at: Thread | None = thread
-        while at is not None:
-            yield at
-            at = self.parent(at)
 
 
 def paged_oracle(
@@ -240,7 +98,7 @@ class _Paged(_Oracle):
         super().__init__(*args)
         self.stays: dict[tuple[int, int, int], list[Stay]] = {}
         self.after: dict[_Sequence, int] = {}
-        self.requests: dict[_Sequence, _Request] = {}
+        self.requests: dict[_Sequence, Request] = {}
         """Of what is in the batch."""
         self.since: dict[_Sequence, float] = {}
         """Time of readiness, by which the queue is sorted; preemption does not change it."""
@@ -295,8 +153,9 @@ class _Paged(_Oracle):
                 ended.append(sequence)
                 if place in self.kept:
                     self.leave_cancelled(self.kept[place])
-        for sequence in sorted(ended, key=self.order_of_ends) + sorted(cancelled, key=self.order_of_ends):
-            self.memory.end(self.requests.pop(sequence))
+        for group in (ended, cancelled):
+            for sequence in sorted(group, key=lambda s: (s.query, s.thread, s.task)):
+                self.memory.end(self.requests.pop(sequence))
         for sequence in [s for s in self.waiting if self.queries[s.query].cancelled]:
             self.waiting.remove(sequence)
             self.leave_cancelled(sequence)
@@ -313,9 +172,6 @@ class _Paged(_Oracle):
             self.changes.append((self.now, len(self.batch)))
         if self.batch:
             self.start_step()
-
-    def order_of_ends(self, sequence: _Sequence) -> tuple[int, int, int]:
-        return sequence.query, sequence.thread, sequence.task
 
     def check(self, sequence: _Sequence) -> None:
         """Refuse what would not fit into the empty memory."""
@@ -381,7 +237,7 @@ class _Paged(_Oracle):
             total = self.total(sequence)
             base, blocks, useless = self.memory.found(thread, query.graph.shared[thread[1]])
             known = min(len(blocks), (total - 1) // self.memory.block_size) * self.memory.block_size
-            request = _Request(thread, total, known, blocks)
+            request = Request(thread, total, known, blocks)
             old = self.memory.base.get(thread, 0)
             self.memory.base[thread] = base
             for block in useless:

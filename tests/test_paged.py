@@ -126,7 +126,7 @@ def both(graphs: list[ExecutionGraph], gpu: GPU, protocol: Protocol, arrivals: l
     compare(timeline, reference(graphs, gpu, protocol, arrivals, policy))
 
 
-# Scenes. A step takes 1 second, and 1/1024 more for each prompt token: 7 + 12 * T is 7 steps and 12 prompt tokens.
+# Scenes. A step takes 1 second, and each prompt token 1/1024 more: 7 + 12 * T is after 7 steps with 12 prompt tokens.
 T = 2.0**-10
 PROMPTS = LinearBatch(1.0, p=T)
 
@@ -166,11 +166,7 @@ def test_worker_finds_its_parents_prefix_and_join_finds_the_organizers():
 @pytest.mark.parametrize(
     ("block_size", "worker", "join"),
     [
-        (
-            2,
-            3,
-            4,
-        ),  # [p p][p p][p 1]: the worker shares two blocks, 4 of its 7 tokens; the Join finds 3 blocks of 10 tokens
+        (2, 3, 4),  # [p p][p p][p 1]: the worker shares two blocks, 4 of its 7 tokens; the Join finds all three
         (4, 3, 6),  # [p p p p][p 1: one block stays
         (16, 7, 10),  # no block is ever full
     ],
