@@ -24,7 +24,7 @@ from simulator import (
     compile_trace,
     simulate,
 )
-from simulator.policy import shortest_first
+from simulator.policy import POLICIES, critical_path_first, fcfs, organizer_first, shortest_first
 from tests.drawn import played, times, traced
 
 ALONE = compile_trace(traced([Answer(10)]))
@@ -170,10 +170,42 @@ def test_two_places_in_order_of_query():
     assert timeline.answered.tolist() == [3, 2, 4]
 
 
-def test_a_policy_orders_what_waits_but_takes_nothing_out():
+ORDERS = {
+    fcfs: [3, 8, 9],
+    organizer_first: [3, 8, 9],
+    critical_path_first: [8, 5, 9],
+    shortest_first: [4, 9, 1],
+}
+"""When queries of 3, 5 and 1 tokens that come together are answered one at a time."""
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_a_policy_orders_what_waits(policy):
+    graphs = [compile_trace(traced([Answer(n)])) for n in (3, 5, 1)]
+    assert simulate(graphs, gpu=GPU(max_num_seqs=1), policy=policy).answered.tolist() == ORDERS[policy]
+
+
+def test_a_policy_takes_nothing_out():
     graphs = [compile_trace(traced([Answer(n)])) for n in (5, 3, 1)]
-    one = GPU(max_num_seqs=1)
-    assert simulate(graphs, gpu=one).answered.tolist() == [5, 8, 9]
-    assert simulate(graphs, gpu=one, policy=shortest_first).answered.tolist() == [9, 4, 1]
-    late = simulate(graphs, gpu=one, policy=shortest_first, arrivals=[0, 1, 2])
+    late = simulate(graphs, gpu=GPU(max_num_seqs=1), policy=shortest_first, arrivals=[0, 1, 2])
     assert late.answered.tolist() == [5, 9, 6]
+
+
+def test_the_keys_of_policies():
+    """::
+
+    1 [0] ------ 2 [5] --------------------- 1 [6]
+         `- 2 [1] ----- 1 [3] ----- 2 [4] -'
+                 `----- 6 [2] -----'
+    """
+    graph = compile_trace(
+        traced(
+            [Fork(1, 1), Think(2), Join(1), Answer(1)],
+            w1=[Think(1), Fork(1, 1), Think(1), Join(1), Return(2)],
+            w1_1=[Return(6)],
+        )
+    )
+    assert list(critical_path_first(graph)) == [-12, -11, -9, -4, -3, -3, -1]
+    assert list(organizer_first(graph)) == [0, 1, 2, 1, 1, 0, 0]
+    assert list(shortest_first(graph)) == [1, 2, 6, 1, 2, 2, 1]
+    assert len(set(fcfs(graph))) == 1

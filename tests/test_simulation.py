@@ -25,7 +25,9 @@ from simulator import (
     Protocol,
     Return,
     Think,
+    Thread,
     Timeline,
+    Trace,
     compile_trace,
     simulate,
 )
@@ -126,28 +128,27 @@ def test_the_first_to_wait_gets_the_first_slot():
     assert (timeline.overflows.tolist(), timeline.makespan) == ([2], 10)
 
 
-def test_at_one_time_threads_fork_in_their_order_wherever_their_work_was_done():
-    """At 3 worker 1, on the GPU, and worker 2, off it since 1, fork; 1.1 is first at the one slot left.
+def test_at_one_time_threads_fork_in_their_order():
+    """At 2 both workers fork, worker 1 with the step that ends its prompt; 1.1 is first at the one slot left.
 
     ::
 
-                    0123456789
-        worker 1    www
-        worker 1.1     ww
-        worker 2    wdd
-        worker 2.1     ppw
+                    01234
+        worker 1    ww
+        worker 1.1    ww
+        worker 2    ww
+        worker 2.1    ppw
     """
-    graph = compile_trace(
-        traced(
-            [Fork(1), Fork(2), Join(1), Join(2)],
-            w1=[Fork(1, 3), Join(1)],
-            w1_1=[Return(2)],
-            w2=[Think(1), Delay(2.0), Fork(1), Join(1)],
-            w2_1=[Return(1)],
-        )
+    threads = (
+        Thread("organizer", (Fork(1), Fork(2), Join(1), Join(2))),
+        Thread("1", (Fork(1, 1), Join(1)), prompt_tokens=1),
+        Thread("1.1", (Return(2),)),
+        Thread("2", (Fork(1, 1), Join(1))),
+        Thread("2.1", (Return(1),)),
     )
-    timeline = simulate(graph, gpu=GPU(cost=ConstantRate(1)), protocol=Protocol(capacity=4))
-    assert (played(timeline)["1.1"], played(timeline)["2.1"]) == ([(3, 5)], [(5, 6)])
+    gpu = GPU(cost=LinearBatch(a=1, p=1))
+    timeline = simulate(compile_trace(Trace("t", threads)), gpu=gpu, protocol=Protocol(capacity=4))
+    assert (played(timeline)["1.1"], played(timeline)["2.1"]) == ([(2, 4)], [(4, 5)])
 
 
 def test_a_slot_can_be_held_until_the_join():
