@@ -209,6 +209,8 @@ def to_networkx(graph: ExecutionGraph) -> networkx.DiGraph:
     for source, target, kind in graph.edges():
         thread = graph.tasks[target if kind == EdgeKind.FORK else source].thread
         lists = {EdgeKind.FORK: graph.tasks[source].forks, EdgeKind.JOIN: graph.tasks[target].joins}
+        if result.has_edge(source, target):
+            raise GraphError(f"tasks {source} and {target} have two edges, which a DiGraph cannot hold")
         result.add_edge(source, target, kind=kind.value, place=lists.get(kind, (thread,)).index(thread))
     return result
 
@@ -264,6 +266,14 @@ def from_networkx(source: networkx.DiGraph, *, protocol: Protocol | None = None)
             ends["join"].setdefault(number[v], []).append((place, names[source.nodes[u]["thread"]]))
         elif kind != EdgeKind.PROGRAM:
             raise GraphError(f"edge {u} -> {v}: kind must be program, fork or join; got {kind!r}")
+    opening: dict[str, object] = {}
+    for node in order:
+        opening.setdefault(source.nodes[node]["thread"], node)
+    for u, v, kind in source.edges(data="kind"):
+        if kind == EdgeKind.FORK and opening[source.nodes[v]["thread"]] != v:
+            raise GraphError(f"edge {u} -> {v}: a FORK leads to the first task of a thread")
+        if kind == EdgeKind.JOIN and previous[source.nodes[u]["thread"]] != u:
+            raise GraphError(f"edge {u} -> {v}: a JOIN comes from the last task of a thread")
     tasks = []
     for i, node in enumerate(order):
         data = source.nodes[node]

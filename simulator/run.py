@@ -226,7 +226,9 @@ class Run:
         query.ready[thread] = now
         if query.slotless:
             tokens -= query.less_tokens.get(task, 0)
-            prefill -= query.less_prefill.get(task, 0)
+            # A graph made by hand may insert more than its tasks read.
+            tokens = max(tokens, 0)
+            prefill = max(prefill - query.less_prefill.get(task, 0), 0)
         if tokens:
             if self.paged and not query.context[thread] + prefill:
                 prefill = 1  # nothing is decoded from nothing: an engine begins with a token of its own
