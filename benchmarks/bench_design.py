@@ -28,8 +28,8 @@ from simulator import (
     decode_clock,
     simulate,
 )
-from simulator.gpu import BatchServer
 from simulator.graph import to_networkx
+from simulator.server import BatchServer
 from simulator.workload import generate, poisson_arrivals
 
 COST = LinearBatch(a=6.6e-3, b=1.2e-5)  # without context, so that a process per sequence can follow it too

@@ -36,6 +36,7 @@ from simulator.trace import (
     Violation,
     ViolationKind,
 )
+from simulator.workload import ClosedLoop
 
 __version__ = "0.1.0"
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "STEP_CLOCK",
     "Action",
     "Answer",
+    "ClosedLoop",
     "ConfigError",
     "ConstantRate",
     "CriticalPath",

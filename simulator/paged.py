@@ -8,8 +8,9 @@ from operator import itemgetter
 import simpy
 
 from simulator.errors import ConfigError
-from simulator.gpu import DECODING, GPU, PREFILLING, WAITING, BatchServer, EventClock, Request
+from simulator.gpu import GPU
 from simulator.kv import Cache, Holder
+from simulator.server import DECODING, PREFILLING, WAITING, BatchServer, EventClock, Request
 
 __all__ = ["PagedServer"]
 
@@ -131,7 +132,7 @@ class PagedServer(BatchServer):
         return low
 
     def _place(self, request: Request) -> bool:
-        room = self.budget - self.n - sum(waits.prefill for waits in self.prefilling)
+        room = min(self.budget - self.n, self.prompt_budget) - sum(waits.prefill for waits in self.prefilling)
         holder: Holder = request.holder
         parent = holder.parent
         found = self.cache.prefix(parent, self._in_memory) if parent is not None else 0

@@ -1,11 +1,13 @@
-"""The agent pool of one query: who may run, and who waits for a slot."""
+"""A pool of slots: who may run, and who waits for a slot."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 __all__ = ["Pool", "Waiting"]
+
+T = TypeVar("T")
 
 
 class Waiting(NamedTuple):
@@ -21,15 +23,15 @@ class Waiting(NamedTuple):
     """Which of that task's Forks it was."""
 
 
-class Pool:
-    """Slots for the workers of one query; the organizer has its own. First come, first served."""
+class Pool(Generic[T]):
+    """Slots for workers, of one query or of all. First come, first served."""
 
     __slots__ = ("free", "queue")
 
-    def __init__(self, capacity: int | None) -> None:
-        self.free = 1 << 60 if capacity is None else capacity - 1
+    def __init__(self, slots: int | None) -> None:
+        self.free = 1 << 60 if slots is None else slots
         """Slots left; below 0 where overflows are allowed."""
-        self.queue: deque[Waiting] = deque()
+        self.queue: deque[T] = deque()
 
     def take(self) -> bool:
         """Take a slot if there is one."""
@@ -38,8 +40,8 @@ class Pool:
         self.free -= 1
         return True
 
-    def give(self) -> Waiting | None:
-        """Give a slot back; return the Fork that gets it, if one waits."""
+    def give(self) -> T | None:
+        """Give a slot back; return who gets it, if anybody waits."""
         if self.queue:
             return self.queue.popleft()
         self.free += 1

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy.typing as npt
 
-from simulator.gpu import Request
 from simulator.graph import ExecutionGraph
 from simulator.kv import Holder
 from simulator.pool import Pool, Waiting
 from simulator.protocol import Protocol
+from simulator.server import Request
 from simulator.timeline import Deadlock
 
 __all__ = ["Query", "explain_deadlock"]
@@ -36,6 +36,8 @@ class Query:
         "live",
         "missing",
         "over",
+        "placed",
+        "placeless",
         "pool",
         "protocol",
         "ready",
@@ -49,7 +51,8 @@ class Query:
         self.graph = graph
         self.protocol = protocol
         self.keys: Any = keys
-        self.pool = Pool(protocol.capacity)
+        capacity = protocol.capacity
+        self.pool: Pool[Waiting] = Pool(None if capacity is None else capacity - 1)
         self.missing = [1 + len(task.joins) for task in graph.tasks]  # what each task still waits for
         self.context = list(graph.shared)  # tokens in each thread's context
         self.waited_from = [math.nan] * threads
@@ -65,6 +68,8 @@ class Query:
         self.less_tokens: dict[int, int] = {}  # the same where inserted tokens are decoded
         self.holders: dict[int, Holder] = {}  # each thread's KV, where memory is modelled
         self.over = False
+        self.placed = 0  # workers that have one of the `max_workers` places of the run
+        self.placeless: set[int] = set()  # workers that wait for one
 
     def holder(self, thread: int) -> Holder:
         """Return the KV of a thread; an inline worker has its parent's."""
@@ -73,6 +78,10 @@ class Query:
             above = self.holder(parent) if parent >= 0 else None
             self.holders[thread] = Holder(above, self.graph.shared[thread])
         return self.holders[thread]
+
+    def last_forks(self) -> tuple[int, ...]:
+        """Forks of the organizer's last task, if the answer cancels their workers before they begin."""
+        return self.graph.tasks[self.graph.answer].forks if self.protocol.after_answer == "cancel" else ()
 
 
 def explain_deadlock(query: Query) -> Deadlock:
@@ -96,6 +105,8 @@ def _blocker(query: Query, thread: int) -> tuple[int | None, str]:
     if any(thread in (slot.worker, slot.parent) for slot in query.pool.queue):
         holder = next((other for other in range(1, len(graph.threads)) if _holds_slot(query, other)), None)
         return holder, "waits for a slot held by {}" if holder else "waits for a slot, and a pool of 1 has none"
+    if thread in query.placeless:
+        return None, "waits for one of the max_workers places, and all are taken"
     if not _begun(query, thread):
         return graph.parent(thread), "waits to be forked by {}"
     if query.ended[thread]:

@@ -17,14 +17,16 @@ import numpy.typing as npt
 
 from simulator.cost import DecodeSteps
 from simulator.errors import ConfigError, DeadlockError
-from simulator.gpu import GPU, BatchServer, EventClock, Request
+from simulator.gpu import GPU
 from simulator.graph import ExecutionGraph
 from simulator.paged import PagedServer
 from simulator.policy import Policy
-from simulator.pool import Waiting
+from simulator.pool import Pool, Waiting
 from simulator.protocol import Protocol
 from simulator.query import Query, explain_deadlock
+from simulator.server import BatchServer, EventClock, Request
 from simulator.timeline import CANCELLED, COLUMNS, INLINE, PREEMPTED, Timeline
+from simulator.workload import ClosedLoop
 
 __all__ = ["Run"]
 
@@ -40,13 +42,16 @@ class Run:
         graphs: tuple[ExecutionGraph, ...],
         gpu: GPU,
         protocol: Protocol | None,
-        arrivals: npt.NDArray[np.float64],
+        arrivals: npt.NDArray[np.float64] | ClosedLoop,
         policy: Policy,
+        max_workers: int | None,
     ) -> None:
         self.graphs = graphs
         self.gpu = gpu
         self.protocol = protocol
-        self.arrivals = arrivals
+        self.users = arrivals if isinstance(arrivals, ClosedLoop) else None
+        self.arrivals = np.full(len(graphs), math.nan) if isinstance(arrivals, ClosedLoop) else arrivals
+        self.places: Pool[tuple[Query, int]] | None = None if max_workers is None else Pool(max_workers)
         self.policy = policy
         self.in_steps = isinstance(gpu.cost, DecodeSteps)
         self.clock = EventClock()
@@ -56,8 +61,9 @@ class Run:
             else PagedServer(self.clock, gpu, self.request_done, self.ask, self.request_preempted)
         )
         self.paged = gpu.num_kv_blocks is not None
-        self.order = np.argsort(arrivals, kind="stable").tolist()
+        self.order = np.argsort(self.arrivals, kind="stable").tolist()  # not arrived yet is last
         self.arrived = 0
+        self.due = 0  # queries of a closed loop that may arrive now
         self.open: dict[int, Query] = {}  # arrived and not finished
         # To be settled: query, thread, task, and whether the task has just left the batch.
         self.finished: list[tuple[int, int, int, Query, bool]] = []
@@ -68,6 +74,8 @@ class Run:
 
     def play(self, on_deadlock: str) -> Timeline:
         """Run to the end."""
+        if self.users:
+            self.arrivals[: self.users.users] = 0.0
         self.clock.call_at(float(self.arrivals[self.order[0]]), self.arrive)
         self.clock.run()
         deadlocks = tuple(explain_deadlock(self.open[index]) for index in sorted(self.open))
@@ -79,7 +87,7 @@ class Run:
             self.arrivals,
             self.answered,
             self.overflows,
-            np.frombuffer(self.rows, dtype=np.float64).reshape(-1, len(COLUMNS)),
+            _in_order(np.frombuffer(self.rows, dtype=np.float64).reshape(-1, len(COLUMNS))),
             np.frombuffer(server.log, dtype=np.float64).reshape(-1, 2),
             server.busy,
             server.step,
@@ -96,19 +104,28 @@ class Run:
         now = self.clock.now
         order, arrivals = self.order, self.arrivals
         while self.arrived < len(order) and arrivals[order[self.arrived]] <= now:
-            index = order[self.arrived]
-            graph = self.graphs[index]
-            keys = self.policy(graph)
-            if len(keys) != len(graph):
-                raise ConfigError(f"the policy gave {len(keys)} keys for the {len(graph)} tasks of {graph.name}")
-            query = Query(index, graph, self.protocol or graph.protocol, keys)
-            self.open[index] = query
-            self.arrived += 1
-            query.waited_from[0] = now
-            self.begin(query, 0)
-        if self.arrived < len(order):
+            self.enter()
+        if self.arrived < len(order) and not self.users:
             self.clock.call_at(float(arrivals[order[self.arrived]]), self.arrive)
         self.ask()
+
+    def return_user(self, _: object) -> None:
+        """Let the user whose query was answered ask the next one, after a pause."""
+        self.due += 1
+        self.ask()
+
+    def enter(self) -> None:
+        """Start the next query."""
+        index = self.order[self.arrived]
+        graph = self.graphs[index]
+        keys = self.policy(graph)
+        if len(keys) != len(graph):
+            raise ConfigError(f"the policy gave {len(keys)} keys for the {len(graph)} tasks of {graph.name}")
+        query = Query(index, graph, self.protocol or graph.protocol, keys)
+        self.open[index] = query
+        self.arrived += 1
+        self.arrivals[index] = query.waited_from[0] = self.clock.now
+        self.begin(query, 0)
 
     def request_done(self, request: Request) -> None:
         """Note what the GPU has finished, or taken out because its query was answered."""
@@ -164,25 +181,37 @@ class Run:
 
     def settle(self, _: object) -> None:
         """Draw every consequence of this instant, then let the GPU go on."""
-        while self.finished:
+        while self.finished or self.due:
             finished, self.finished = self.finished, []
             if len(finished) > 1:
                 finished.sort(key=_ORDER)
             for _, thread, task, query, _ in finished:
-                if not thread and query.graph.next[task] < 0:
+                if not thread and query.graph.next[task] < 0 and not query.last_forks():
                     self.answer(query)
             for _, thread, task, query, _ in finished:
-                if thread and query.graph.next[task] < 0 and not query.over and query.protocol.release == "return":
-                    self.release(query, thread)
+                if thread and query.graph.next[task] < 0 and not query.over:
+                    if query.protocol.release == "return":
+                        self.release(query, thread)
+                    if self.places and thread not in query.slotless:
+                        query.placed -= 1
+                        self.free_places(1)
             for _, _, task, query, hot in finished:
                 if not query.over:
                     self.proceed(query, task, 0, hot)
+            while self.due:
+                self.due -= 1
+                if self.arrived < len(self.order):
+                    self.enter()
         self.asked = False
         self.server.plan()
 
     def answer(self, query: Query) -> None:
         """The organizer has ended; cancel what still runs for it, if the protocol says so."""
         self.answered[query.index] = self.clock.now
+        if self.users and not self.users.think:
+            self.due += 1
+        elif self.users:
+            self.clock.call_at(self.clock.now + self.users.think, self.return_user)
         if query.protocol.after_answer == "cancel":
             query.over = True
             for thread, live in query.live.items():
@@ -191,6 +220,8 @@ class Run:
                 else:
                     self.server.cancel(live)
             del self.open[query.index]
+            if self.places:
+                self.free_places(query.placed)
 
     def proceed(self, query: Query, task: int, fork: int, hot: bool) -> None:
         """Let a thread go on after `task`, from its Fork number `fork` on.
@@ -199,6 +230,10 @@ class Run:
         """
         graph = query.graph
         thread, *_, forks, _, _ = graph.tasks[task]
+        if not (thread or graph.next[task] >= 0) and query.last_forks():
+            self.overflows[query.index] += sum(not query.pool.take() for _ in forks)
+            self.answer(query)
+            return
         if not fork:
             query.waited_from[thread] = query.granted[thread] = self.clock.now
         for place in range(fork, len(forks)):
@@ -250,8 +285,31 @@ class Run:
             self.finished.append((query.index, thread, task, query, False))
 
     def begin(self, query: Query, thread: int, hot: bool = False) -> None:
-        """Start a thread; it has a slot, or needs none."""
+        """Start a thread that has a slot, or needs none, as soon as it has a place."""
         query.alive += 1
+        if self.places and thread and thread not in query.slotless:
+            if not self.places.take():
+                query.placeless.add(thread)
+                self.places.queue.append((query, thread))
+                return
+            query.placed += 1
+        self.start(query, thread, hot)
+
+    def free_places(self, count: int) -> None:
+        """Give places back, and to those that wait for them."""
+        places = self.places
+        assert places
+        places.free += count
+        while places.queue and places.free:
+            query, thread = places.queue.popleft()
+            if not query.over:
+                places.free -= 1
+                query.placed += 1
+                query.placeless.remove(thread)
+                self.start(query, thread, False)
+
+    def start(self, query: Query, thread: int, hot: bool) -> None:
+        """Start a thread."""
         query.granted[thread] = self.clock.now
         self.satisfy(query, query.graph.first[thread], hot)
 
@@ -337,3 +395,11 @@ class Run:
             if next_in_line.parent is not None:
                 query.granted[next_in_line.parent] = self.clock.now
                 self.proceed(query, next_in_line.task, next_in_line.place + 1, False)
+
+
+def _in_order(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return rows that are in order of finish also in order of query, thread and task where they finish at once."""
+    finish = rows[:, COLUMNS.index("finish")]
+    if np.all(finish[1:] > finish[:-1]):
+        return rows
+    return rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0], finish))]

@@ -15,6 +15,7 @@ from simulator.policy import Policy, fcfs
 from simulator.protocol import Protocol
 from simulator.run import Run
 from simulator.timeline import Timeline
+from simulator.workload import ClosedLoop
 
 __all__ = ["simulate"]
 
@@ -24,8 +25,9 @@ def simulate(
     *,
     gpu: GPU = STEP_CLOCK,
     protocol: Protocol | None = None,
-    arrivals: Sequence[float] | npt.NDArray[Any] | None = None,
+    arrivals: Sequence[float] | npt.NDArray[Any] | ClosedLoop | None = None,
     policy: Policy = fcfs,
+    max_workers: int | None = None,
     on_deadlock: Literal["raise", "record"] = "raise",
 ) -> Timeline:
     """Run queries on one GPU, each with an agent pool of its own.
@@ -38,10 +40,13 @@ def simulate(
         Default: the decode-step clock.
     protocol : Protocol, optional
         Capacity and full-pool behaviour. Default: the one each graph was compiled with.
-    arrivals : sequence of float, optional
-        Seconds at which the queries arrive, one a graph. Default: all at 0.
+    arrivals : sequence of float or ClosedLoop, optional
+        Seconds at which the queries arrive, one a graph; or how many users ask them one after another. Default: all
+        at 0.
     policy : callable
         Order of admission to a full batch; see `simulator.policy`.
+    max_workers : int, optional
+        Workers of all queries that run at once, at most; more wait, first come first served. Default: no limit.
     on_deadlock : {"raise", "record"}
         Nested Forks on a full pool can wait for each other for ever. Raise, or list them in `Timeline.deadlocks`.
 
@@ -80,14 +85,23 @@ def simulate(
             raise GraphError(f"{graph.name}: charge_inserted shapes the graph; compile it with this protocol")
     if not isinstance(gpu, GPU):
         raise ConfigError(f"gpu must be a GPU, such as GPU(cost=LinearBatch(a=6e-3)); got {gpu!r}")
-    try:
-        times = np.zeros(len(queries)) if arrivals is None else np.asarray(arrivals, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ConfigError(f"arrivals must be numbers, one a query; got {arrivals!r:.80}") from None
-    if times.shape != (len(queries),):
-        raise ConfigError(f"{len(queries)} queries need as many arrivals; got shape {times.shape}")
-    if not bool(np.all((times >= 0) & (times <= 1e12))):
-        raise ConfigError("arrivals must be numbers from 0 to 10^12 seconds")
+    times = arrivals if isinstance(arrivals, ClosedLoop) else _times(arrivals, len(queries))
+    if max_workers is not None and (
+        isinstance(max_workers, bool) or not isinstance(max_workers, int) or max_workers < 1
+    ):
+        raise ConfigError(f"max_workers must be a whole number from 1, or None for no limit; got {max_workers!r}")
     if on_deadlock not in ("raise", "record"):
         raise ConfigError(f"on_deadlock must be raise or record, got {on_deadlock!r}")
-    return Run(queries, gpu, protocol, times, policy).play(on_deadlock)
+    return Run(queries, gpu, protocol, times, policy, max_workers).play(on_deadlock)
+
+
+def _times(arrivals: Sequence[float] | npt.NDArray[Any] | None, n: int) -> npt.NDArray[np.float64]:
+    try:
+        times = np.zeros(n) if arrivals is None else np.array(arrivals, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"arrivals must be numbers, one a query; got {arrivals!r:.80}") from None
+    if times.shape != (n,):
+        raise ConfigError(f"{n} queries need as many arrivals; got shape {times.shape}")
+    if not bool(np.all((times >= 0) & (times <= 1e12))):
+        raise ConfigError("arrivals must be numbers from 0 to 10^12 seconds")
+    return times

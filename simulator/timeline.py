@@ -95,7 +95,7 @@ class Timeline:
     graphs: tuple[ExecutionGraph, ...]
     """One a query."""
     arrivals: NDArray[np.float64]
-    """Arrival of each query."""
+    """Arrival of each query; NaN if it never came (a closed loop in a deadlock)."""
     answered: NDArray[np.float64]
     """When each query was answered; NaN if it never was (a deadlock)."""
     overflows: NDArray[np.int64]
@@ -127,7 +127,7 @@ class Timeline:
     @property
     def makespan(self) -> float:
         """Seconds from the first arrival to the last finish; 0 if nothing ran."""
-        return float(self.rows[:, 8].max() - self.arrivals.min()) if len(self.rows) else 0.0
+        return float(self.rows[:, 8].max() - np.nanmin(self.arrivals)) if len(self.rows) else 0.0
 
     @property
     def unit(self) -> str:

@@ -49,6 +49,7 @@ class _Oracle:
         self.room = min(max_num_seqs or inf, max_num_batched_tokens or inf)
         self.budget = max_num_batched_tokens or inf
         self.protocol = protocol
+        self.cancels = protocol.after_answer == "cancel"
         self.keys = [policy_key(graph) if policy_key else [0] * len(graph) for graph in graphs]
         capacity = inf if protocol.capacity is None else protocol.capacity
         self.queries = [
@@ -122,17 +123,20 @@ class _Oracle:
         finished = sorted(finished)
         for number, _, task in finished:
             query = self.queries[number]
-            if task == query.graph.answer:
-                query.answered = self.now
-                if self.protocol.after_answer == "cancel":
-                    self.cancel(number)
-        # Reading: the Forks of the organizer's last task do not happen either, if all other threads are cancelled.
+            if task == query.graph.answer and not (self.cancels and query.graph.tasks[task].forks):
+                self.answer(number)
         finished = [item for item in finished if not self.queries[item[0]].cancelled]
         for number, thread, task in finished:
             if self.protocol.release == "return" and task == self.queries[number].graph.last[thread]:
                 self.release(number, thread)
         for item in finished:
-            self.go_on(item[0], item[2], 0, places.get(item))
+            if not self.queries[item[0]].cancelled:
+                self.go_on(item[0], item[2], 0, places.get(item))
+
+    def answer(self, number: int) -> None:
+        self.queries[number].answered = self.now
+        if self.cancels:
+            self.cancel(number)
 
     def start_thread(self, number: int, thread: int, place: int | None = None) -> None:
         query = self.queries[number]
@@ -153,6 +157,10 @@ class _Oracle:
         if fork == 0 and following >= 0:
             query.tasks[following].waited_from = query.tasks[following].granted = self.now
         forks = graph.tasks[task].forks
+        if task == graph.answer and forks and self.cancels:
+            query.overflows += int(max(len(forks) - max(query.free, 0), 0))
+            self.answer(number)
+            return
         while fork < len(forks):
             child = forks[fork]
             fork += 1

@@ -400,12 +400,18 @@ BAD_OPTIONS = [
     (("--arrivals", "poisson:nan"), "takes a number from 10^-9 to 10^9; got 'nan'"),
     (("--arrivals", "poisson:x"), "takes a number from 10^-9 to 10^9; got 'x'"),
     (("--arrivals", "poisson:"), "takes a number from 10^-9 to 10^9; got ''"),
-    (("--arrivals", "poisson"), "--arrivals takes alone, together, recorded or poisson:PER_SECOND; got 'poisson'"),
+    (
+        ("--arrivals", "poisson"),
+        "--arrivals takes alone, together, recorded, poisson:PER_SECOND or closed:USERS; got 'poisson'",
+    ),
     (
         ("--arrivals", "together:1"),
-        "--arrivals takes alone, together, recorded or poisson:PER_SECOND; got 'together:1'",
+        "--arrivals takes alone, together, recorded, poisson:PER_SECOND or closed:USERS; got 'together:1'",
     ),
-    (("--arrivals", "bogus"), "--arrivals takes alone, together, recorded or poisson:PER_SECOND; got 'bogus'"),
+    (
+        ("--arrivals", "bogus"),
+        "--arrivals takes alone, together, recorded, poisson:PER_SECOND or closed:USERS; got 'bogus'",
+    ),
     (("--arrivals", "recorded"), "trace 'good' has no recorded arrival; use --arrivals together or poisson:PER_SECOND"),
     (("--seed", -1), "Invalid value for '--seed'"),
     (("--format", "bogus"), "no format is called 'bogus'; accepted are native, asyncthink, multiverse"),

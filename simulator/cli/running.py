@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import IO, Annotated, Any
 
-import numpy as np
 import typer
 
 from simulator.cli.common import (
@@ -26,21 +26,20 @@ from simulator.cli.common import (
     screen_width,
     show,
 )
+from simulator.cli.load import ARRIVALS, Load
 from simulator.compiler import compile_trace
 from simulator.errors import ConfigError
 from simulator.export import SPAN_FIELDS, span_rows
 from simulator.files import atomic
-from simulator.gpu import GPU, STEP_CLOCK
+from simulator.gpu import STEP_CLOCK
 from simulator.graph import ExecutionGraph
 from simulator.metrics import METRICS, Metrics, measure, summarize
-from simulator.policy import POLICIES, Policy
+from simulator.policy import POLICIES
 from simulator.profiles import gpu_from_text
 from simulator.protocol import Protocol
 from simulator.report import LEGEND, Tally, count, metrics_table, summary_table
 from simulator.simulation import simulate
 from simulator.timeline import Timeline
-from simulator.trace import Trace
-from simulator.workload import poisson_arrivals
 
 __all__ = ["run"]
 
@@ -60,13 +59,13 @@ def run(
     full_pool: FullPool = "queue",
     max_num_seqs: Annotated[int | None, typer.Option(help="Most sequences in a batch.")] = None,
     max_num_batched_tokens: Annotated[int | None, typer.Option(help="Most tokens in an engine step.")] = None,
+    max_prefill_tokens: Annotated[int | None, typer.Option(help="Most prompt tokens in an engine step.")] = None,
     num_kv_blocks: Annotated[int | None, typer.Option(help="Blocks of KV memory, of 16 tokens each.")] = None,
     arrivals: Annotated[
         str,
-        typer.Option(
-            help="alone: each trace on a GPU of its own; together: all at 0 on one; recorded; poisson:PER_SECOND."
-        ),
+        typer.Option(help=ARRIVALS),
     ] = "alone",
+    max_workers: Annotated[int | None, typer.Option(help="Most workers of all queries that run at once.")] = None,
     policy: Annotated[str, typer.Option(help=f"Admission to a full batch: {', '.join(POLICIES)}.")] = "fcfs",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the Poisson arrivals.")] = 0,
     format: Format = None,
@@ -86,14 +85,17 @@ def run(
         machine = replace(machine, num_kv_blocks=num_kv_blocks)
     if max_num_batched_tokens is not None:
         machine = replace(machine, max_num_batched_tokens=max_num_batched_tokens)
+    if max_prefill_tokens is not None:
+        machine = replace(machine, max_prefill_tokens=max_prefill_tokens)
     if policy not in POLICIES:
         raise ConfigError(f"no policy is called {policy!r}; accepted: {', '.join(POLICIES)}")
     rules = Protocol(capacity=capacity, when_full=full_pool)  # type: ignore[arg-type]  # it refuses what it does not know
     if out == "":
         raise ConfigError("--out takes the name of a folder, got ''")
-    kind, rate = _arrivals(arrivals)
+    load = Load.of(arrivals)
     source = Input(traces, format, tokens, streams=json)
-    runs = _timelines(source, rules, machine, POLICIES[policy], kind, rate, seed)
+    together = partial(simulate, gpu=machine, policy=POLICIES[policy], max_workers=max_workers, on_deadlock="record")
+    runs = _timelines(source, rules, together, load, seed)
     tally = Tally(SUMMARIZED)
     shown: list[Metrics] = []
     unit = "steps" if machine.cost == STEP_CLOCK.cost else "seconds"
@@ -126,28 +128,14 @@ def run(
     return source.exit_code
 
 
-def _arrivals(text: str) -> tuple[str, float]:
-    """Return the kind of arrivals that an option names, and the rate of Poisson ones."""
-    kind, colon, rate = text.partition(":")
-    if kind not in ("alone", "together", "recorded", "poisson") or (kind == "poisson") != bool(colon):
-        raise ConfigError(f"--arrivals takes alone, together, recorded or poisson:PER_SECOND; got {text!r}")
-    if not colon:
-        return kind, 0.0
-    try:
-        poisson_arrivals(1, float(rate), np.random.default_rng(0))
-    except ValueError:
-        raise ConfigError(f"--arrivals poisson:PER_SECOND takes a number from 10^-9 to 10^9; got {rate!r}") from None
-    return kind, float(rate)
-
-
 def _timelines(
-    source: Input, rules: Protocol, gpu: GPU, policy: Policy, kind: str, rate: float, seed: int
+    source: Input, rules: Protocol, run: Callable[..., Timeline], load: Load, seed: int
 ) -> Iterator[tuple[Timeline, int]]:
     """Yield each query with the timeline it is in."""
-    if kind == "alone":
+    if load.kind == "alone":
         for trace in source:
             try:
-                timeline = simulate(compile_trace(trace, rules), gpu=gpu, policy=policy, on_deadlock="record")
+                timeline = run(compile_trace(trace, rules))
             except ConfigError as error:  # it does not fit into the GPU's memory; others may
                 source.refuse(error)
                 continue
@@ -157,20 +145,12 @@ def _timelines(
     times: list[float] = []
     for trace in source:
         graphs.append(compile_trace(trace, rules))
-        times.append(_arrival(trace) if kind == "recorded" else 0.0)
+        times.append(load.time(trace))
     if not graphs:
         return
-    if kind == "poisson":
-        times = list(poisson_arrivals(len(graphs), rate, np.random.default_rng(seed)))
-    timeline = simulate(graphs, gpu=gpu, arrivals=times, policy=policy, on_deadlock="record")
+    timeline = run(graphs, arrivals=load.arrivals(times, seed))
     for query in range(len(graphs)):
         yield timeline, query
-
-
-def _arrival(trace: Trace) -> float:
-    if trace.arrival is None:
-        raise ConfigError(f"trace {trace.id!r} has no recorded arrival; use --arrivals together or poisson:PER_SECOND")
-    return trace.arrival
 
 
 def _record(metrics: Metrics, unit: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Synthetic traces and arrivals, from seeds. Randomness is always an argument."""
 
-from simulator.workload.arrivals import gamma_arrivals, poisson_arrivals
+from simulator.workload.arrivals import ClosedLoop, gamma_arrivals, poisson_arrivals
 from simulator.workload.distributions import (
     DISTRIBUTIONS,
     Constant,
@@ -27,6 +27,7 @@ __all__ = [
     "DISTRIBUTIONS",
     "FAMILIES",
     "PRESETS",
+    "ClosedLoop",
     "Constant",
     "Distribution",
     "Empirical",

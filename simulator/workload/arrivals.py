@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from simulator.workload._checks import real, whole
 
-__all__ = ["gamma_arrivals", "poisson_arrivals"]
+__all__ = ["ClosedLoop", "gamma_arrivals", "poisson_arrivals"]
 
 
 def poisson_arrivals(n: int, rate: float, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -34,3 +36,20 @@ def gamma_arrivals(n: int, rate: float, rng: np.random.Generator, *, variation: 
     shape = 1 / variation**2 if variation else None
     intervals = np.full(n, 1 / rate) if shape is None else rng.gamma(shape, 1 / (rate * shape), n)
     return np.cumsum(intervals)
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedLoop:
+    """A fixed number of users: each asks the next query when its last one is answered.
+
+    Queries are asked in order. ``simulate(graphs, arrivals=ClosedLoop(8))`` is what a benchmark of concurrency 8 does.
+    """
+
+    users: int
+    """Queries open at once, at most; that many arrive at 0."""
+    think: float = 0.0
+    """Seconds from an answer to the user's next query."""
+
+    def __post_init__(self) -> None:
+        whole("users", self.users, 1, 10**9)
+        real("think", self.think, 0, 1e9)

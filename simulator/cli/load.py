@@ -1,0 +1,64 @@
+"""When the queries of a run arrive, as the command line says it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.errors import ConfigError
+from simulator.trace import Trace
+from simulator.workload import ClosedLoop, poisson_arrivals
+
+__all__ = ["ARRIVALS", "Load"]
+
+ARRIVALS = (
+    "alone: each trace on a GPU of its own; together: all at 0 on one; recorded; poisson:PER_SECOND;"
+    " closed:USERS, the next when one is answered."
+)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What ``--arrivals`` says."""
+
+    kind: str
+    rate: float = 0.0
+    users: ClosedLoop | None = None
+
+    @classmethod
+    def of(cls, text: str) -> Load:
+        """Return what `text` says, or raise ConfigError."""
+        kind, colon, number = text.partition(":")
+        numbered = kind in ("poisson", "closed")
+        if not (numbered or kind in ("alone", "together", "recorded")) or numbered != bool(colon):
+            raise ConfigError(
+                f"--arrivals takes alone, together, recorded, poisson:PER_SECOND or closed:USERS; got {text!r}"
+            )
+        try:
+            if kind == "poisson":
+                poisson_arrivals(1, float(number), np.random.default_rng(0))
+                return cls(kind, rate=float(number))
+            if kind == "closed":
+                return cls(kind, users=ClosedLoop(int(number)))
+        except ValueError:
+            what = "PER_SECOND takes a number from 10^-9" if kind == "poisson" else "USERS takes a whole number from 1"
+            raise ConfigError(f"--arrivals {kind}:{what} to 10^9; got {number!r}") from None
+        return cls(kind)
+
+    def time(self, trace: Trace) -> float:
+        """Return when a trace arrives, where it does not depend on the others."""
+        if self.kind != "recorded":
+            return 0.0
+        if trace.arrival is None:
+            raise ConfigError(
+                f"trace {trace.id!r} has no recorded arrival; use --arrivals together or poisson:PER_SECOND"
+            )
+        return trace.arrival
+
+    def arrivals(self, times: list[float], seed: int) -> NDArray[np.float64] | ClosedLoop:
+        """Return the arrivals of as many queries as there are `times`."""
+        if self.kind == "poisson":
+            return poisson_arrivals(len(times), self.rate, np.random.default_rng(seed))
+        return self.users or np.array(times)
