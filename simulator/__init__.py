@@ -13,7 +13,7 @@ from simulator.critical_path import CriticalPath, critical_path
 from simulator.errors import ConfigError, DeadlockError, FormatError, GraphError, SimulatorError, TraceError
 from simulator.formats import FORMATS, parse, render
 from simulator.formats.reading import dump, read
-from simulator.gpu import GPU, STEP_CLOCK
+from simulator.gpu import GPU, STEP_CLOCK, Cluster
 from simulator.graph import ExecutionGraph, from_networkx, to_networkx
 from simulator.metrics import Metrics, measure, summarize
 from simulator.profiles import load_profile
@@ -46,6 +46,7 @@ __all__ = [
     "Action",
     "Answer",
     "ClosedLoop",
+    "Cluster",
     "ConfigError",
     "ConstantRate",
     "CriticalPath",

@@ -74,6 +74,7 @@ class _Compiler:
             self.trace.id,
             tuple(self.recorded[name].prompt_tokens - self.recorded[name].shared_tokens for name in self.names),
             self.trace,
+            self.trace.prefix_of,
         )
 
     def _reachable(self) -> set[str]:

@@ -1,13 +1,15 @@
-"""The modelled GPU: what the hardware and its engine can do."""
+"""The modelled GPU, and several of them: what the hardware and its engine can do."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from simulator.cost import CostModel, DecodeSteps
 from simulator.errors import ConfigError
+from simulator.routing import Routing, least_loaded
 
-__all__ = ["GPU", "STEP_CLOCK"]
+__all__ = ["GPU", "STEP_CLOCK", "Cluster"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,3 +55,28 @@ class GPU:
 
 STEP_CLOCK = GPU(name="decode-step clock")
 """One token, one step, one second, any number of sequences: the paper's clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Replicas of a model, and who goes where. A replica may be several GPUs in tensor parallel: see its profile.
+
+    >>> from simulator.cost import ConstantRate
+    >>> Cluster(replicas=[GPU(cost=ConstantRate(50))] * 2 + [GPU(cost=ConstantRate(80))]).replicas[2].cost
+    ConstantRate(tokens_per_second=80, overhead=0.0)
+    """
+
+    replicas: Sequence[GPU]
+    """They need not be alike."""
+    routing: Routing = least_loaded
+    """Which replica a request goes to; see `simulator.routing`."""
+
+    def __post_init__(self) -> None:
+        replicas = tuple(self.replicas) if isinstance(self.replicas, Sequence) else ()
+        if not replicas or not all(isinstance(gpu, GPU) for gpu in replicas):
+            raise ConfigError(f"replicas must be GPUs, at least one; got {self.replicas!r:.80}")
+        if len({isinstance(gpu.cost, DecodeSteps) for gpu in replicas}) > 1:
+            raise ConfigError("replicas must all take steps (DecodeSteps) or all take seconds")
+        if not callable(self.routing):
+            raise ConfigError(f"routing must be a function, such as least_loaded; got {self.routing!r}")
+        object.__setattr__(self, "replicas", replicas)

@@ -70,7 +70,9 @@ class ExecutionGraph:
     tasks: tuple[Task, ...]
     threads: tuple[str, ...] = (ORGANIZER,)
     shared: tuple[int, ...] = (0,)
-    """Of each thread's prompt, the tokens that are a prefix of its parent's context."""
+    """Of each thread's prompt, the tokens that are a prefix of its parent's context; of the organizer's, see
+    `prefix_of`.
+    """
     inserted: tuple[int, ...] = (0,)
     """Tokens inserted when each thread is joined."""
     protocol: Protocol = field(default_factory=Protocol)
@@ -78,6 +80,8 @@ class ExecutionGraph:
     prompts: tuple[int, ...] = ()
     """The rest of each thread's prompt, part of the prefill of its first task that decodes. Empty: all 0."""
     trace: Trace | None = field(default=None, compare=False, repr=False)
+    prefix_of: str | None = None
+    """The name of an earlier graph with whose organizer's context this one's prompt begins; see `Trace.prefix_of`."""
     next: tuple[int, ...] = field(init=False, repr=False, compare=False)
     """Each task's successor in its thread, or -1."""
     first: tuple[int, ...] = field(init=False, repr=False, compare=False)
@@ -195,7 +199,7 @@ def to_networkx(graph: ExecutionGraph) -> networkx.DiGraph:
     import networkx
 
     result = networkx.DiGraph(name=graph.name, threads=graph.threads, protocol=graph.protocol)
-    result.graph.update(shared=graph.shared, prompts=graph.prompts, inserted=graph.inserted)
+    result.graph.update(shared=graph.shared, prompts=graph.prompts, inserted=graph.inserted, prefix_of=graph.prefix_of)
     for i, task in enumerate(graph.tasks):
         result.add_node(
             i,
@@ -297,4 +301,5 @@ def from_networkx(source: networkx.DiGraph, *, protocol: Protocol | None = None)
         protocol or source.graph.get("protocol") or Protocol(),
         str(source.graph.get("name") or "trace"),
         source.graph.get("prompts", ()),
+        prefix_of=source.graph.get("prefix_of"),
     )

@@ -92,15 +92,9 @@ class Cache:
         int
             Tokens that need no processing, or -1 if there are too few blocks; then nothing has changed.
         """
-        base = min(holder.shared // self.size, found) if self.caching else 0
-        own = holder.own
-        if own and holder.base > base:  # cut off from its beginning: of no use
-            own = 0
-        elif own:
-            base = holder.base
-        # The last token is processed again even if all is in memory: that step yields the next token.
+        base, own = self.found(holder, found)
         have = base + own
-        known = min(have, (total - 1) // self.size) * self.size
+        known = self.known(have, total)
         missing = -(-min(total, known + room) // self.size) - have
         if missing > self.free + self.evictable + (holder.own - own) - self._pinning(holder, own, base):
             return -1
@@ -111,6 +105,22 @@ class Cache:
         if missing > 0:
             self.take(missing)
         return known
+
+    def found(self, holder: Holder, found: int) -> tuple[int, int]:
+        """Return the shared and own blocks that an admission would find, `found` of the parent's being in memory."""
+        base = min(holder.shared // self.size, found) if self.caching else 0
+        if not holder.own:
+            return base, 0
+        if holder.base > base:  # cut off from its beginning: of no use
+            return base, 0
+        return holder.base, holder.own
+
+    def known(self, have: int, total: int) -> int:
+        """Return how many of `total` tokens need no processing if their first `have` blocks are in memory.
+
+        The last token is processed again even if all is there: that step yields the next token.
+        """
+        return min(have, (total - 1) // self.size) * self.size
 
     def _pinning(self, holder: Holder, own: int, base: int) -> int:
         """Return how many blocks stop being evictable when `holder` is pinned with `own` and `base` blocks."""

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from simulator.clock import DecodeClock, decode_clock
+from simulator.cost import CostModel
 from simulator.critical_path import critical_path, t_levels
 from simulator.graph import ExecutionGraph
 from simulator.protocol import Protocol
@@ -121,12 +122,13 @@ def _joined_at(graph: ExecutionGraph, finish: Sequence[float]) -> dict[int, floa
 
 def _seconds_alone(run: Run, tokens: Mapping[int, float] | None = None) -> list[float]:
     """Return the time of each task alone in the batch; with `tokens` decoded instead of all, by task, if given."""
-    cost, in_steps = run.timeline.cost, run.timeline.unit == "steps"
+    in_steps = run.timeline.unit == "steps"
+    costs = _costs(run)
     protocol = run.timeline.protocol_of(run.query)
     context = list(run.graph.shared)
     seconds = []
     for i, task in enumerate(run.graph.tasks):
-        have, prefill = context[task.thread], task.prefill
+        have, prefill, cost = context[task.thread], task.prefill, costs.get(i, costs[-1])
         context[task.thread] += prefill + task.tokens
         decoded = task.tokens if tokens is None else int(tokens.get(i, 0))
         if tokens is not None and i not in tokens:
@@ -142,6 +144,16 @@ def _seconds_alone(run: Run, tokens: Mapping[int, float] | None = None) -> list[
         else:
             seconds.append(cost.decode_seconds(1, have + prefill, decoded))
     return seconds
+
+
+def _costs(run: Run) -> dict[int, CostModel]:
+    """Return the cost model of the replica that each task ran on, and, as -1, of the first one."""
+    replicas = run.timeline.replicas
+    costs = {-1: replicas[0].gpu.cost}
+    if len(replicas) > 1:
+        rows = run.timeline.of_query(run.query)[:, [COLUMNS.index("task"), COLUMNS.index("replica")]]
+        costs |= {int(task): replicas[int(at)].gpu.cost for task, at in rows.tolist() if at >= 0}
+    return costs
 
 
 def _latency(run: Run) -> float:
@@ -306,12 +318,14 @@ def measure(timeline: Timeline, query: int = 0) -> Metrics:
 
 
 def _utilization(timeline: Timeline) -> float:
-    """Share of the makespan in which the GPU had a step under way."""
-    return timeline.busy / timeline.makespan if timeline.makespan else 0.0
+    """Share of the makespan in which the GPU had a step under way; the mean over replicas."""
+    return timeline.busy / timeline.makespan / len(timeline.replicas) if timeline.makespan else 0.0
 
 
 def _mean_batch(timeline: Timeline) -> float:
-    """Mean number of sequences in the batch over the makespan."""
+    """Mean number of sequences in the batch over the makespan, of all replicas together."""
+    if not len(timeline.batch):
+        return 0.0
     times, sizes = timeline.batch[:, 0], timeline.batch[:, 1]
     return float(np.dot(sizes[:-1], np.diff(times)) / timeline.makespan) if timeline.makespan else 0.0
 

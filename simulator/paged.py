@@ -147,6 +147,12 @@ class PagedServer(BatchServer):
         self.batch[holder] = request
         return super()._place(request)
 
+    def held(self, holder: Holder, total: int) -> int:
+        """Return how many of a context's `total` tokens need no processing, if it were admitted now."""
+        found = self.cache.prefix(holder.parent, self._in_memory) if holder.parent is not None else 0
+        base, own = self.cache.found(holder, found)
+        return self.cache.known(base + own, total)
+
     def _in_memory(self, holder: Holder) -> int:
         return self._computed(self.batch[holder])
 

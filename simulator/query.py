@@ -22,11 +22,13 @@ class Query:
 
     __slots__ = (
         "alive",
+        "computed",
         "context",
         "ended",
         "granted",
         "graph",
         "holders",
+        "homes",
         "host",
         "index",
         "joining",
@@ -36,19 +38,29 @@ class Query:
         "live",
         "missing",
         "over",
+        "place",
         "placed",
         "placeless",
         "pool",
+        "prefix",
         "protocol",
         "ready",
         "slotless",
         "waited_from",
     )
 
-    def __init__(self, index: int, graph: ExecutionGraph, protocol: Protocol, keys: npt.ArrayLike) -> None:
+    def __init__(
+        self,
+        index: int,
+        graph: ExecutionGraph,
+        protocol: Protocol,
+        keys: npt.ArrayLike,
+        prefix: Query | None = None,
+    ) -> None:
         threads = len(graph.threads)
         self.index = index
         self.graph = graph
+        self.prefix = prefix  # the query whose organizer's context the organizer's prompt begins with
         self.protocol = protocol
         self.keys: Any = keys
         capacity = protocol.capacity
@@ -66,18 +78,25 @@ class Query:
         self.slotless: set[int] = set()  # workers that hold no slot: done inline, or dropped
         self.less_prefill: dict[int, int] = {}  # by task: what it need not prefill because of that
         self.less_tokens: dict[int, int] = {}  # the same where inserted tokens are decoded
-        self.holders: dict[int, Holder] = {}  # each thread's KV, where memory is modelled
+        self.homes: dict[int, int] = {}  # of inline workers: the thread in whose context they work
+        self.holders: dict[tuple[int, int], Holder] = {}  # each thread's KV on each replica, where memory is modelled
+        self.computed: dict[tuple[int, int], int] = {}  # tokens of each thread's context when it last left a replica
+        self.place: dict[int, int] = {}  # the replica that each thread was on last
         self.over = False
         self.placed = 0  # workers that have one of the `max_workers` places of the run
         self.placeless: set[int] = set()  # workers that wait for one
 
-    def holder(self, thread: int) -> Holder:
-        """Return the KV of a thread; an inline worker has its parent's."""
-        if thread not in self.holders:
-            parent = self.graph.parent(thread)
-            above = self.holder(parent) if parent >= 0 else None
-            self.holders[thread] = Holder(above, self.graph.shared[thread])
-        return self.holders[thread]
+    def home(self, thread: int) -> int:
+        """Return the thread in whose context `thread` works: its own, or that of who does its work."""
+        return self.homes.get(thread, thread) if self.homes else thread
+
+    def above(self, thread: int) -> tuple[Query | None, int]:
+        """Return whose context a thread's prompt begins with: its parent's, or another query's organizer's."""
+        return (self, self.graph.parent(thread)) if thread else (self.prefix, 0)
+
+    def begins_with_prefix(self, thread: int) -> bool:
+        """Whether this is the organizer's first request, and its prompt may begin with another query's context."""
+        return self.graph.prefix_of is not None and self.home(thread) == 0 and 0 not in self.place
 
     def last_forks(self) -> tuple[int, ...]:
         """Forks of the organizer's last task, if the answer cancels their workers before they begin."""

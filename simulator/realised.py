@@ -67,7 +67,7 @@ def realised_path(timeline: Timeline, query: int = 0) -> tuple[Piece, ...]:
             continue
         running = SpanKind.DELAY if graph.tasks[task].seconds else SpanKind.DECODE
         marks = []
-        for _, _, _, _, _, waited, start, decode_start, finish, _, _ in reversed(stays):
+        for _, _, _, _, _, waited, start, decode_start, finish, *_ in reversed(stays):
             marks += [(running, decode_start, finish), (SpanKind.PREFILL, start, decode_start)]
             marks.append((SpanKind.WAIT_BATCH, waited, start))
         before, now = previous.get(task, -1), ready

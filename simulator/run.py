@@ -17,14 +17,14 @@ import numpy.typing as npt
 
 from simulator.cost import DecodeSteps
 from simulator.errors import ConfigError, DeadlockError
-from simulator.gpu import GPU
+from simulator.fleet import Fleet
+from simulator.gpu import Cluster
 from simulator.graph import ExecutionGraph
-from simulator.paged import PagedServer
 from simulator.policy import Policy
 from simulator.pool import Pool, Waiting
 from simulator.protocol import Protocol
 from simulator.query import Query, explain_deadlock
-from simulator.server import BatchServer, EventClock, Request
+from simulator.server import EventClock, Request
 from simulator.timeline import CANCELLED, COLUMNS, INLINE, PREEMPTED, Timeline
 from simulator.workload import ClosedLoop
 
@@ -40,27 +40,24 @@ class Run:
     def __init__(
         self,
         graphs: tuple[ExecutionGraph, ...],
-        gpu: GPU,
+        cluster: Cluster,
         protocol: Protocol | None,
         arrivals: npt.NDArray[np.float64] | ClosedLoop,
         policy: Policy,
         max_workers: int | None,
     ) -> None:
         self.graphs = graphs
-        self.gpu = gpu
         self.protocol = protocol
         self.users = arrivals if isinstance(arrivals, ClosedLoop) else None
         self.arrivals = np.full(len(graphs), math.nan) if isinstance(arrivals, ClosedLoop) else arrivals
         self.places: Pool[tuple[Query, int]] | None = None if max_workers is None else Pool(max_workers)
         self.policy = policy
-        self.in_steps = isinstance(gpu.cost, DecodeSteps)
+        self.in_steps = isinstance(cluster.replicas[0].cost, DecodeSteps)
         self.clock = EventClock()
-        self.server = (
-            BatchServer(self.clock, gpu, self.request_done, self.ask)
-            if gpu.num_kv_blocks is None
-            else PagedServer(self.clock, gpu, self.request_done, self.ask, self.request_preempted)
+        self.prefixes: dict[str, Query | None] = {g.prefix_of: None for g in graphs if g.prefix_of is not None}
+        self.fleet = Fleet(
+            self.clock, cluster, self.request_done, self.ask, self.request_preempted, bool(self.prefixes)
         )
-        self.paged = gpu.num_kv_blocks is not None
         self.order = np.argsort(self.arrivals, kind="stable").tolist()  # not arrived yet is last
         self.arrived = 0
         self.due = 0  # queries of a closed loop that may arrive now
@@ -81,18 +78,13 @@ class Run:
         deadlocks = tuple(explain_deadlock(self.open[index]) for index in sorted(self.open))
         if deadlocks and on_deadlock == "raise":
             raise DeadlockError(f"{self.graphs[deadlocks[0].query].name}: deadlock: {deadlocks[0]}")
-        server = self.server
         return Timeline(
             self.graphs,
             self.arrivals,
             self.answered,
             self.overflows,
             _in_order(np.frombuffer(self.rows, dtype=np.float64).reshape(-1, len(COLUMNS))),
-            np.frombuffer(server.log, dtype=np.float64).reshape(-1, 2),
-            server.busy,
-            server.step,
-            self.gpu.cost,
-            self.gpu.max_num_seqs,
+            self.fleet.record(),
             self.protocol,
             deadlocks,
         )
@@ -101,9 +93,8 @@ class Run:
 
     def arrive(self, _: object) -> None:
         """Start every query that arrives now, and wait for the next."""
-        now = self.clock.now
         order, arrivals = self.order, self.arrivals
-        while self.arrived < len(order) and arrivals[order[self.arrived]] <= now:
+        while self.arrived < len(order) and arrivals[order[self.arrived]] <= self.clock.now:
             self.enter()
         if self.arrived < len(order) and not self.users:
             self.clock.call_at(float(arrivals[order[self.arrived]]), self.arrive)
@@ -121,7 +112,10 @@ class Run:
         keys = self.policy(graph)
         if len(keys) != len(graph):
             raise ConfigError(f"the policy gave {len(keys)} keys for the {len(graph)} tasks of {graph.name}")
-        query = Query(index, graph, self.protocol or graph.protocol, keys)
+        prefix = self.prefixes[graph.prefix_of] if graph.prefix_of is not None else None
+        query = Query(index, graph, self.protocol or graph.protocol, keys, prefix)
+        if graph.name in self.prefixes:
+            self.prefixes[graph.name] = query
         self.open[index] = query
         self.arrived += 1
         self.arrivals[index] = query.waited_from[0] = self.clock.now
@@ -136,7 +130,7 @@ class Run:
         query.context[thread] += request.emitted
         tokens = request.emitted - request.reported
         flags = CANCELLED if cut else 0
-        self.record(query, thread, request.task, request.start, request.decode_start, tokens, flags)
+        self.record(request, tokens, flags)
         if not cut:
             self.finished.append((query.index, thread, request.task, query, True))
 
@@ -145,7 +139,7 @@ class Run:
         query: Query = request.owner
         thread = request.thread
         tokens = request.emitted - request.reported
-        self.record(query, thread, request.task, request.start, request.decode_start, tokens, PREEMPTED)
+        self.record(request, tokens, PREEMPTED)
         query.waited_from[thread] = query.granted[thread] = query.ready[thread] = self.clock.now
 
     def delay_done(self, query: Query, task: int) -> None:
@@ -153,7 +147,7 @@ class Run:
         if not query.over:
             thread = query.graph.tasks[task].thread
             del query.live[thread]
-            self.record(query, thread, task, query.ready[thread], query.ready[thread], 0, 0)
+            self.record_pause(query, thread, task, 0)
             self.finished.append((query.index, thread, task, query, False))
             self.ask()
 
@@ -167,15 +161,22 @@ class Run:
                 self.asked = True
                 clock.call_at(clock.now, self.settle, _SETTLE)
 
-    def record(
-        self, query: Query, thread: int, task: int, start: float, decode_start: float, tokens: int, flags: int
-    ) -> None:
-        """Write the row of a task that ends now."""
+    def record(self, request: Request, tokens: int, flags: int) -> None:
+        """Write the row of a task that leaves the GPU now."""
+        query, thread = request.owner, request.thread
         if thread in query.slotless:
             flags |= INLINE
         waited_from, granted, ready = query.waited_from[thread], query.granted[thread], query.ready[thread]
-        times = (waited_from, granted, ready, start, decode_start, self.clock.now)
-        self.rows.extend((query.index, thread, task, *times, tokens, flags))
+        times = (waited_from, granted, ready, request.start, request.decode_start, self.clock.now)
+        self.rows.extend((query.index, thread, request.task, *times, tokens, flags, request.replica))
+
+    def record_pause(self, query: Query, thread: int, task: int, flags: int) -> None:
+        """Write the row of a task that ends now and was not on the GPU."""
+        if thread in query.slotless:
+            flags |= INLINE
+        waited_from, granted, ready = query.waited_from[thread], query.granted[thread], query.ready[thread]
+        times = (waited_from, granted, ready, ready, ready, self.clock.now)
+        self.rows.extend((query.index, thread, task, *times, 0, flags, -1))
 
     # The settlement: what follows from what happened.
 
@@ -203,7 +204,7 @@ class Run:
                 if self.arrived < len(self.order):
                     self.enter()
         self.asked = False
-        self.server.plan()
+        self.fleet.plan()
 
     def answer(self, query: Query) -> None:
         """The organizer has ended; cancel what still runs for it, if the protocol says so."""
@@ -216,9 +217,9 @@ class Run:
             query.over = True
             for thread, live in query.live.items():
                 if isinstance(live, int):
-                    self.record(query, thread, live, query.ready[thread], query.ready[thread], 0, CANCELLED)
+                    self.record_pause(query, thread, live, CANCELLED)
                 else:
-                    self.server.cancel(live)
+                    self.fleet.cancel(live)
             del self.open[query.index]
             if self.places:
                 self.free_places(query.placed)
@@ -265,23 +266,19 @@ class Run:
             tokens = max(tokens, 0)
             prefill = max(prefill - query.less_prefill.get(task, 0), 0)
         if tokens:
-            if self.paged and not query.context[thread] + prefill:
-                prefill = 1  # nothing is decoded from nothing: an engine begins with a token of its own
             request = Request(query, thread, task, tokens, prefill, query.context[thread], now)
             query.context[thread] += prefill
             request.key = query.keys[task]
             query.live[thread] = request
-            if self.paged:
-                request.holder = query.holder(thread)
             if hot and not prefill:
-                self.server.keep(request)
+                self.fleet.keep(request)
             else:
-                self.server.submit(request)
+                self.fleet.submit(request)
         elif pause := query.protocol.delay_steps(seconds) if self.in_steps else seconds:
             query.live[thread] = task
             self.clock.call_at(now + pause, lambda _: self.delay_done(query, task))
         else:
-            self.record(query, thread, task, now, now, 0, 0)
+            self.record_pause(query, thread, task, 0)
             self.finished.append((query.index, thread, task, query, False))
 
     def begin(self, query: Query, thread: int, hot: bool = False) -> None:
@@ -297,13 +294,12 @@ class Run:
 
     def free_places(self, count: int) -> None:
         """Give places back, and to those that wait for them."""
-        places = self.places
-        assert places
-        places.free += count
-        while places.queue and places.free:
-            query, thread = places.queue.popleft()
+        assert self.places
+        self.places.free += count
+        while self.places.queue and self.places.free:
+            query, thread = self.places.queue.popleft()
             if not query.over:
-                places.free -= 1
+                self.places.free -= 1
                 query.placed += 1
                 query.placeless.remove(thread)
                 self.start(query, thread, False)
@@ -357,8 +353,7 @@ class Run:
             case "inline":
                 query.host[child] = Waiting(child, parent, task, place)
                 query.context[child] = query.context[parent]
-                if self.paged:
-                    query.holders[child] = query.holder(parent)
+                query.homes[child] = query.home(parent)
                 self.insert_nothing(query, child)
                 first = query.graph.reader(query.graph.first[child])
                 if first >= 0:  # its prompt is in the parent's context already

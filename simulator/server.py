@@ -58,6 +58,7 @@ class Request:
         "owner",
         "prefill",
         "ready",
+        "replica",
         "reported",
         "start",
         "state",
@@ -94,6 +95,7 @@ class Request:
         """Tokens of earlier stays in the batch."""
         self.total = context + prefill
         """Tokens that its next token attends to, while it does not decode."""
+        self.replica = 0
         self.holder: Any = None
         """Its thread's KV, where memory is modelled."""
 
@@ -113,6 +115,7 @@ class BatchServer:
 
     def __init__(self, clock: EventClock, gpu: GPU, done: Callable[[Request], None], ask: Callable[[], None]) -> None:
         self.clock = clock
+        self.gpu = gpu
         self.cost = gpu.cost
         self.done = done
         self.ask = ask

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.errors import ConfigError, GraphError
-from simulator.gpu import GPU, STEP_CLOCK
+from simulator.gpu import GPU, STEP_CLOCK, Cluster
 from simulator.graph import ExecutionGraph
 from simulator.policy import Policy, fcfs
 from simulator.protocol import Protocol
@@ -23,20 +23,20 @@ __all__ = ["simulate"]
 def simulate(
     graphs: ExecutionGraph | Iterable[ExecutionGraph],
     *,
-    gpu: GPU = STEP_CLOCK,
+    gpu: GPU | Cluster = STEP_CLOCK,
     protocol: Protocol | None = None,
     arrivals: Sequence[float] | npt.NDArray[Any] | ClosedLoop | None = None,
     policy: Policy = fcfs,
     max_workers: int | None = None,
     on_deadlock: Literal["raise", "record"] = "raise",
 ) -> Timeline:
-    """Run queries on one GPU, each with an agent pool of its own.
+    """Run queries on a GPU or a cluster of them, each with an agent pool of its own.
 
     Parameters
     ----------
     graphs : ExecutionGraph or iterable of them
         One a query.
-    gpu : GPU
+    gpu : GPU or Cluster
         Default: the decode-step clock.
     protocol : Protocol, optional
         Capacity and full-pool behaviour. Default: the one each graph was compiled with.
@@ -83,8 +83,9 @@ def simulate(
             raise GraphError(f"simulate() takes execution graphs (see compile_trace), got {type(graph).__name__}")
         if protocol is not None and protocol.charge_inserted != graph.protocol.charge_inserted:
             raise GraphError(f"{graph.name}: charge_inserted shapes the graph; compile it with this protocol")
-    if not isinstance(gpu, GPU):
-        raise ConfigError(f"gpu must be a GPU, such as GPU(cost=LinearBatch(a=6e-3)); got {gpu!r}")
+    cluster = Cluster(replicas=(gpu,)) if isinstance(gpu, GPU) else gpu
+    if not isinstance(cluster, Cluster):
+        raise ConfigError(f"gpu must be a GPU, such as GPU(cost=LinearBatch(a=6e-3)), or a Cluster; got {gpu!r}")
     times = arrivals if isinstance(arrivals, ClosedLoop) else _times(arrivals, len(queries))
     if max_workers is not None and (
         isinstance(max_workers, bool) or not isinstance(max_workers, int) or max_workers < 1
@@ -92,7 +93,7 @@ def simulate(
         raise ConfigError(f"max_workers must be a whole number from 1, or None for no limit; got {max_workers!r}")
     if on_deadlock not in ("raise", "record"):
         raise ConfigError(f"on_deadlock must be raise or record, got {on_deadlock!r}")
-    return Run(queries, gpu, protocol, times, policy, max_workers).play(on_deadlock)
+    return Run(queries, cluster, protocol, times, policy, max_workers).play(on_deadlock)
 
 
 def _times(arrivals: Sequence[float] | npt.NDArray[Any] | None, n: int) -> npt.NDArray[np.float64]:

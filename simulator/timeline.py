@@ -13,6 +13,7 @@ Times are seconds of the simulated clock; on the decode-step clock a second is a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,12 +23,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.cost import CostModel, DecodeSteps
+from simulator.cost import DecodeSteps
 from simulator.errors import ConfigError
+from simulator.gpu import GPU
 from simulator.graph import ExecutionGraph
 from simulator.protocol import Protocol
 
-__all__ = ["CANCELLED", "COLUMNS", "INLINE", "PREEMPTED", "Deadlock", "Span", "SpanKind", "Timeline"]
+__all__ = ["CANCELLED", "COLUMNS", "INLINE", "PREEMPTED", "Deadlock", "Replica", "Span", "SpanKind", "Timeline"]
 
 COLUMNS = (
     "query",
@@ -41,8 +43,9 @@ COLUMNS = (
     "finish",
     "tokens",
     "flags",
+    "replica",
 )
-_WHOLE = {"query", "thread", "task", "tokens", "flags"}
+_WHOLE = {"query", "thread", "task", "tokens", "flags", "replica"}
 
 CANCELLED = 1
 """Flag of a row: the task was cut short because its query was answered."""
@@ -89,6 +92,19 @@ class Deadlock(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class Replica:
+    """What one GPU did."""
+
+    gpu: GPU
+    batch: NDArray[np.float64]
+    """Shape (changes, 2): time, and the number of sequences in the batch from then on."""
+    busy: float
+    """Seconds in which it had a step under way."""
+    steps: int
+    """Engine steps taken."""
+
+
+@dataclass(frozen=True, eq=False)
 class Timeline:
     """What happened to every task of every query."""
 
@@ -101,23 +117,44 @@ class Timeline:
     overflows: NDArray[np.int64]
     """Forks of each query that found the pool full at run time."""
     rows: NDArray[np.float64]
-    """Shape (tasks, 11): `COLUMNS`, in order of finish."""
-    batch: NDArray[np.float64]
-    """Shape (changes, 2): time, and the number of sequences in the batch from then on."""
-    busy: float
-    """Seconds in which the GPU had a step under way."""
-    steps: int
-    """Engine steps taken."""
-    cost: CostModel
-    """What a step cost."""
-    max_num_seqs: int | None = None
-    """The GPU's batch limit."""
+    """Shape (tasks, 12): `COLUMNS`, in order of finish, query, thread and task. Off the GPU, the replica is -1."""
+    replicas: tuple[Replica, ...]
+    """What each GPU did; one, unless it was a cluster."""
     protocol: Protocol | None = None
     """The protocol of the run, where it was not that of each graph."""
     deadlocks: tuple[Deadlock, ...] = ()
 
     def __len__(self) -> int:
         return len(self.graphs)
+
+    @property
+    def busy(self) -> float:
+        """Seconds in which a GPU had a step under way, of all replicas."""
+        return math.fsum(replica.busy for replica in self.replicas)
+
+    @property
+    def steps(self) -> int:
+        """Engine steps taken, by all replicas."""
+        return sum(replica.steps for replica in self.replicas)
+
+    @property
+    def max_num_seqs(self) -> int | None:
+        """The batch limit, of all replicas together; None if one has none."""
+        limits = [replica.gpu.max_num_seqs for replica in self.replicas]
+        return None if None in limits else sum(limit for limit in limits if limit)
+
+    @cached_property
+    def batch(self) -> NDArray[np.float64]:
+        """Shape (changes, 2): time, and the number of sequences in the batch from then on; of all replicas together."""
+        if len(self.replicas) == 1:
+            return self.replicas[0].batch
+        changes = [
+            np.column_stack([replica.batch[:, 0], np.diff(replica.batch[:, 1], prepend=0.0)])
+            for replica in self.replicas
+        ]
+        joined = np.concatenate(changes)
+        joined = joined[np.argsort(joined[:, 0], kind="stable")]
+        return np.column_stack([joined[:, 0], np.cumsum(joined[:, 1])])
 
     @property
     def latency(self) -> NDArray[np.float64]:
@@ -132,7 +169,7 @@ class Timeline:
     @property
     def unit(self) -> str:
         """What one unit of time is: ``steps`` on the decode-step clock, else ``seconds``."""
-        return "steps" if isinstance(self.cost, DecodeSteps) else "seconds"
+        return "steps" if isinstance(self.replicas[0].gpu.cost, DecodeSteps) else "seconds"
 
     def protocol_of(self, query: int) -> Protocol:
         """Return the protocol that `query` ran under."""
@@ -175,7 +212,7 @@ class Timeline:
         [(0, 'wait_join', 8.0, 15.0), (0, 'decode', 15.0, 17.0)]
         """
         rows = self.rows if query is None else self.of_query(query)
-        for q, thread, i, waited_from, granted, ready, start, decode_start, finish, tokens, flags in rows.tolist():
+        for q, thread, i, waited_from, granted, ready, start, decode_start, finish, tokens, flags, _ in rows.tolist():
             graph = self.graphs[int(q)]
             delay = graph.tasks[int(i)].seconds > 0
             marks = (

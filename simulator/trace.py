@@ -189,7 +189,7 @@ class Thread(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """Tokens in this thread's context before its first action (0 when not recorded)."""
     shared_tokens: int = 0
     """How many of the prompt's first tokens are a prefix of the parent's context, so that an engine can share their
-    KV."""
+    KV. The organizer has no parent but, perhaps, `Trace.prefix_of`."""
     label: str | None = None
 
     def __post_init__(self) -> None:
@@ -294,6 +294,10 @@ class Trace(
     """What the parser found wrong with the text. `simulator.clock.check` adds what the actions themselves get wrong."""
     meta: dict[str, str | int | float | bool | None] = {}
     """Anything worth keeping: where the trace comes from, how it was measured."""
+    prefix_of: str | None = None
+    """The id of an earlier trace whose organizer's context begins with the same tokens as this organizer's prompt: the
+    last turn of a conversation, or anyone with the same system prompt. The organizer's `shared_tokens` says how many.
+    """
 
     def __post_init__(self) -> None:
         threads = self.threads

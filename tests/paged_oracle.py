@@ -102,14 +102,30 @@ class _Paged(_Oracle):
         """Of what is in the batch."""
         self.since: dict[_Sequence, float] = {}
         """Time of readiness, by which the queue is sorted; preemption does not change it."""
+        self.shared: dict[Thread, int] = {}
+        """Of each such thread: how many tokens of that."""
+        self.parents: dict[Thread, Thread | None] = {}
+        """Of each thread that has had a request: whose context its prompt begins with."""
         self.preemptions = 0
         self.prefilled = 0
 
     def parent(self, thread: Thread) -> Thread | None:
-        """The thread in whose context `thread` was forked."""
-        number, name = thread
-        above = self.queries[number].graph.parent(name)
-        return (number, self.host(number, above)) if above >= 0 else None
+        return self.parents[thread]
+
+    def less(self, number: int, task: int, place: int | None) -> None:
+        super().less(number, task, place)
+        for sequence in self.waiting:
+            thread = (sequence.query, self.host(sequence.query, sequence.thread))
+            if thread not in self.parents:
+                above: Thread | None = thread
+                shared = []
+                while above is not None and above not in self.parents:
+                    graph = self.queries[above[0]].graph
+                    shared.append(graph.shared[above[1]])
+                    name = graph.parent(above[1])
+                    above = (above[0], self.host(above[0], name)) if name >= 0 else None
+                self.parents[thread] = above
+                self.shared[thread] = min(shared)
 
     def write(
         self,
@@ -235,7 +251,7 @@ class _Paged(_Oracle):
             query = self.queries[sequence.query]
             thread = (sequence.query, self.host(sequence.query, sequence.thread))
             total = self.total(sequence)
-            base, blocks, useless = self.memory.found(thread, query.graph.shared[thread[1]])
+            base, blocks, useless = self.memory.found(thread, self.shared[thread])
             known = min(len(blocks), (total - 1) // self.memory.block_size) * self.memory.block_size
             request = Request(thread, total, known, blocks)
             old = self.memory.base.get(thread, 0)

@@ -37,7 +37,7 @@ QUIET = {"deadline": None, "report_multiple_bugs": False, "suppress_health_check
 
 def rows_of(timeline: Timeline) -> dict[tuple[int, int, int], list[Stay]]:
     result: dict[tuple[int, int, int], list[Stay]] = {}
-    for query, thread, task, *times, tokens, flags in timeline.rows.tolist():
+    for query, thread, task, *times, tokens, flags, _ in timeline.rows.tolist():
         stays = result.setdefault((int(query), int(thread), int(task)), [])
         stays.append(Stay(*times, int(tokens), int(flags)))
     return result

@@ -23,7 +23,7 @@ QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 def rows_of(timeline: Timeline) -> dict[tuple[int, int, int], Row]:
     result = {}
-    for query, thread, task, *times, tokens, flags in timeline.rows.tolist():
+    for query, thread, task, *times, tokens, flags, _ in timeline.rows.tolist():
         key = (int(query), int(thread), int(task))
         assert key not in result, f"task {key} ran twice"
         result[key] = Row(*times, int(tokens), bool(int(flags) & CANCELLED), bool(int(flags) & INLINE))

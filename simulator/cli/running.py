@@ -31,13 +31,14 @@ from simulator.compiler import compile_trace
 from simulator.errors import ConfigError
 from simulator.export import SPAN_FIELDS, span_rows
 from simulator.files import atomic
-from simulator.gpu import STEP_CLOCK
+from simulator.gpu import STEP_CLOCK, Cluster
 from simulator.graph import ExecutionGraph
 from simulator.metrics import METRICS, Metrics, measure, summarize
 from simulator.policy import POLICIES
 from simulator.profiles import gpu_from_text
 from simulator.protocol import Protocol
 from simulator.report import LEGEND, Tally, count, metrics_table, summary_table
+from simulator.routing import ROUTINGS
 from simulator.simulation import simulate
 from simulator.timeline import Timeline
 
@@ -49,12 +50,15 @@ SUMMARIZED = ("critical_path_steps", "latency", "work", "saved", "speedup", "eta
 def run(
     traces: Paths,
     gpu: Annotated[
-        str,
+        list[str],
         typer.Option(
             help="steps (the decode-step clock), a profile (see forksim gpus) or its .toml file,"
             " rate:TOKENS_PER_SECOND, linear:A,B,C,P,Q or aiconfigurator:MODEL,SYSTEM[,BACKEND[,GPUS]]."
+            " Several make a cluster."
         ),
-    ] = "steps",
+    ] = ["steps"],  # noqa: B006  # typer copies it
+    replicas: Annotated[int, typer.Option(min=1, max=10_000, help="How many of each --gpu.")] = 1,
+    routing: Annotated[str, typer.Option(help=f"In a cluster, by request: {', '.join(ROUTINGS)}.")] = "least-loaded",
     capacity: Capacity = None,
     full_pool: FullPool = "queue",
     max_num_seqs: Annotated[int | None, typer.Option(help="Most sequences in a batch.")] = None,
@@ -78,15 +82,17 @@ def run(
     json: Json = False,
 ) -> int:
     """Simulate traces and measure them: one line a trace, and a summary."""
-    machine = gpu_from_text(gpu)
-    if max_num_seqs is not None:
-        machine = replace(machine, max_num_seqs=max_num_seqs)
-    if num_kv_blocks is not None:
-        machine = replace(machine, num_kv_blocks=num_kv_blocks)
-    if max_num_batched_tokens is not None:
-        machine = replace(machine, max_num_batched_tokens=max_num_batched_tokens)
-    if max_prefill_tokens is not None:
-        machine = replace(machine, max_prefill_tokens=max_prefill_tokens)
+    limits: dict[str, Any] = {
+        "max_num_seqs": max_num_seqs,
+        "max_num_batched_tokens": max_num_batched_tokens,
+        "max_prefill_tokens": max_prefill_tokens,
+        "num_kv_blocks": num_kv_blocks,
+    }
+    given = {name: value for name, value in limits.items() if value is not None}
+    machines = [replace(gpu_from_text(name), **given) for name in gpu] * replicas
+    if routing not in ROUTINGS:
+        raise ConfigError(f"no routing is called {routing!r}; accepted: {', '.join(ROUTINGS)}")
+    cluster = Cluster(replicas=machines, routing=ROUTINGS[routing])
     if policy not in POLICIES:
         raise ConfigError(f"no policy is called {policy!r}; accepted: {', '.join(POLICIES)}")
     rules = Protocol(capacity=capacity, when_full=full_pool)  # type: ignore[arg-type]  # it refuses what it does not know
@@ -94,11 +100,11 @@ def run(
         raise ConfigError("--out takes the name of a folder, got ''")
     load = Load.of(arrivals)
     source = Input(traces, format, tokens, streams=json)
-    together = partial(simulate, gpu=machine, policy=POLICIES[policy], max_workers=max_workers, on_deadlock="record")
+    together = partial(simulate, gpu=cluster, policy=POLICIES[policy], max_workers=max_workers, on_deadlock="record")
     runs = _timelines(source, rules, together, load, seed)
     tally = Tally(SUMMARIZED)
     shown: list[Metrics] = []
-    unit = "steps" if machine.cost == STEP_CLOCK.cost else "seconds"
+    unit = "steps" if machines[0].cost == STEP_CLOCK.cost else "seconds"
     shared = None
     with ExitStack() as stack:
         files = _Files(stack, out, plots) if out else None
@@ -122,7 +128,7 @@ def run(
     if json:
         print_json({"summary": summary})
     elif tally.traces:
-        _print(shown, tally, unit, summary.get("run"))
+        _print(shown, tally, unit, summary.get("run"), len(machines))
         if out:
             say(f"wrote {out}")
     return source.exit_code
@@ -192,7 +198,7 @@ class _Files:
             self.drawn += 1
 
 
-def _print(shown: list[Metrics], tally: Tally, unit: str, run: dict[str, float] | None) -> None:
+def _print(shown: list[Metrics], tally: Tally, unit: str, run: dict[str, float] | None, gpus: int) -> None:
     if shown:
         show(metrics_table(shown, unit, narrow=screen_width() < 110))
     if tally.traces > len(shown):
@@ -202,7 +208,7 @@ def _print(shown: list[Metrics], tally: Tally, unit: str, run: dict[str, float] 
     if run:
         facts = ", ".join(f"{name.replace('_', ' ')} {count(value)}" for name, value in run.items())
         facts = facts.replace("per second", f"per {unit.removesuffix('s')}")
-        say(f"one GPU for all: {facts}\n")
+        say(f"{'one GPU' if gpus == 1 else f'{gpus:,} GPUs'} for all: {facts}\n")
     say(tally.sentence())
     if shown:
         say(LEGEND)

@@ -16,7 +16,8 @@ A line is the `Trace` itself, field by field as `simulator.trace` documents them
 
 (one line in a file). ``schema`` is the version and must be there. ``do`` names the action: think, fork, join, return,
 answer, delay. Every action may carry ``text`` and recorded seconds ``start`` and ``finish``. Also on a trace:
-``token_source``, ``faults`` and ``meta``. Unknown keys are refused, so that a misspelt one cannot pass unseen.
+``token_source``, ``faults``, ``meta`` and ``prefix_of``. Unknown keys are refused, so that a misspelt one cannot pass
+unseen.
 """
 
 from __future__ import annotations

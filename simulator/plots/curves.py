@@ -160,7 +160,7 @@ def batch(timeline: Timeline, *, ax: Axes | None = None, unit: str | None = None
 def _reach(timeline: Timeline, query: int | None) -> tuple[float, float]:
     """Return the first and the last time worth showing."""
     if query is None:
-        start = float(timeline.arrivals.min())
+        start = float(np.nanmin(timeline.arrivals))
         return start, start + timeline.makespan
     start = float(timeline.arrivals[query])
     return start, max([start, *timeline.of_query(query)[:, _FINISH].tolist()])

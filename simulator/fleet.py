@@ -1,0 +1,190 @@
+"""The replicas of a cluster, as they run: who goes where, and what is in memory there.
+
+On one GPU nothing is routed, and nothing here costs more than a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from simulator.errors import ConfigError
+from simulator.gpu import Cluster
+from simulator.kv import Holder
+from simulator.paged import PagedServer
+from simulator.query import Query
+from simulator.server import BatchServer, EventClock, Request
+from simulator.timeline import Replica
+
+__all__ = ["Fleet"]
+
+
+class Fleet:
+    """Plays a `Cluster`.
+
+    Parameters
+    ----------
+    clock : EventClock
+    cluster : Cluster
+    done, ask, preempted : callable
+        See `BatchServer` and `PagedServer`.
+    tracked : bool
+        Whether it matters on one GPU too what each thread has computed: where queries share prefixes.
+    """
+
+    def __init__(
+        self,
+        clock: EventClock,
+        cluster: Cluster,
+        done: Callable[[Request], None],
+        ask: Callable[[], None],
+        preempted: Callable[[Request], None],
+        tracked: bool,
+    ) -> None:
+        self.cluster = cluster
+        self.replicas = len(cluster.replicas)
+        self.alone = self.replicas == 1
+        self.tracked = tracked or not self.alone
+        self.done = done
+        self.ask = ask
+        self.touched: set[int] = set()  # replicas that must plan anew
+        self.loads = [0] * self.replicas
+        self.number = 0
+        self.servers: list[BatchServer] = []
+        for index, gpu in enumerate(cluster.replicas):
+            notify = ask if self.alone else self._asker(index)
+            self.servers.append(
+                BatchServer(clock, gpu, self._finished, notify)
+                if gpu.num_kv_blocks is None
+                else PagedServer(clock, gpu, self._finished, notify, preempted)
+            )
+        self.query = self.thread = self.task = 0
+        self._request: Request | None = None
+
+    def _asker(self, index: int) -> Callable[[], None]:
+        def ask() -> None:
+            self.touched.add(index)
+            self.ask()
+
+        return ask
+
+    def submit(self, request: Request) -> None:
+        """Put a request into the queue of the replica that it is for."""
+        replica = 0 if self.alone else self._route(request)
+        request.replica = replica
+        self.loads[replica] += 1
+        server = self.servers[replica]
+        if isinstance(server, PagedServer):
+            if not request.total:  # nothing is decoded from nothing: an engine begins with a token of its own
+                request.prefill = request.total = 1
+                request.owner.context[request.thread] += 1
+            request.holder = self._settle(request, replica)
+        elif not self.alone or (self.tracked and request.owner.begins_with_prefix(request.thread)):
+            request.context = min(self._known(request.owner, request.thread, replica), request.context)
+            request.prefill = request.total - request.context
+        server.submit(request)
+
+    def keep(self, request: Request) -> None:
+        """Let a thread go on in the place that it has just left."""
+        query: Query = request.owner
+        request.replica = replica = 0 if self.alone else query.place[query.home(request.thread)]
+        self.loads[replica] += 1
+        server = self.servers[replica]
+        if isinstance(server, PagedServer):
+            request.holder = self._settle(request, replica)
+        server.keep(request)
+        self.touched.add(replica)
+
+    def cancel(self, request: Request) -> None:
+        """Take a request out at the next step boundary of its replica."""
+        self.servers[request.replica].cancel(request)
+        self.touched.add(request.replica)
+
+    def plan(self) -> None:
+        """Start the next steps, wherever something has changed; in order of the replicas."""
+        if self.alone:
+            self.servers[0].plan()
+            return
+        for replica in sorted(self.touched):
+            self.servers[replica].plan()
+        self.touched.clear()
+
+    def record(self) -> tuple[Replica, ...]:
+        """Return what each replica did."""
+        return tuple(
+            Replica(server.gpu, np.frombuffer(server.log, dtype=np.float64).reshape(-1, 2), server.busy, server.step)
+            for server in self.servers
+        )
+
+    def _finished(self, request: Request) -> None:
+        self.loads[request.replica] -= 1
+        self.done(request)
+        if self.tracked:
+            query: Query = request.owner
+            home = query.home(request.thread)
+            query.place[home] = request.replica
+            query.computed[home, request.replica] = query.context[request.thread]
+
+    # What a routing function sees: see `simulator.routing.Choice`.
+
+    def _route(self, request: Request) -> int:
+        self._request = request
+        self.query, self.thread, self.task = request.owner.index, request.thread, request.task
+        replica = self.cluster.routing(self)
+        if isinstance(replica, bool) or not isinstance(replica, int) or not 0 <= replica < self.replicas:
+            raise ConfigError(f"routing must return a replica from 0 to {self.replicas - 1}; got {replica!r}")
+        self.number += 1
+        self.touched.add(replica)
+        return replica
+
+    def load(self, replica: int) -> int:
+        """See `Choice.load`."""
+        return self.loads[replica]
+
+    def held(self, replica: int) -> int:
+        """See `Choice.held`."""
+        request, server = self._request, self.servers[replica]
+        assert request is not None
+        if isinstance(server, PagedServer):
+            return server.held(self._holder(request.owner, request.thread, replica), request.total)
+        return min(self._known(request.owner, request.thread, replica), request.context)
+
+    # What is in memory.
+
+    def _known(self, query: Query, thread: int, replica: int) -> int:
+        """Return how many tokens of a thread's context were computed on a replica whose memory never runs out."""
+        known, most = 0, 1 << 60
+        at: Query | None = query
+        while at is not None and most > known:
+            thread = at.home(thread)
+            known = max(known, min(most, at.computed.get((thread, replica), 0)))
+            most = min(most, at.graph.shared[thread])
+            if not thread and at.graph.prefix_of is None:  # shared with nobody who is here: somebody has done it
+                known = max(known, most)
+            at, thread = at.above(thread)
+        return known
+
+    def _settle(self, request: Request, replica: int) -> Holder:
+        """Return the KV of a request's thread on the replica that it is on."""
+        query: Query = request.owner
+        holder = query.holders[query.home(request.thread), replica] = self._holder(query, request.thread, replica)
+        return holder
+
+    def _holder(self, query: Query, thread: int, replica: int) -> Holder:
+        """Return a thread's KV on a replica, or what it would be if the thread came there now.
+
+        Its prefix is that of the nearest of its ancestors that has come there before.
+        """
+        home = query.home(thread)
+        if (home, replica) in query.holders:
+            return query.holders[home, replica]
+        shared = query.graph.shared[home]
+        at, above = query.above(home)
+        while at is not None:
+            above = at.home(above)
+            if (above, replica) in at.holders:
+                return Holder(at.holders[above, replica], shared)
+            shared = min(shared, at.graph.shared[above])
+            at, above = at.above(above)
+        return Holder(None, 0)

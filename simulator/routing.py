@@ -1,0 +1,59 @@
+"""Which replica of a cluster a request goes to.
+
+A routing function gets a `Choice` and returns a replica, counted from 0. It is asked once a request: for each task that
+decodes, unless its thread goes on in the place that it has. It has no state of its own; what it may know is in the
+`Choice`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["ROUTINGS", "Choice", "Routing", "least_loaded", "prefix_affinity", "round_robin"]
+
+
+class Choice(Protocol):
+    """One request, and the replicas it may go to."""
+
+    replicas: int
+    """How many there are."""
+    number: int
+    """Requests that were routed before this one."""
+    query: int
+    thread: int
+    """Index into the threads of the query's graph."""
+    task: int
+
+    def load(self, replica: int) -> int:
+        """Return how many requests wait there or are in the batch."""
+        ...
+
+    def held(self, replica: int) -> int:
+        """Return how many tokens of the request's context are in KV memory there, from the first one on."""
+        ...
+
+
+Routing = Callable[[Choice], int]
+
+
+def round_robin(choice: Choice) -> int:
+    """One after the other."""
+    return choice.number % choice.replicas
+
+
+def least_loaded(choice: Choice) -> int:
+    """Where the fewest requests wait or run; the first of several."""
+    return min(range(choice.replicas), key=choice.load)
+
+
+def prefix_affinity(choice: Choice) -> int:
+    """Where most of the context is in KV memory: a query's threads stay together. Of several, the least loaded."""
+    return min(range(choice.replicas), key=lambda replica: (-choice.held(replica), choice.load(replica)))
+
+
+ROUTINGS: dict[str, Routing] = {
+    "round-robin": round_robin,
+    "least-loaded": least_loaded,
+    "prefix-affinity": prefix_affinity,
+}
