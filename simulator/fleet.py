@@ -54,10 +54,11 @@ class Fleet:
         self.servers: list[BatchServer] = []
         for index, gpu in enumerate(cluster.replicas):
             notify = ask if self.alone else self._asker(index)
+            finished = self._finished if self.tracked else done
             self.servers.append(
-                BatchServer(clock, gpu, self._finished, notify)
+                BatchServer(clock, gpu, finished, notify)
                 if gpu.num_kv_blocks is None
-                else PagedServer(clock, gpu, self._finished, notify, preempted)
+                else PagedServer(clock, gpu, finished, notify, preempted)
             )
         self.query = self.thread = self.task = 0
         self._request: Request | None = None
@@ -120,11 +121,10 @@ class Fleet:
     def _finished(self, request: Request) -> None:
         self.loads[request.replica] -= 1
         self.done(request)
-        if self.tracked:
-            query: Query = request.owner
-            home = query.home(request.thread)
-            query.place[home] = request.replica
-            query.computed[home, request.replica] = query.context[request.thread]
+        query: Query = request.owner
+        home = query.home(request.thread)
+        query.place[home] = request.replica
+        query.computed[home, request.replica] = query.context[request.thread]
 
     # What a routing function sees: see `simulator.routing.Choice`.
 
@@ -168,7 +168,10 @@ class Fleet:
     def _settle(self, request: Request, replica: int) -> Holder:
         """Return the KV of a request's thread on the replica that it is on."""
         query: Query = request.owner
-        holder = query.holders[query.home(request.thread), replica] = self._holder(query, request.thread, replica)
+        key = (query.home(request.thread), replica)
+        holder = query.holders.get(key)
+        if holder is None:
+            holder = query.holders[key] = self._holder(query, request.thread, replica)
         return holder
 
     def _holder(self, query: Query, thread: int, replica: int) -> Holder:

@@ -57,22 +57,28 @@ class Cache:
         self.evictable = 0
         self.idle: OrderedDict[Holder, None] = OrderedDict()  # that may have evictable blocks, longest unpinned first
 
-    @property
-    def available(self) -> int:
-        """Blocks that can be had."""
-        return self.free + self.evictable
-
     def take(self, count: int) -> None:
         """Use up `count` blocks, free ones first."""
         self.free -= count
-        while self.free < 0:
-            holder = next(iter(self.idle))
-            given = min(holder.evictable(), -self.free)
-            holder.own -= given
-            self.free += given
-            self.evictable -= given
-            if not holder.evictable():
-                del self.idle[holder]
+        if self.free < 0:
+            self.evict()
+
+    def evict(self) -> None:
+        """Take from those who have most long not run what was used up and was not free: `free` is below 0."""
+        free, idle = self.free, self.idle
+        while free < 0:
+            holder = next(iter(idle))
+            spare = 0 if holder.busy else holder.own - holder.pinned
+            if spare > -free:
+                holder.own += free
+                self.evictable += free
+                free = 0
+                break
+            holder.own -= spare
+            self.evictable -= spare
+            free += spare
+            del idle[holder]
+        self.free = free
 
     def acquire(self, holder: Holder, total: int, found: int, room: int) -> int:
         """Pin what is in memory of a context of `total` tokens; take blocks for the first `room` tokens that are not.
@@ -96,12 +102,17 @@ class Cache:
         have = base + own
         known = self.known(have, total)
         missing = -(-min(total, known + room) // self.size) - have
-        if missing > self.free + self.evictable + (holder.own - own) - self._pinning(holder, own, base):
+        # What is pinned cannot be had, and that is at most what was found: a sum that mostly need not be done.
+        if missing + have > self.free + self.evictable and missing > self.free + self.evictable + (
+            holder.own - own
+        ) - self._pinning(holder, own, base):
             return -1
-        self.evictable -= holder.evictable()
-        self.free += holder.own - own
+        if holder.own:
+            self.evictable -= holder.own - holder.pinned
+            self.free += holder.own - own
         holder.own, holder.base, holder.busy = own, base, True
-        self._pin(holder.parent, base)
+        if base:
+            self._pin(holder.parent, base)
         if missing > 0:
             self.take(missing)
         return known
@@ -136,14 +147,16 @@ class Cache:
 
     def release(self, holder: Holder, computed: int) -> None:
         """End a request whose thread has `computed` tokens in memory."""
-        held = max(-(-computed // self.size), holder.base + holder.own) - holder.base
-        full = max(computed // self.size - holder.base, holder.own) if self.caching else 0
+        base, own = holder.base, holder.own
+        held = max(-(-computed // self.size) - base, own)
+        full = max(computed // self.size - base, own) if self.caching else 0
         holder.busy = False
         holder.own = full
         self.free += held - full
-        self.evictable += holder.evictable()
+        self.evictable += full - holder.pinned
         self._touch(holder)
-        self._unpin(holder.parent, holder.base)
+        if base:
+            self._unpin(holder.parent, base)
 
     def prefix(self, holder: Holder, computed: Callable[[Holder], int]) -> int:
         """Return how many full blocks of a thread's context are in memory without a gap, from its beginning.
@@ -186,6 +199,8 @@ class Cache:
             holder = holder.parent
 
     def _touch(self, holder: Holder) -> None:
-        self.idle.pop(holder, None)
-        if holder.evictable():
+        if holder.busy or holder.own == holder.pinned:
+            self.idle.pop(holder, None)
+        else:
             self.idle[holder] = None
+            self.idle.move_to_end(holder)

@@ -58,7 +58,7 @@ class PagedServer(BatchServer):
                 f"{graph.name}: thread {graph.threads[request.thread]} needs {most} tokens in KV memory, and"
                 f" {blocks} blocks of {self.size} hold {blocks * self.size}"
             )
-        super().submit(request)
+        BatchServer.submit(self, request)
 
     def keep(self, request: Request) -> None:
         """Let a thread go on in its place, and in its blocks."""
@@ -81,13 +81,17 @@ class PagedServer(BatchServer):
         while (need := self._next_step()) > cache.free + cache.evictable:
             self._preempt()
             self.short = True
-        if need:
-            cache.take(need)
+        cache.free -= need
+        if cache.free < 0:
+            cache.evict()
         return not self.short
 
     def _release(self) -> None:
         """Unpin the memory of what has left the batch."""
-        for holder, (*_, computed) in sorted(self.leaving.items(), key=itemgetter(1)):
+        leaving = list(self.leaving.items())
+        if len(leaving) > 1:
+            leaving.sort(key=itemgetter(1))
+        for holder, (*_, computed) in leaving:
             del self.batch[holder]
             self.cache.release(holder, computed)
         self.leaving.clear()
@@ -95,7 +99,9 @@ class PagedServer(BatchServer):
     def _next_step(self) -> int:
         """Return the blocks that the next step begins."""
         need = self.phases[-self.step % self.size]
-        for request, chunk in self._chunks() if self.prefilling else ():
+        if not self.prefilling:
+            return need
+        for request, chunk in self._chunks():
             holder = request.holder
             have = max(-(-request.context // self.size), holder.base + holder.own)
             need += max(-(-(request.context + chunk) // self.size) - have, 0)
@@ -119,7 +125,7 @@ class PagedServer(BatchServer):
     def _longest_leap(self, steps: int) -> int:
         if self.short:
             return 1
-        available = self.cache.available
+        available = self.cache.free + self.cache.evictable
         if self.n * ((steps - 1) // self.size + 1) <= available:
             return steps
         low, high = 1, steps
@@ -132,7 +138,7 @@ class PagedServer(BatchServer):
         return low
 
     def _place(self, request: Request) -> bool:
-        room = min(self.budget - self.n, self.prompt_budget) - sum(waits.prefill for waits in self.prefilling)
+        room = min(self.budget - self.n, self.prompt_budget) - self.prompts
         holder: Holder = request.holder
         parent = holder.parent
         found = self.cache.prefix(parent, self._in_memory) if parent is not None else 0
@@ -145,7 +151,7 @@ class PagedServer(BatchServer):
         request.context = known
         request.prefill = request.total - known
         self.batch[holder] = request
-        return super()._place(request)
+        return BatchServer._place(self, request)
 
     def held(self, holder: Holder, total: int) -> int:
         """Return how many of a context's `total` tokens need no processing, if it were admitted now."""
@@ -163,19 +169,22 @@ class PagedServer(BatchServer):
         return request.context
 
     def _decode(self, request: Request) -> None:
-        super()._decode(request)
+        BatchServer._decode(self, request)
         self.phases[(request.context - 1 - self.step) % self.size] += 1
 
     def _leave(self, request: Request) -> None:
-        self.phases[(request.context - 1 - request.joined_step) % self.size] -= 1
-        computed = self._computed(request)
-        super()._leave(request)
-        self._note_end(request, computed)
+        behind = request.context - 1 - request.joined_step
+        self.phases[behind % self.size] -= 1
+        BatchServer._leave(self, request)
+        self.leaving[request.holder] = (request.owner.index, request.thread, request.task, behind + self.step)
 
     def _arrive(self, event: simpy.Event) -> None:
-        if event is self.boundary:
-            self.cache.take(self._begun(1, self.leap_steps))
-        super()._arrive(event)
+        if event is self.boundary and self.leap_steps > 1:
+            cache = self.cache
+            cache.free -= self._begun(1, self.leap_steps)
+            if cache.free < 0:
+                cache.evict()
+        BatchServer._arrive(self, event)
 
     def _end_prompt(self, request: Request) -> None:
         self._note_end(request, request.context)
@@ -199,8 +208,7 @@ class PagedServer(BatchServer):
             self._leave(request)
             del self.leaving[holder]
         else:
-            self.prefilling.remove(request)
-            request.decode_start = self.clock.now
+            self._leave_prompt(request)
         self.cache.release(holder, computed)
         request.state = WAITING
         self.preempted(request)

@@ -125,6 +125,7 @@ class BatchServer:
         self.limit = min(gpu.max_num_seqs or 1 << 60, self.budget)
         self.waiting: list[tuple[float, float, int, int, int, Request]] = []
         self.prefilling: deque[Request] = deque()
+        self.prompts = 0  # tokens that they have to process, in all
         self.running: list[tuple[int, int, int, int, Request]] = []  # by finish step, then query, thread, task
         self.cancelled: list[Request] = []
         self.step = 0
@@ -157,7 +158,7 @@ class BatchServer:
             if self.cancelled or (self.waiting and self.n + len(self.prefilling) < self.limit):
                 self._cut()
             return
-        if self._make_room():
+        if self._make_room() and self.waiting:
             self._admit()
         now = self.clock.now
         if self.prefilling and self.budget > self.n:
@@ -198,6 +199,7 @@ class BatchServer:
         request.start = request.decode_start = self.clock.now
         if request.prefill and not self.free_prefill:
             self.prefilling.append(request)
+            self.prompts += request.prefill
             request.state = PREFILLING
         else:
             request.context += request.prefill
@@ -219,8 +221,10 @@ class BatchServer:
     def _prefill_step(self) -> float:
         """Fill the rest of the token budget with prompt chunks; return the step's seconds."""
         self.chunks = self._chunks()
-        tokens = sum(chunk for _, chunk in self.chunks)
-        attended = sum(chunk * request.context + chunk * (chunk + 1) // 2 for request, chunk in self.chunks)
+        tokens = attended = 0
+        for request, chunk in self.chunks:
+            tokens += chunk
+            attended += chunk * request.context + chunk * (chunk + 1) // 2
         return self.cost.step_seconds(self.n, self.context, tokens, attended)
 
     def _chunks(self) -> list[tuple[Request, int]]:
@@ -285,8 +289,15 @@ class BatchServer:
         request.finish_step = -1
         request.state = GONE
 
+    def _leave_prompt(self, request: Request) -> None:
+        """Take a request out of the batch whose prompt is not processed yet."""
+        self.prefilling.remove(request)
+        self.prompts -= request.prefill
+        request.decode_start = self.clock.now
+
     def _end_prefill_step(self) -> None:
         for request, chunk in self.chunks:
+            self.prompts -= chunk
             request.prefill -= chunk
             request.context += chunk
             if request.prefill:
@@ -313,8 +324,7 @@ class BatchServer:
             if request.state == DECODING:
                 self._leave(request)
             elif request.state == PREFILLING:
-                self.prefilling.remove(request)
-                request.decode_start = self.clock.now
+                self._leave_prompt(request)
             else:
                 request.start = request.decode_start = self.clock.now
             request.state = GONE
