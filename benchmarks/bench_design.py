@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import simpy
 
-import simulator.run
+import simulator.fleet
 from simulator import (
     GPU,
     ExecutionGraph,
@@ -61,11 +61,11 @@ class StepByStep(BatchServer):
 
 
 def step_by_step(graphs, arrivals):
-    simulator.run.BatchServer = StepByStep
+    simulator.fleet.BatchServer = StepByStep
     try:
         return simulate(graphs, gpu=GPU(cost=COST), arrivals=arrivals).makespan
     finally:
-        simulator.run.BatchServer = BatchServer
+        simulator.fleet.BatchServer = BatchServer
 
 
 def process_per_sequence(lengths, arrivals):

@@ -25,7 +25,7 @@ from simulator.pool import Pool, Waiting
 from simulator.protocol import Protocol
 from simulator.query import Query, explain_deadlock
 from simulator.server import EventClock, Request
-from simulator.timeline import CANCELLED, COLUMNS, INLINE, PREEMPTED, Timeline
+from simulator.timeline import CANCELLED, COLUMNS, INLINE, PREEMPTED, Timeline, in_order
 from simulator.workload import ClosedLoop
 
 __all__ = ["Run"]
@@ -83,7 +83,7 @@ class Run:
             self.arrivals,
             self.answered,
             self.overflows,
-            _in_order(np.frombuffer(self.rows, dtype=np.float64).reshape(-1, len(COLUMNS))),
+            in_order(np.frombuffer(self.rows, dtype=np.float64).reshape(-1, len(COLUMNS))),
             self.fleet.record(),
             self.protocol,
             deadlocks,
@@ -154,12 +154,11 @@ class Run:
     def ask(self) -> None:
         """Settle once all events of this time are in. The last thing an event does."""
         if not self.asked:
-            clock = self.clock
-            if clock.peek() > clock.now:  # they are
+            if self.clock.is_settled():  # they are
                 self.settle(None)
             else:
                 self.asked = True
-                clock.call_at(clock.now, self.settle, _SETTLE)
+                self.clock.call_at(self.clock.now, self.settle, _SETTLE)
 
     def record(self, request: Request, tokens: int, flags: int) -> None:
         """Write the row of a task that leaves the GPU now."""
@@ -167,8 +166,9 @@ class Run:
         if thread in query.slotless:
             flags |= INLINE
         waited_from, granted, ready = query.waited_from[thread], query.granted[thread], query.ready[thread]
-        times = (waited_from, granted, ready, request.start, request.decode_start, self.clock.now)
-        self.rows.extend((query.index, thread, request.task, *times, tokens, flags, request.replica))
+        start, decode_start, now = request.start, request.decode_start, self.clock.now
+        places = (query.index, thread, request.task, waited_from, granted, ready, start, decode_start, now)
+        self.rows.extend((*places, tokens, flags, request.replica))
 
     def record_pause(self, query: Query, thread: int, task: int, flags: int) -> None:
         """Write the row of a task that ends now and was not on the GPU."""
@@ -186,11 +186,12 @@ class Run:
             finished, self.finished = self.finished, []
             if len(finished) > 1:
                 finished.sort(key=_ORDER)
-            for _, thread, task, query, _ in finished:
-                if not thread and query.graph.next[task] < 0 and not query.last_forks():
+            ended = [item for item in finished if item[3].graph.next[item[2]] < 0]
+            for _, thread, _, query, _ in ended:
+                if not thread and not query.last_forks():
                     self.answer(query)
-            for _, thread, task, query, _ in finished:
-                if thread and query.graph.next[task] < 0 and not query.over:
+            for _, thread, _, query, _ in ended:
+                if thread and not query.over:
                     if query.protocol.release == "return":
                         self.release(query, thread)
                     if self.places and thread not in query.slotless:
@@ -231,16 +232,17 @@ class Run:
         """
         graph = query.graph
         thread, *_, forks, _, _ = graph.tasks[task]
-        if not (thread or graph.next[task] >= 0) and query.last_forks():
-            self.overflows[query.index] += sum(not query.pool.take() for _ in forks)
-            self.answer(query)
-            return
+        following = graph.next[task]
         if not fork:
             query.waited_from[thread] = query.granted[thread] = self.clock.now
-        for place in range(fork, len(forks)):
-            if not self.fork(query, thread, task, place, hot):
+        if forks:
+            if following < 0 and not thread and query.last_forks():
+                self.overflows[query.index] += sum(not query.pool.take() for _ in forks)
+                self.answer(query)
                 return
-        following = graph.next[task]
+            for place in range(fork, len(forks)):
+                if not self.fork(query, thread, task, place, hot):
+                    return
         if following >= 0:
             if query.protocol.release == "join" and graph.tasks[following].joins:
                 query.joining[following] = 0
@@ -390,11 +392,3 @@ class Run:
             if next_in_line.parent is not None:
                 query.granted[next_in_line.parent] = self.clock.now
                 self.proceed(query, next_in_line.task, next_in_line.place + 1, False)
-
-
-def _in_order(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return rows that are in order of finish also in order of query, thread and task where they finish at once."""
-    finish = rows[:, COLUMNS.index("finish")]
-    if np.all(finish[1:] > finish[:-1]):
-        return rows
-    return rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0], finish))]

@@ -40,6 +40,11 @@ class EventClock(simpy.Environment):
         heappush(self._queue, (time, priority, next(self._eid), event))  # type: ignore[misc]
         return event
 
+    def is_settled(self) -> bool:
+        """Whether nothing else is to happen at this time."""
+        queue = self._queue
+        return not queue or queue[0][0] > self._now
+
 
 WAITING, PREFILLING, DECODING, GONE = range(4)
 

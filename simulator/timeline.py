@@ -29,7 +29,18 @@ from simulator.gpu import GPU
 from simulator.graph import ExecutionGraph
 from simulator.protocol import Protocol
 
-__all__ = ["CANCELLED", "COLUMNS", "INLINE", "PREEMPTED", "Deadlock", "Replica", "Span", "SpanKind", "Timeline"]
+__all__ = [
+    "CANCELLED",
+    "COLUMNS",
+    "INLINE",
+    "PREEMPTED",
+    "Deadlock",
+    "Replica",
+    "Span",
+    "SpanKind",
+    "Timeline",
+    "in_order",
+]
 
 COLUMNS = (
     "query",
@@ -230,3 +241,11 @@ class Timeline:
     def _check(self, query: int) -> None:
         if not 0 <= query < len(self.graphs):
             raise ConfigError(f"there is no query {query}; the timeline holds {len(self.graphs)}")
+
+
+def in_order(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rows that are in order of finish also in order of query, thread and task where they finish at once."""
+    finish = rows[:, COLUMNS.index("finish")]
+    if np.all(finish[1:] > finish[:-1]):
+        return rows
+    return rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0], finish))]
