@@ -16,7 +16,9 @@ __all__ = ["AIConfigurator"]
 
 SEQUENCES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 CONTEXTS = (0, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
-PROMPTS = (1, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+# Matrix products come in tiles of 256 tokens: one token more than a multiple takes up to a tenth longer.
+TILES = tuple(256 * i + more for i in range(1, 17) for more in (0, 1))
+PROMPTS = (1, 16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, *TILES, 4608, 5120, 6144, 7168, 8192, 10240, 12288, 16384)
 CACHED = (0, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
 
