@@ -26,7 +26,7 @@ from simulator.profiles import load_profile
 
 PICTURE = "docs/images/fidelity_silicon.png"
 ROUNDS = 10  # requests a user sends
-TEMPLATE = 36  # tokens that the chat template of Llama-3.1 adds to a prompt
+TEMPLATE = 35  # tokens that the chat template of Llama-3.1 adds to a prompt; that of Qwen3 adds 8
 ROOM = 1500  # tokens that a step may have beyond one prompt and the batch
 
 
@@ -88,8 +88,8 @@ TWO = replace(
 OTHERS = (
     TWO,
     replace(SCORED, title="Llama-3.1-8B, 4 H100, TensorRT-LLM", gpus=4, engine=tensorrt),
-    Group("Qwen3-32B, 2 H100, vLLM", QWEN, "0.12.0", "vllm", 2, QWEN, chunked),
-    Group("Qwen3-32B, 2 H100, SGLang", QWEN, "0.5.1.post1", "sglang", 2, QWEN, chunked),
+    Group("Qwen3-32B, 2 H100, vLLM", QWEN, "0.12.0", "vllm", 2, QWEN, chunked, 8),
+    Group("Qwen3-32B, 2 H100, SGLang", QWEN, "0.5.1.post1", "sglang", 2, QWEN, chunked, 8),
 )
 VARIANTS = (
     ("as above", SCORED),
