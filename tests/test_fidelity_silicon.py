@@ -89,8 +89,14 @@ def test_the_page_has_what_the_benchmark_prints(benchmark, tmp_path, monkeypatch
     monkeypatch.setattr(sys, "argv", ["fidelity_silicon.py", str(tmp_path / "picture.png")])
     benchmark.main()
     page = PAGE.read_text(encoding="utf-8")
-    tables = [part for part in capsys.readouterr().out.split("\n\n") if part.startswith("|")]
-    assert len(tables) == 5
+    runs, *tables = [part for part in capsys.readouterr().out.split("\n\n") if part.startswith("|")]
+    assert runs.count("\n") == 43  # and not on the page: they are not ours
+    assert len(tables) == 4
     for table in tables:
         assert table.strip() in page
     assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_the_page_on_cost_models_has_what_its_script_prints(benchmark, capsys):
+    importlib.import_module("check_steps").main()
+    assert capsys.readouterr().out.strip() in (ROOT / "docs" / "cost-models.md").read_text(encoding="utf-8")

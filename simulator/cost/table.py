@@ -128,14 +128,17 @@ class MeasuredTable:
         if not prefill_tokens or not self.prefill_tokens:
             return self.decode_seconds(n, context, 1) if n else self._idle + self.overhead
         _place(self.prefill_tokens, prefill_tokens, "prompt tokens", self.extrapolate)
-        tokens = prefill_tokens + n
-        prompt = self._prompt(tokens, prefill_context / tokens - (tokens + 1) / 2)
+        prompt = self._prompt(prefill_tokens, prefill_context / prefill_tokens - (prefill_tokens + 1) / 2)
         if not n:
             return prompt + self.overhead
         decode = self.decode_seconds(n, context, 1)
+        # As many tokens more in the matrix products, while what the prompt attends to stays what it is alone.
+        tokens = prefill_tokens + n
+        alone = prefill_tokens * (prefill_tokens + 1) / 2
+        more = self._prompt(tokens, alone / tokens - (tokens + 1) / 2) - self._prompt(prefill_tokens, 0.0)
         row = self._row(n)
         bare = row.values[0] - max(0.0, row.slopes[0]) * row.bounds[0]  # a decode step that attends to nothing
-        return decode + max(0.0, prompt + self.overhead - max(bare, 0.0))
+        return decode + max(0.0, prompt + max(0.0, more) + self.overhead - max(bare, 0.0))
 
     def decode_seconds(self, n: int, context: int, k: int) -> float:
         """Sum over the lines that the context crosses as it grows by `n` a step, each in closed form."""

@@ -21,7 +21,7 @@ KINDS = ("datasheet", "database", "fitted", "measured")
 either; steps of a real engine."""
 
 MEMORY_SHARE = 0.9
-"""Share of the memory that weights and KV cache may take: vLLM's default ``gpu_memory_utilization``."""
+"""Share of the memory that weights and KV cache may take: vLLM's default ``gpu_memory_utilization`` for long."""
 
 ENGINE = {"max_num_seqs": 256, "max_num_batched_tokens": 8192, "block_size": 16}
 
