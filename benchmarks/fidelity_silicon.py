@@ -45,8 +45,9 @@ class Group:
     """Limits of the engine for prompts of so many tokens and so many users."""
     template: int = TEMPLATE
     rounds: int = ROUNDS
-    counted: int = ROUNDS
-    """Rounds whose requests count."""
+    """Requests of a user."""
+    counted: tuple[int, int] = (0, ROUNDS)
+    """Those that count: from, to."""
 
 
 class Row(NamedTuple):
@@ -100,7 +101,7 @@ VARIANTS = (
     ),
     ("no chat template", replace(SCORED, template=0)),
     ("an eleventh round after those that count", replace(SCORED, rounds=ROUNDS + 1)),
-    ("20 rounds, the first not counted", replace(SCORED, rounds=20, counted=-19)),
+    ("20 rounds, the first not counted", replace(SCORED, rounds=20, counted=(1, 20))),
 )
 
 
@@ -136,10 +137,7 @@ def play(group: Group, row: Row, overhead: float) -> tuple[float, float]:
     decoded = timeline.column("tokens") > 0  # a request that memory ran out for has several rows
     np.minimum.at(first, query[decoded], timeline.column("decode_start")[decoded])
     np.maximum.at(last, query, timeline.column("finish"))
-    if group.counted > 0:
-        counts = slice(0, group.counted * row.users)
-    else:
-        counts = slice(n + group.counted * row.users, n)
+    counts = slice(*(row.users * end for end in group.counted))
     ttft = (first - np.asarray(timeline.arrivals))[counts].mean()
     return 1000 * ttft, 1000 * ((last - first)[counts] / (row.output - 1)).mean()
 
@@ -239,8 +237,11 @@ def main():
     table(
         ("users", "prompt", "output", "TPOT measured, ms", "predicted", "error", "TTFT measured, ms", "error"),
         (
-            (row.users, f"{row.prompt:,}", row.output, f"{row.tpot:.2f}", f"{row.tpot * (1 + error[1]):.2f}")
-            + (percent(error[1]), f"{row.ttft:.0f}", percent(error[0], 0))
+            (
+                *(row.users, f"{row.prompt:,}", row.output),
+                *(f"{row.tpot:.2f}", f"{row.tpot * (1 + error[1]):.2f}", percent(error[1])),
+                *(f"{row.ttft:.0f}", percent(error[0], 0)),
+            )
             for row, error in zip(rows, plain, strict=True)
         ),
     )
@@ -274,9 +275,7 @@ def main():
             ("fitted to these rows", f"{1000 * fitted:.2f}", *summary(rows, errors(SCORED, rows, fitted))),
         ),
     )
-    table(
-        ("what if", *SUMMARY), ((title, *summary(rows, errors(variant, rows, 0.0))) for title, variant in VARIANTS)
-    )
+    table(("what if", *SUMMARY), ((title, *summary(rows, errors(variant, rows, 0.0))) for title, variant in VARIANTS))
     others = []
     for group in OTHERS:
         there = measured(group)

@@ -212,9 +212,10 @@ def _grid(name: str, values: Any, across: Axis, down: Axis) -> Grid:
         grid = tuple(tuple(row) for row in values)
     except TypeError:
         raise ConfigError(f"MeasuredTable: {name} must be rows of numbers, got {values!r:.80}") from None
-    if len(grid) != len(across) or any(len(row) != len(down) for row in grid):
+    lengths = [len(row) for row in grid]
+    if lengths != [len(down)] * len(across):
         raise ConfigError(
-            f"MeasuredTable: {name} must be {len(across)} rows of {len(down)}, got rows of {[len(row) for row in grid]}"
+            f"MeasuredTable: a hole: {name} must be {len(across)} rows of {len(down)}, got rows of {lengths!r:.60}"
         )
     for i, row in zip(across, grid, strict=True):
         for j, value in zip(down, row, strict=True):
