@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from simulator import GPU, STEP_CLOCK, ConfigError, LinearBatch
+from simulator.cli import _run
 from simulator.cost import MeasuredTable, Roofline
 from simulator.profiles import KINDS, gpu_from_text, load_profile, profiles, read_profile
 from simulator.profiles.reading import parse_profile
@@ -58,7 +60,8 @@ def test_a_profile_is_whole(name):
 @each_profile
 def test_nothing_is_faster_than_the_datasheet(name):
     profile = read_profile(name)
-    bound = load_profile(f"{name.removesuffix('-database').removesuffix('-roofline')}-roofline").cost
+    plain = re.sub("-(database|engine|roofline)$", "", name)
+    bound = load_profile(f"{plain}-roofline").cost
     for n in (1, 8, 64, 256):
         for each in (256, 2048, 8192):
             assert profile.gpu.cost.step_seconds(n, n * each) >= bound.step_seconds(n, n * each)
@@ -109,6 +112,10 @@ def test_the_page_prints_what_the_script_prints():
 def test_nearest_names_are_offered():
     with pytest.raises(ConfigError, match=r"'h100-qwen3-8'; did you mean h100-qwen3-8b, .*\? `forksim gpus` lists all"):
         load_profile("h100-qwen3-8")
+    with pytest.raises(ConfigError, match=r"'Llama'; did you mean a100x4-llama3.1-70b-roofline, a100x8-"):
+        load_profile("Llama")
+    with pytest.raises(ConfigError, match=r"'H100-Qwen3-8B'; did you mean h100-qwen3-8b, "):
+        load_profile("H100-Qwen3-8B")
     with pytest.raises(ConfigError, match=r"'qqqq'; `forksim gpus` lists all; accepted besides: steps, .*rate:"):
         gpu_from_text("qqqq")
     result = forksim("run", "traces/synthetic.jsonl", "--gpu", "h10-qwen3-8b")
@@ -188,6 +195,59 @@ def test_a_broken_file(text, message):
     assert "\n" not in str(raised.value)
 
 
+GRID = "sequences = [1, 2], contexts = [0, 100]"
+PROMPTS = "prefill_tokens = [1, 9], prefill_cached = [0, 9]"
+ROOFLINE = 'hardware = "h100"\nmodel = "qwen3-8b"\n'
+
+
+def table_of(cells):
+    return f'cost = {{type = "table", {GRID}, seconds = {cells}}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (table_of("[[0.1, 0.1], [0.1]]"), "a hole: seconds must be 2 rows of 2, got rows of [2, 1]"),
+        (table_of("[[0.1, 0.1]]"), "a hole: seconds must be 2 rows of 2, got rows of [2]"),
+        (table_of("[]"), "a hole: seconds must be 2 rows of 2, got rows of []"),
+        (table_of("0.1"), "seconds must be rows of numbers, got 0.1"),
+        (table_of("[[0.1, nan], [0.1, 0.1]]"), "seconds at (1, 100) must be above 0 and at most 3600, got nan"),
+        (table_of("[[0.1, 0.1], [-0.1, 0.1]]"), "seconds at (2, 0) must be above 0 and at most 3600, got -0.1"),
+        (table_of("[[0.0, 0.1], [0.1, 0.1]]"), "seconds at (1, 0) must be above 0 and at most 3600, got 0.0"),
+        (table_of("[[0.1, 0.1], [0.1, inf]]"), "seconds at (2, 100) must be above 0 and at most 3600, got inf"),
+        (table_of('[[0.1, "x"], [0.1, 0.1]]'), "seconds at (1, 100) must be above 0 and at most 3600, got 'x'"),
+        (
+            f'cost = {{type = "table", {GRID}, seconds = [[1, 1], [1, 1]], {PROMPTS}, prefill_seconds = [[1, 1]]}}',
+            "a hole: prefill_seconds must be 2 rows of 2, got rows of [2]",
+        ),
+        ('cost = {type = "table", sequences = [2, 1], contexts = [0, 1], seconds = []}', "increasing; got (2, 1)"),
+        ('cost = {type = ["table"]}', "type must be one of rate, linear, table, roofline; got ['table']"),
+        ('cost = {type = "linear", a = 1e300}', "a must be a number from 0 to 10^9, got 1e+300"),
+        ('cost = {type = "linear", a = 1, overhead = nan}', "overhead must be a number from 0 to 10^9, got nan"),
+        ('cost = {type = "rate", tokens_per_second = 0}', "tokens_per_second must be above 0, got 0"),
+        (f'{ROOFLINE}cost = {{type = "roofline", alpha = 0}}', "alpha must be a number from 0.001 to 1, got 0"),
+        (f'{ROOFLINE}cost = {{type = "roofline", beta = nan}}', "beta must be a number from 0.001 to 1, got nan"),
+        (f'{ROOFLINE}tensor_parallel = 1000\ncost = {{type = "roofline"}}', "(1000) must divide the 32 heads"),
+        (LINEAR + "engine = {max_num_seqs = nan}", "max_num_seqs must be a whole number from 1"),
+        (LINEAR + "engine = 'fast'", "engine must be a table: [engine]"),
+        (LINEAR.replace("0.02", "true"), "a must be a number from 0 to 10^9, got True"),
+    ],
+)
+def test_the_command_line_tells_it_in_one_line(tmp_path, capsys, text, message):
+    file = tmp_path / "mine.toml"
+    file.write_text(text.replace("cost =", PROVENANCE + "cost =", 1))
+    code = _run(["run", str(ROOT / "traces" / "synthetic.jsonl"), "--gpu", str(file)])
+    out, err = capsys.readouterr()
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"forksim: profile {file}: ") and message in err
+
+
+@pytest.mark.parametrize("source", ["5", '""', '" "'])
+def test_a_source_is_words(source):
+    with pytest.raises(ConfigError, match="source must say where the numbers come from; got"):
+        parse_profile(PROVENANCE.replace('"s"', source) + LINEAR, "mine")
+
+
 def test_a_file_that_is_not_there(tmp_path):
     for path in (tmp_path / "no.toml", tmp_path):
         with pytest.raises(ConfigError, match=r"cannot be read|no GPU profile"):
@@ -219,3 +279,16 @@ def test_the_command_lists_them_all():
     assert record["concurrency"] == {"2048": 208, "8192": 52}
     assert record["step_seconds"]["64"] == pytest.approx(6.625e-3 + 64 * 7.38e-6 + 64 * 2048 * 4.295e-8)
     assert record["prompt_seconds"] is None and record["kind"] == "fitted" and record["mean_error"] == 0.016
+    assert (record["tensor_parallel"], record["memory_bytes"]) == (1, 80e9)
+
+
+def test_no_name_is_cut_on_a_narrow_terminal(monkeypatch, capsys):
+    monkeypatch.setattr("simulator.cli.gpus.screen_width", lambda: 80)
+    monkeypatch.setattr("simulator.cli.common.screen_width", lambda: 80)
+    assert _run(["gpus"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80 and not any("…" in line for line in lines)
+    cells = {line.split()[0]: line.split()[1:] for line in lines if line.startswith(" ") and len(line.split()) > 7}
+    assert cells.pop("profile") == ["TP", "GB", "2k", "b=1", "b=8", "b=64", "prompt", "±", "%"]
+    assert list(cells) == list(profiles())
+    assert cells["h100x2-llama3.1-8b"] == ["2", "160", "476", "4.17", "4.52", "7.34", "-", "2.1"]

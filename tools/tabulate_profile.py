@@ -1,6 +1,9 @@
 """Print a profile of step times from NVIDIA's operator database; needs the extra `aiconfigurator`.
 
 python tools/tabulate_profile.py h100 qwen3-8b h100_sxm Qwen/Qwen3-8B > simulator/profiles/h100-qwen3-8b-database.toml
+
+The -engine profile was made with `trtllm` after that; its overhead and errors are those that
+`python benchmarks/fidelity_silicon.py` prints, entered by hand.
 """
 
 import datetime
@@ -11,7 +14,6 @@ from importlib.metadata import version
 
 SEQUENCES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 CONTEXTS = (0, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
-PROMPTS = (1, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 CACHED = (0, 1024, 4096, 16384, 65536, 131072)
 
 
@@ -24,11 +26,13 @@ def main(hardware, model, system, repository, backend="vllm"):
     from aiconfigurator_core.sdk.engine import EngineHandle
 
     from simulator.cost import MeasuredTable
+    from simulator.cost.aiconfigurator import PROMPTS
 
+    prompts = [tokens for tokens in PROMPTS if tokens <= 8192]
     engine = EngineHandle.compile(repository, system, backend, tp_size=1)
     decode = [[engine.predict_decode_latency(n, c, 2) / 1000 for c in CONTEXTS] for n in SEQUENCES]
-    prefill = [[engine.predict_prefill_latency(1, m + c, c) / 1000 for c in CACHED] for m in PROMPTS]
-    table = MeasuredTable(SEQUENCES, CONTEXTS, decode, PROMPTS, CACHED, prefill)
+    prefill = [[engine.predict_prefill_latency(1, m + c, c) / 1000 for c in CACHED] for m in prompts]
+    table = MeasuredTable(SEQUENCES, CONTEXTS, decode, prompts, CACHED, prefill)
     generator = random.Random(0)
     errors = []
     for _ in range(1000):  # what interpolation loses, where the KV cache of one GPU could hold it
@@ -52,7 +56,7 @@ type = "table"
 sequences = {list(SEQUENCES)}
 contexts = {list(CONTEXTS)}
 seconds = {rows(decode)}
-prefill_tokens = {list(PROMPTS)}
+prefill_tokens = {prompts}
 prefill_cached = {list(CACHED)}
 prefill_seconds = {rows(prefill)}""")
 

@@ -10,7 +10,6 @@ from rich.table import Table
 from simulator.cli.common import Json, print_json, say, screen_width, show
 from simulator.errors import ConfigError
 from simulator.profiles import Profile, profiles, read_profile
-from simulator.report import number
 
 __all__ = ["gpus"]
 
@@ -19,11 +18,15 @@ BATCHES = (1, 8, 64)
 PROMPT = 2048
 
 LEGEND = f"""\
-KV: KiB of cache a token; fits: sequences of so many tokens in the cache, beside the weights in 0.9 of the memory.
-step: ms of a decode step of 1, 8 and 64 sequences of {CONTEXT} tokens; prompt: ms of a step that reads {PROMPT} tokens.
-datasheet: a bound from peak numbers, faster than any engine; database: operators timed one by one and added up;
-fitted: a law fitted to such times; measured: steps of an engine. ±: mean error against what it was made from.
---json has the sources in full."""
+TP: tensor-parallel degree, GPUs in all; GB: their memory; KV: KiB of cache a
+token; 2k, 8k: sequences of so many tokens that fit into the cache, beside the
+weights in 0.9 of the memory. b=1, 8, 64: ms of a decode step of so many
+sequences of {CONTEXT} tokens; prompt: ms of a step that reads {PROMPT} tokens (-: free).
+Names say what the times are. -roofline, a datasheet's: a bound from peak
+numbers, faster than any engine. -database: operators timed one by one and added
+up. -engine: the same, held against runs of an engine. Nothing, fitted: a law
+for such times. ± %: mean error against what they were made from, or, -engine,
+against the runs. --json has everything, with the sources."""
 
 
 def gpus(json: Json = False) -> int:
@@ -34,26 +37,33 @@ def gpus(json: Json = False) -> int:
             print_json(_record(profile))
         return 0
     narrow = screen_width() < 110
-    titles = ("GB", "KV", "fits 2k", "8k", *(f"step {batch}" for batch in BATCHES), "prompt")
-    shown = [title for title in titles if not narrow or title not in ("KV", "8k", "step 8")]
+    titles = ("TP", "GB", "KV", "2k", "8k", *(f"b={batch}" for batch in BATCHES), "prompt", "kind", "± %")
+    shown = [title for title in titles if not narrow or title not in ("KV", "8k", "kind")]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, int(not narrow), 0, 1))
-    table.add_column("profile", overflow="fold", min_width=12)
+    table.add_column("profile", no_wrap=True)
     for title in shown:
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("what it is")
-    for profile in found:
+        table.add_column(title, justify="left" if title == "kind" else "right", no_wrap=True)
+    for profile, after in zip(found, [*found[1:], None], strict=True):
         fits = (profile.concurrency(context) for context in (2048, 8192))
         cells = (
+            str(profile.tensor_parallel),
             "-" if profile.memory is None else f"{profile.memory / 1e9:.0f}",
             "-" if profile.kv_bytes_per_token is None else f"{profile.kv_bytes_per_token / 1024:.0f}",
             *("-" if count is None else f"{count:,}" for count in fits),
-            *("-" if step is None else number(1000 * step) for step in (*_steps(profile).values(), _prompt(profile))),
+            *(_milliseconds(step) for step in (*_steps(profile).values(), _prompt(profile))),
+            profile.kind,
+            "" if profile.mean_error is None else f"{100 * profile.mean_error:.1f}",
         )
-        kind = profile.kind + ("" if profile.mean_error is None else f", ±{100 * profile.mean_error:.1f} %")
-        table.add_row(profile.name, *(c for title, c in zip(titles, cells, strict=True) if title in shown), kind)
+        last = after is not None and after.model != profile.model
+        row = (cell for title, cell in zip(titles, cells, strict=True) if title in shown)
+        table.add_row(profile.name, *row, end_section=last)
     show(table)
     say(LEGEND)
     return 0
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1000 * seconds:#.3g}".rstrip(".")
 
 
 def _steps(profile: Profile) -> dict[str, float | None]:

@@ -16,7 +16,31 @@ __all__ = ["AIConfigurator"]
 
 SEQUENCES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 CONTEXTS = (0, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
-PROMPTS = (1, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+# Matrix products come in tiles of 256 tokens: one token more than a multiple takes up to a tenth longer.
+TILES = tuple(256 * i + more for i in range(1, 17) for more in (0, 1))
+PROMPTS = (
+    1,
+    16,
+    32,
+    48,
+    64,
+    80,
+    96,
+    112,
+    128,
+    160,
+    192,
+    224,
+    *TILES,
+    4608,
+    5120,
+    6144,
+    7168,
+    8192,
+    10240,
+    12288,
+    16384,
+)
 CACHED = (0, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
 
@@ -25,7 +49,7 @@ class AIConfigurator:
     """Step times from the operator database of ``aiconfigurator-core``, as a `MeasuredTable` made at first use.
 
     1 to 512 sequences of up to 131,072 tokens, prompts of up to 16,384 tokens a step; outside that it refuses. The
-    database leaves out the host: about half a millisecond a step on an H100 (see docs/cost-models.md).
+    database leaves out the host: 0.1 to 0.3 ms a step on an H100, more on several (see docs/fidelity-gpu.md).
 
     Needs ``pip install forksim[aiconfigurator]`` (x86-64 Linux). Making the table takes a second or a few, once a
     process.

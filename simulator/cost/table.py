@@ -33,10 +33,14 @@ class MeasuredTable:
     The decode grid has a row for each of `sequences` and a column for each of `contexts`, the tokens that each sequence
     attends to. A batch of unequal contexts counts as one of their mean. The prefill grid has a row for each of
     `prefill_tokens` and a column for each of `prefill_cached`, the tokens already in the cache; a step with several
-    prompts counts as one prompt that attends to as much. Without a prefill grid prompts are free.
+    prompts counts as one prompt that attends to as much. Where that is less than a lone prompt attends to, as two
+    short ones do, the line between the first two columns goes on below nothing cached: what it says a token of context
+    costs is taken off. Without a prefill grid prompts are free.
 
-    A step with both takes the decode time plus what the prompt takes beyond a step that does next to nothing (the first
-    cell of the decode grid): the weights are read once. That is an assumption, not a measurement.
+    In a step with both, every token goes through the same matrix products: it takes what a prompt of all its tokens
+    would (attending to what its prompts attend to), and the attention of the decoding sequences besides: what their
+    step takes beyond one without context. That is an assumption, not a measurement; docs/cost-models.md says how far
+    it is off.
 
     Outside the grid nothing is known: ConfigError, unless ``extrapolate="linear"`` continues the outermost lines.
 
@@ -123,16 +127,22 @@ class MeasuredTable:
         """Interpolate."""
         if not prefill_tokens or not self.prefill_tokens:
             return self.decode_seconds(n, context, 1) if n else self._idle + self.overhead
-        cached = max(0.0, prefill_context / prefill_tokens - (prefill_tokens + 1) / 2)
-        prompt = self._prompt(prefill_tokens, cached)
+        _place(self.prefill_tokens, prefill_tokens, "prompt tokens", self.extrapolate)
+        prompt = self._prompt(prefill_tokens, prefill_context / prefill_tokens - (prefill_tokens + 1) / 2)
         if not n:
             return prompt + self.overhead
-        return self.decode_seconds(n, context, 1) + max(0.0, prompt - self._idle)
+        decode = self.decode_seconds(n, context, 1)
+        # As many tokens more in the matrix products, while what the prompt attends to stays what it is alone.
+        tokens = prefill_tokens + n
+        alone = prefill_tokens * (prefill_tokens + 1) / 2
+        more = self._prompt(tokens, alone / tokens - (tokens + 1) / 2) - self._prompt(prefill_tokens, 0.0)
+        row = self._row(n)
+        bare = row.values[0] - max(0.0, row.slopes[0]) * row.bounds[0]  # a decode step that attends to nothing
+        return decode + max(0.0, prompt + max(0.0, more) + self.overhead - max(bare, 0.0))
 
     def decode_seconds(self, n: int, context: int, k: int) -> float:
         """Sum over the lines that the context crosses as it grows by `n` a step, each in closed form."""
-        row = self._rows.get(n) or self._row(n)
-        bounds, values, slopes = row
+        bounds, values, slopes = self._rows.get(n) or self._row(n)
         last = context + (k - 1) * n
         if (context < bounds[0] or last > bounds[-1]) and not self.extrapolate and k:
             raise _outside(context / n if context < bounds[0] else last / n, "tokens of context each", self.contexts)
@@ -154,6 +164,8 @@ class MeasuredTable:
 
     def _row(self, n: int) -> _Row:
         """Interpolate between two rows of the decode grid, once for each `n`."""
+        if n in self._rows:
+            return self._rows[n]
         if not n:
             return _Row([0, 1], [self._idle + self.overhead] * 2, [0.0])
         low, share = _place(self.sequences, n, "sequences", self.extrapolate)
@@ -166,11 +178,21 @@ class MeasuredTable:
         return row
 
     def _prompt(self, tokens: int, cached: float) -> float:
-        i, down = _place(self.prefill_tokens, tokens, "prompt tokens", self.extrapolate)
-        j, across = _place(self.prefill_cached, cached, "tokens in the cache", self.extrapolate)
+        """Interpolate the prefill grid.
+
+        `cached` below 0 is several prompts that attend to less than one would. `tokens` may be beyond the grid by the
+        decoding sequences beside the prompts: the last line goes on for them.
+        """
+        i, down = _place(self.prefill_tokens, tokens, "prompt tokens", "linear")
+        j, across = _place(self.prefill_cached, max(0.0, cached), "tokens in the cache", self.extrapolate)
         (a, b), (c, d) = self.prefill_seconds[i][j : j + 2], self.prefill_seconds[i + 1][j : j + 2]
         top, bottom = a + (b - a) * across, c + (d - c) * across
-        return top + (bottom - top) * down
+        alone = top + (bottom - top) * down
+        if cached >= 0:
+            return alone
+        slope = ((b - a) + (d - c - b + a) * down) / (self.prefill_cached[1] - self.prefill_cached[0])
+        # Reading the weights is not attention: no step goes below that. Nor is there a gain where the grid is noise.
+        return max(min(alone, self._idle), alone + max(0.0, slope) * cached)
 
 
 def _axis(name: str, values: Any, first: int) -> Axis:
@@ -190,9 +212,10 @@ def _grid(name: str, values: Any, across: Axis, down: Axis) -> Grid:
         grid = tuple(tuple(row) for row in values)
     except TypeError:
         raise ConfigError(f"MeasuredTable: {name} must be rows of numbers, got {values!r:.80}") from None
-    if len(grid) != len(across) or any(len(row) != len(down) for row in grid):
+    lengths = [len(row) for row in grid]
+    if lengths != [len(down)] * len(across):
         raise ConfigError(
-            f"MeasuredTable: {name} must be {len(across)} rows of {len(down)}, got rows of {[len(row) for row in grid]}"
+            f"MeasuredTable: a hole: {name} must be {len(across)} rows of {len(down)}, got rows of {lengths!r:.60}"
         )
     for i, row in zip(across, grid, strict=True):
         for j, value in zip(down, row, strict=True):

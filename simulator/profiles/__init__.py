@@ -43,7 +43,8 @@ def read_profile(name: str | os.PathLike[str]) -> Profile:
     if text in shipped():
         return shipped()[text]
     if not isinstance(text, str) or not text.endswith(".toml"):
-        near = difflib.get_close_matches(str(text), profiles(), n=4, cutoff=0.5)
+        near = difflib.get_close_matches(str(text).lower(), profiles(), n=4, cutoff=0.5)
+        near = near or [name for name in profiles() if text and str(text).lower() in name][:4]
         hint = f"did you mean {', '.join(near)}? " if near else ""
         raise ConfigError(f"no GPU profile is called {text!r}; {hint}`forksim gpus` lists all")
     try:

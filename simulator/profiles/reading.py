@@ -21,7 +21,7 @@ KINDS = ("datasheet", "database", "fitted", "measured")
 either; steps of a real engine."""
 
 MEMORY_SHARE = 0.9
-"""Share of the memory that weights and KV cache may take: vLLM's default ``gpu_memory_utilization``."""
+"""Share of the memory that weights and KV cache may take: vLLM's default ``gpu_memory_utilization`` for long."""
 
 ENGINE = {"max_num_seqs": 256, "max_num_batched_tokens": 8192, "block_size": 16}
 
@@ -100,6 +100,9 @@ def _profile(table: dict[str, Any], name: str) -> Profile:
             raise ConfigError(f"[provenance] must say {key}")
     if provenance["kind"] not in KINDS:
         raise ConfigError(f"kind must be one of {', '.join(KINDS)}; got {provenance['kind']!r}")
+    source = provenance["source"]
+    if not isinstance(source, str) or not source.strip():
+        raise ConfigError(f"source must say where the numbers come from; got {source!r}")
     if not isinstance(provenance["date"], datetime.date):
         raise ConfigError(f"date must be a date such as 2026-11-22; got {provenance['date']!r}")
     for key in ("mean_error", "max_error"):
@@ -126,7 +129,7 @@ def _profile(table: dict[str, Any], name: str) -> Profile:
         name=name,
         gpu=gpu,
         kind=provenance["kind"],
-        source=str(provenance["source"]),
+        source=source,
         date=provenance["date"].isoformat(),
         measured=str(provenance.get("measured", "")),
         mean_error=provenance.get("mean_error"),
@@ -145,7 +148,7 @@ _WHERE: dict[str, Any] = {"hardware": None, "model": None, "tensor_parallel": 1}
 def _cost(table: dict[str, Any], shape: ModelShape | None, datasheet: Datasheet | None, gpus: int) -> CostModel:
     numbers = dict(table)
     kind = numbers.pop("type", None)
-    if kind not in _COSTS:
+    if not isinstance(kind, str) or kind not in _COSTS:
         raise ConfigError(f"[cost] type must be one of {', '.join(_COSTS)}; got {kind!r}")
     maker = _COSTS[kind]
     known = [item.name for item in fields(maker) if item.init]
