@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from simulator.compiler import compile_trace
-from simulator.errors import FormatError, TraceError
+from simulator.errors import TraceError
 from simulator.formats._requests import requests
 from simulator.formats._weave import Node, Row, Session, refuse, weave
 from simulator.trace import MAX_NESTING, ORGANIZER, Trace, child_id
@@ -43,10 +43,12 @@ def trace_of(rows: Sequence[tuple[int, Row]], block_size: int) -> Trace:
     nodes = list(named.values())
     sessions = list(dict.fromkeys(node.session for node in nodes))
     organizer = _family(sessions, named)
+    if not organizer.nodes:
+        sessions.insert(0, organizer)
     for session in sessions:
         _find_gap(session)
     arrival = min(node.wait for node in nodes if not node.after)
-    first = organizer.nodes[0]
+    first = (organizer.nodes or nodes)[0]
     try:
         threads = weave(sessions, arrival, block_size)
         trace = Trace(first.row.play_id, threads, arrival=arrival / 1000, meta={"model": first.row.model})
@@ -110,25 +112,28 @@ def _merge(into: dict[Node, float], more: Iterable[tuple[Node, float]]) -> None:
 
 
 def _family(sessions: list[Session], nodes: dict[str, Node]) -> Session:
-    """Find the parent of each session and the names of the threads; return the organizer's."""
+    """Find the parent of each session and the names of the threads; return the organizer's.
+
+    Names that are thread ids say it all. Else a session is spawned by another, or by the organizer. If that is none of
+    the sessions, it has no requests: it forks at the start, and joins at the end.
+    """
     named = {session.name: session for session in sessions}
-    ours = all(name == ORGANIZER or _is_path(name) and _above(name) in named for name in named) and ORGANIZER in named
-    roots = []
+    known = {ORGANIZER, *named}
+    ours = all(name == ORGANIZER or (_is_path(name) and _above(name) in known) for name in named)
+    roots = [session for session in sessions if not session.nodes[0].row.dependencies]
+    if ours and (ORGANIZER in named or len(roots) > 1):
+        organizer = named.get(ORGANIZER) or Session(ORGANIZER)
+        for session in sessions:
+            session.parent = None if session is organizer else named.get(_above(session.name), organizer)
+    else:
+        ours = False
+        organizer = roots[0] if len(roots) == 1 else Session(ORGANIZER)
+        for session in sessions:
+            session.parent = None if session is organizer else _spawner(session, nodes) or organizer
     for session in sessions:
-        if ours:
-            session.parent = named[_above(session.name)] if session.name != ORGANIZER else None
-        else:
-            session.parent = _spawner(session, nodes)
-        if session.parent is None:
-            roots.append(session)
-        else:
+        if session.parent is not None:
             session.parent.children.append(session)
-    if len(roots) > 1:
-        raise refuse(
-            roots[1].nodes[0],
-            f"begins session {roots[1].name!r}, which nobody spawned, beside session {roots[0].name!r}; accepted is one",
-        )
-    waiting = [(roots[0], ORGANIZER, 0)] if roots else []
+    waiting = [(organizer, ORGANIZER, 0)]
     for session, thread, depth in waiting:
         if depth > MAX_NESTING:
             raise refuse(session.nodes[0], f"is of a session that is spawned deeper than {MAX_NESTING}")
@@ -138,7 +143,7 @@ def _family(sessions: list[Session], nodes: dict[str, Node]) -> Session:
     for session in sessions:
         if not session.thread:
             raise refuse(session.nodes[0], f"is of session {session.name!r}, whose spawns go round in a circle")
-    return roots[0]
+    return organizer
 
 
 def _is_path(name: str) -> bool:
@@ -193,8 +198,9 @@ def _prove(trace: Trace, nodes: list[Node], arrival: float, block_size: int) -> 
             (graph.threads[there[each.request].thread], there[each.request].place): each.seconds
             for each in request.dependencies
         }
-        if not theirs or (node.wait > arrival and not node.place and not node.inherits):
-            theirs[ORGANIZER, -1] = (node.wait - arrival) / 1000
+        since = (node.wait - arrival) / 1000
+        if not theirs or (not node.place and not node.inherits and since > max(theirs.values())):
+            theirs[ORGANIZER, -1] = since
         if request.wait or not ours:
             ours[ORGANIZER, -1] = request.wait
         if theirs.keys() != ours.keys() or any(not _close(ours[each], theirs[each]) for each in ours):

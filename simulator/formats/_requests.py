@@ -60,7 +60,7 @@ def requests(graph: ExecutionGraph, block_size: int, first_block: int = 0) -> li
     Raises
     ------
     FormatError
-        If the query's end is the end of no request.
+        If the query decodes nothing, ends with a Delay, or has more than `MAX_BLOCKS` blocks in a context.
 
     >>> from simulator import Answer, Fork, Join, Return, Think, Thread, Trace, compile_trace
     >>> organizer = Thread("organizer", (Think(28), Fork(1), Think(5), Join(1, 0, 4), Answer(2)), 100)
@@ -72,15 +72,14 @@ def requests(graph: ExecutionGraph, block_size: int, first_block: int = 0) -> li
     137 2 [0, 1, 3]
     130 9 [0, 1, 2]
     """
-    answer = graph.tasks[graph.answer]
-    if not answer.tokens:
-        raise FormatError(
-            f"trace {graph.name!r}: its organizer ends without a token after its last Fork, Join or Delay, and only what"
-            " decodes is a request"
-        )
     waits = _waits(graph)
+    end = graph.tasks[graph.answer]
+    if end.seconds or (not end.tokens and any(waits[graph.answer].values())):
+        raise FormatError(f"trace {graph.name!r} ends with a Delay, and no request is left to wait for it")
     contexts = _Contexts(graph, block_size, first_block)
     decoding = [task for task in range(len(graph)) if graph.tasks[task].tokens]
+    if not decoding:
+        raise FormatError(f"trace {graph.name!r} decodes nothing, and so makes no request")
     # In topological order, so that ids are given out from the trunk to the branches.
     contents = {task: contexts.read(task) for task in decoding}
     decoding.sort(key=lambda task: (graph.tasks[task].thread, task))
@@ -89,8 +88,9 @@ def requests(graph: ExecutionGraph, block_size: int, first_block: int = 0) -> li
     for task in decoding:
         thread = graph.tasks[task].thread
         place = result[-1].place + 1 if result and result[-1].thread == thread else 0
+        previous = len(result) - 1 if place else -1
         before = [
-            Dependency(number[source], seconds, _relation(graph, source, thread, place and number[source] == len(result) - 1))
+            Dependency(number[source], seconds, _relation(graph, source, thread, number[source] == previous))
             for source, seconds in waits[task].items()
             if source != _ARRIVAL
         ]

@@ -78,6 +78,10 @@ class Session:
     """Seconds between its last request and its end."""
     trailing: list[Session] = field(default_factory=list)
     """Children that are joined after its last request."""
+    prompt: int = 0
+    """Tokens of its first context."""
+    blocks: list[int] = field(default_factory=list)
+    """The ids of its last context."""
 
     def child_towards(self, session: Session) -> Session | None:
         """Return the child that is `session`, or has it among its descendants."""
@@ -90,7 +94,9 @@ class Session:
 def refuse(node: Node, message: str) -> FormatError:
     """Return the error that says why `node` is in no trace."""
     row = node.row
-    return FormatError(f"play {row.play_id!r} is no fork/join trace: request {row.request_id!r} {message}", line=node.line)
+    return FormatError(
+        f"play {row.play_id!r} is no fork/join trace: request {row.request_id!r} {message}", line=node.line
+    )
 
 
 def weave(sessions: list[Session], arrival: float, block_size: int) -> tuple[Thread, ...]:
@@ -113,6 +119,7 @@ def weave(sessions: list[Session], arrival: float, block_size: int) -> tuple[Thr
     weaver = _Weaver(arrival, block_size)
     for session in sessions:
         weaver.look_at(session)
+    weaver.join_the_rest(sessions)
     done: dict[Session, None] = {}
     for session in sessions:
         line = [session]
@@ -135,7 +142,16 @@ class _Weaver:
         """Workers that decode nothing: the gap they are forked in, the request that waits for them, their seconds."""
 
     def look_at(self, session: Session) -> None:
-        """Find what each request of `session` joins."""
+        """Find what a session reads, and what each of its requests joins."""
+        if session.nodes:
+            session.prompt, session.blocks = session.nodes[0].row.input_length, session.nodes[-1].row.hash_ids
+        elif session.children:  # of an organizer without requests, all that is known is what its workers share
+            firsts = [child.nodes[0].row for child in session.children]
+            session.blocks = firsts[0].hash_ids
+            for row in firsts:
+                session.blocks = session.blocks[: _common(session.blocks, row.hash_ids)]
+            shortest = min(row.input_length for row in firsts)
+            session.prompt = min(len(session.blocks) * self.block_size, shortest)
         for node in session.nodes:
             joins: dict[Session, float] = {}
             for source, seconds in node.after.items():
@@ -154,6 +170,16 @@ class _Weaver:
                         walk.parent.trailing.append(walk)
                     walk = walk.parent
             self.joins[node] = joins
+
+    def join_the_rest(self, sessions: list[Session]) -> None:
+        """Have the organizer wait for whom nobody waits: a play is over when all its requests are."""
+        joined = {child for joins in self.joins.values() for child in joins}
+        joined.update(child for session in sessions for child in session.trailing)
+        waiting = [session for session in sessions if session.parent is None]
+        for session in waiting:
+            lost = [child for child in session.children if child not in joined]
+            session.trailing += lost
+            waiting += lost
 
     def threads(self, session: Session) -> list[Thread]:
         """Return the thread of `session`, and after it those of its tools."""
@@ -178,7 +204,7 @@ class _Weaver:
         for node in session.nodes:
             inserted = self._inserted(node)
             own = self._own(node)
-            if inserted and not self.joins[node] and node not in of:
+            if not self.joins[node] and node not in of and (inserted or self._is_seamless(node, forks)):
                 tool(node.place, node, own or 0.0)
                 own = 0.0
             seconds = [*self.joins[node].values()] + ([own] if own is not None else [])
@@ -199,13 +225,9 @@ class _Weaver:
         actions += [Join(_index(child)) for child in session.trailing]
         actions += [Delay(session.pause)] * (session.pause > 0)
         end = Answer if session.thread == ORGANIZER else Return
-        last = actions[-1]
-        if isinstance(last, Think):
-            actions[-1] = end(last.tokens, start=last.start)
-        else:
-            actions.append(end())
-        prompt = session.nodes[0].row.input_length
-        return [Thread(session.thread, tuple(actions), prompt, self._shared(session)), *tools]
+        last = actions.pop()
+        actions += [end(last.tokens, start=last.start)] if isinstance(last, Think) else [last, end()]
+        return [Thread(session.thread, tuple(actions), session.prompt, self._shared(session)), *tools]
 
     def _forks(self, forks: list[Session | int], joins: dict[int, int]) -> list[Action]:
         """Return the Forks of a gap. Joins they need come before them, and are taken out of `joins`."""
@@ -220,12 +242,18 @@ class _Weaver:
             actions.append(Fork(_index(child)))
         return actions
 
+    def _is_seamless(self, node: Node, forks: dict[int, list[Session | int]]) -> bool:
+        """Whether nothing would tell the tokens of `node` from those of the request before."""
+        return node.place > 0 and not self._own(node) and not forks[node.place]
+
     def _own(self, node: Node) -> float | None:
         """Return the seconds from where the thread stands to `node`, Joins aside; None if the Joins say it all."""
         if node.place:
             return node.after.get(node.session.nodes[node.place - 1], 0.0)
         if node.inherits:
-            return min(seconds for source, seconds in node.after.items() if not node.session.child_towards(source.session))
+            return min(
+                seconds for source, seconds in node.after.items() if not node.session.child_towards(source.session)
+            )
         wait = (node.wait - self.arrival) / 1000
         return wait if wait > 0 or not node.after else None
 
@@ -238,24 +266,27 @@ class _Weaver:
         if row.input_length < context:
             raise refuse(
                 node,
-                f"reads {row.input_length} tokens, but its session had {context} after {before.request_id!r}; the context"
-                " of a thread only grows",
+                f"reads {row.input_length} tokens, but its session had {context} after {before.request_id!r};"
+                " the context of a thread only grows",
             )
         whole = before.input_length // self.block_size
         if row.hash_ids[:whole] != before.hash_ids[:whole]:
-            raise refuse(node, f"has other hash_ids than {before.request_id!r} before it; a thread's context only grows")
+            raise refuse(
+                node, f"has other hash_ids than {before.request_id!r} before it; a thread's context only grows"
+            )
         return row.input_length - context
 
     def _shared(self, session: Session) -> int:
         """Return how many tokens the session's first context has in common with its parent's."""
         if session.parent is None:
             return 0
-        row, blocks = session.nodes[0].row, 0
-        for mine, theirs in zip(row.hash_ids, session.parent.nodes[-1].row.hash_ids, strict=False):
-            if mine != theirs:
-                break
-            blocks += 1
-        return min(blocks * self.block_size, row.input_length)
+        common = _common(session.nodes[0].row.hash_ids, session.parent.blocks)
+        return min(common * self.block_size, session.prompt)
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    """Return with how many equal ids both begin."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _index(session: Session) -> int:

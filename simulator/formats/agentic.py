@@ -1,4 +1,4 @@
-"""Agentic Mooncake, version 2: the requests of agents, and which wait for which, as NVIDIA Dynamo and AISimulate replay it.
+"""Agentic Mooncake, version 2: requests of agents, and which wait for which, as NVIDIA Dynamo and AISimulate read them.
 
 A file of JSON lines. The first is a header, every other is a request::
 
@@ -10,9 +10,9 @@ A file of JSON lines. The first is a header, every other is a request::
                        "relation": "spawn"}]}
 
 (each on one line). A play is a query, a session a thread, a request one stay of the thread on the engine: its whole
-context is read, then `output_length` tokens are decoded. ``hash_ids`` name the blocks of the context; contexts that begin
-with the same ids begin with the same tokens. A request comes when all its dependencies are completed and their delays
-have passed. ``docs/formats.md`` says what is lost on the way there and back.
+context is read, then `output_length` tokens are decoded. ``hash_ids`` name the blocks of the context; contexts that
+begin with the same ids begin with the same tokens. A request comes when all its dependencies are completed and their
+delays have passed. ``docs/formats.md`` says what is lost on the way there and back.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ import msgspec
 from simulator.compiler import compile_trace
 from simulator.errors import ConfigError, FormatError
 from simulator.formats._plays import trace_of
-from simulator.formats._requests import MAX_BLOCKS, requests
+from simulator.formats._requests import requests
 from simulator.formats._weave import Row
 from simulator.trace import MAX_SECONDS, MAX_TOKENS, Trace
 
-__all__ = ["SCHEMA", "VERSION", "Reader", "Writer", "block_size_of"]
+__all__ = ["SCHEMA", "VERSION", "Reader", "Writer", "block_size_of", "is_header"]
 
 SCHEMA = "dynamo.agentic_mooncake"
 VERSION = 2
@@ -65,6 +65,15 @@ def block_size_of(size: int | None, default: int) -> int:
     return size
 
 
+def is_header(line: bytes) -> bool:
+    """Return whether a line looks like the header of a file.
+
+    >>> is_header(b'{"schema": "dynamo.agentic_mooncake"}'), is_header(b'{"text": "dynamo.agentic_mooncake"}')
+    (True, False)
+    """
+    return b'"schema"' in line and b'"dynamo.agentic_mooncake"' in line
+
+
 class Reader:
     """Reads the lines of a file, and gives each play when its last row has passed. It holds one play at a time.
 
@@ -78,7 +87,8 @@ class Reader:
     FormatError
         If it is no header of this version.
 
-    >>> reader = Reader('{"schema": "dynamo.agentic_mooncake", "version": 2, "block_size": 64, "hash_id_scope": "local"}')
+    >>> header = '{"schema": "dynamo.agentic_mooncake", "version": 2, "block_size": 64, "hash_id_scope": "local"}'
+    >>> reader = Reader(header)
     >>> row = '{"request_id": "r", "play_id": "q7", "session_id": "main", "model": "m", "input_length": 100,'
     >>> list(reader.feed(row + ' "output_length": 9, "hash_ids": [0, 1], "not_before_ms": 0}', 2))
     []
@@ -180,8 +190,8 @@ class Reader:
                 raise FormatError(f"{name}: relation {each.relation!r} is none of sequence, spawn, join")
             if each.trigger != "completion" and (each.trigger, each.relation) != ("dispatch", "spawn"):
                 raise FormatError(
-                    f"{name}: trigger {each.trigger!r} is not accepted with {each.relation}; accepted is completion, and"
-                    " dispatch with spawn"
+                    f"{name}: trigger {each.trigger!r} is not accepted with {each.relation}; accepted is completion,"
+                    " and dispatch with spawn"
                 )
 
 
