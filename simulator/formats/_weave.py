@@ -150,8 +150,9 @@ class _Weaver:
             session.blocks = firsts[0].hash_ids
             for row in firsts:
                 session.blocks = session.blocks[: _common(session.blocks, row.hash_ids)]
-            shortest = min(row.input_length for row in firsts)
-            session.prompt = min(len(session.blocks) * self.block_size, shortest)
+            whole = min(row.input_length for row in firsts) // self.block_size
+            session.blocks = session.blocks[:whole]
+            session.prompt = len(session.blocks) * self.block_size
         for node in session.nodes:
             joins: dict[Session, float] = {}
             for source, seconds in node.after.items():
