@@ -84,7 +84,7 @@ def lookup(name: str) -> Format:
     try:
         return FORMATS[name]
     except KeyError:
-        raise ConfigError(f"no format is called {name!r}; accepted are {', '.join([*FORMATS, *LOGS])}") from None
+        raise ConfigError(f"no format is called {name!r}; accepted are {', '.join(FORMATS)}") from None
 
 
 def detect(text: str) -> str:

@@ -34,7 +34,7 @@ from typing import IO, Any, BinaryIO
 import msgspec
 
 from simulator.errors import ConfigError, FormatError, SimulatorError
-from simulator.formats import LOGS, agentic, asyncthink, detect, lookup, mooncake, native
+from simulator.formats import FORMATS, LOGS, agentic, asyncthink, detect, lookup, mooncake, native
 from simulator.tokens import TokenCounter, by_characters
 from simulator.trace import MAX_TOKENS, Outcome, Trace
 
@@ -104,8 +104,8 @@ def read(
     >>> error.message
     'cannot be read (No such file or directory); accepted is a file of JSON lines or of plain text, or -'
     """
-    if format is not None and format not in LOGS:
-        lookup(format)
+    if format is not None and format not in FORMATS and format not in LOGS:
+        raise ConfigError(f"no format is called {format!r}; accepted are {', '.join([*FORMATS, *LOGS])}")
     size = agentic.block_size_of(block_size, mooncake.BLOCK_SIZE)
     return _read(os.fspath(path), _Records(format, count or by_characters, keep_text, size))
 
@@ -354,7 +354,8 @@ def dump(
                 raise
             refused(error)
             continue
-        file.writelines(line + "\n" for line in lines)
+        for line in lines:
+            file.write(line + "\n")
         written += 1
     return written
 
