@@ -191,7 +191,7 @@ def forksim(traces, *, prefill_ms=10.0, decode_ms=10.0, max_num_seqs=256, num_kv
 
 
 def main():
-    n = int(sys.argv[1]) if sys.argv[1:] else 1000
+    n = int(float(sys.argv[1])) if sys.argv[1:] else 1000
     traces = fork_join(n)
     runs = {
         "forksim": lambda: forksim(traces),
