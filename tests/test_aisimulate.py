@@ -6,13 +6,14 @@ differences that are left are in docs/differential.md, each held here by a test.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
 from benchmarks import peers
-from simulator import GPU, Answer, Delay, Fork, Join, Return, Think, Thread, Trace, compile_trace, simulate
+from simulator import GPU, Answer, Delay, Fork, Join, Return, Think, Thread, Trace, compile_trace, read, simulate
 from simulator.timeline import CANCELLED
 from simulator.workload import FAMILIES, generate
 
@@ -24,6 +25,7 @@ except peers.Absent as error:
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(ABSENT), reason=ABSENT)]
 
+ROOT = Path(__file__).parent.parent
 PREFILL, DECODE = 2.0**-7, 3 * 2.0**-8
 PLENTY = 1_000_000
 
@@ -145,6 +147,14 @@ def test_preemption_without_a_prefix_cache(blocks):
     pairs, _, _ = both(arriving(blocking(100), 8), blocks=blocks, caching=False)
     assert same(pairs) is True
     assert sum(theirs[3] for theirs, _ in pairs.values()) > 200
+
+
+def test_it_runs_all_that_ships():
+    paths = sorted(path for path in (ROOT / "traces").rglob("*") if path.suffix in (".jsonl", ".txt"))
+    traces = [item for path in paths for item in read(path) if isinstance(item, Trace)]
+    there = peers.aisimulate(traces, max_num_batched_tokens=8192)
+    assert len({record["play_id"] for record in there.records}) == len(traces) > 100
+    assert {record["terminal_status"] for record in there.records} == {"completed"}
 
 
 # ---------------------------------------------------------------- what differs
