@@ -15,7 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from simulator.errors import ConfigError, FormatError, SimulatorError
-from simulator.formats import FORMATS, lookup
+from simulator.formats import FORMATS, LOGS
 from simulator.formats.reading import read
 from simulator.protocol import WHEN_FULL
 from simulator.report import printable
@@ -23,6 +23,7 @@ from simulator.tokens import COUNTERS, TokenCounter, load_tokenizer
 from simulator.trace import Trace
 
 __all__ = [
+    "BlockSize",
     "Capacity",
     "Format",
     "FullPool",
@@ -42,9 +43,16 @@ __all__ = [
 Paths = Annotated[list[str], typer.Argument(metavar="TRACE...", help="Files of traces, or - for standard input.")]
 Format = Annotated[
     str | None,
-    typer.Option(metavar="FORMAT", help=f"Format of all traces: {', '.join(FORMATS)}; by default found from each."),
+    typer.Option(
+        metavar="FORMAT", help=f"Format of all traces: {', '.join([*FORMATS, *LOGS])}; by default found from each."
+    ),
 ]
-To = Annotated[str, typer.Option("--to", metavar="FORMAT", help=f"Format to write: {', '.join(FORMATS)}.")]
+To = Annotated[
+    str, typer.Option("--to", metavar="FORMAT", help=f"Format to write: {', '.join(FORMATS)}, agentic_mooncake.")
+]
+BlockSize = Annotated[
+    int | None, typer.Option(help="Tokens in a block of a Mooncake log's hash_ids.", show_default="512")
+]
 FullPool = Annotated[
     str, typer.Option("--full-pool", metavar="MODE", help=f"What a Fork on a full pool does: {', '.join(WHEN_FULL)}.")
 ]
@@ -139,10 +147,18 @@ class Input:
     """
 
     def __init__(
-        self, paths: Sequence[str], format: str | None, tokens: str, *, keep_text: bool = False, streams: bool = False
+        self,
+        paths: Sequence[str],
+        format: str | None,
+        tokens: str,
+        *,
+        keep_text: bool = False,
+        streams: bool = False,
+        block_size: int | None = None,
     ) -> None:
         self.paths = paths
-        self.format = None if format is None else lookup(format).name
+        self.format = format
+        self.block_size = block_size
         self.count = counter(tokens)
         self.keep_text = keep_text
         self.streams = streams
@@ -151,13 +167,16 @@ class Input:
     def __iter__(self) -> Iterator[Trace]:
         with _progress(self.streams) as advance:
             for path in self.paths:
-                for item in read(path, format=self.format, count=self.count, keep_text=self.keep_text):
+                for item in self._read(path):
                     if isinstance(item, FormatError):
                         self.unreadable += 1
                         complain(str(item))
                     else:
                         yield item
                     advance()
+
+    def _read(self, path: str) -> Iterator[Trace | FormatError]:
+        return read(path, format=self.format, count=self.count, keep_text=self.keep_text, block_size=self.block_size)
 
     def refuse(self, error: SimulatorError) -> None:
         """Report a trace that was read but cannot be used."""

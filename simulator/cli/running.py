@@ -13,6 +13,7 @@ from typing import IO, Annotated, Any
 import typer
 
 from simulator.cli.common import (
+    BlockSize,
     Capacity,
     Format,
     FullPool,
@@ -74,6 +75,7 @@ def run(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the Poisson arrivals.")] = 0,
     format: Format = None,
     tokens: TokenCount = "characters",
+    block_size: BlockSize = None,
     out: Annotated[
         str | None, typer.Option(metavar="DIR", help="Write metrics.csv, spans.csv and Gantt charts into this folder.")
     ] = None,
@@ -99,7 +101,7 @@ def run(
     if out == "":
         raise ConfigError("--out takes the name of a folder, got ''")
     load = Load.of(arrivals)
-    source = Input(traces, format, tokens, streams=json)
+    source = Input(traces, format, tokens, streams=json, block_size=block_size)
     together = partial(simulate, gpu=cluster, policy=POLICIES[policy], max_workers=max_workers, on_deadlock="record")
     runs = _timelines(source, rules, together, load, seed)
     tally = Tally(SUMMARIZED)

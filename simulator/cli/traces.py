@@ -8,16 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from simulator.cli.common import Format, Input, Paths, To, TokenCount, complain, stdout
+from simulator.cli.common import BlockSize, Format, Input, Paths, To, TokenCount, complain, stdout
 from simulator.errors import ConfigError, FormatError
 from simulator.files import atomic
-from simulator.formats import lookup
-from simulator.formats.reading import dump
+from simulator.formats.reading import dump, sayer
 from simulator.trace import Trace
 from simulator.workload import FAMILIES, PRESETS
 from simulator.workload import generate as synthetic
 
 __all__ = ["convert", "generate"]
+
+ToBlockSize = Annotated[
+    int | None, typer.Option(help="Tokens in a block of the hash_ids that are written.", show_default="64")
+]
 
 Output = Annotated[
     str | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write; standard output if not given.")
@@ -34,6 +37,7 @@ def generate(
     start: Annotated[int, typer.Option(min=0, help="Number of the first trace.")] = 0,
     to: To = "native",
     out: Output = None,
+    to_block_size: ToBlockSize = None,
 ) -> int:
     """Generate synthetic traces from a seed. Trace i depends on the seed and i alone."""
     chosen: dict[str, Any] = {}
@@ -44,7 +48,7 @@ def generate(
         if name in ("family", "n", "seed", "start"):
             raise ConfigError(f"{name} is no option of a family: see forksim generate --help; got {option!r}")
         chosen[name.replace("-", "_")] = value
-    return _write(synthetic(family, n, seed=seed, start=start, **chosen), out, to)
+    return _write(synthetic(family, n, seed=seed, start=start, **chosen), out, to, to_block_size)
 
 
 def convert(
@@ -53,21 +57,23 @@ def convert(
     out: Output = None,
     format: Format = None,
     tokens: TokenCount = "characters",
+    block_size: BlockSize = None,
+    to_block_size: ToBlockSize = None,
 ) -> int:
     """Convert traces to another format, as JSON lines."""
-    source = Input(traces, format, tokens, keep_text=True, streams=out in (None, "-"))
-    return _write(source, out, to) or source.exit_code
+    source = Input(traces, format, tokens, keep_text=True, streams=out in (None, "-"), block_size=block_size)
+    return _write(source, out, to, to_block_size) or source.exit_code
 
 
-def _write(traces: Iterable[Trace], out: str | None, to: str) -> int:
+def _write(traces: Iterable[Trace], out: str | None, to: str, block_size: int | None = None) -> int:
     """Write what can be said in the format `to`; return the exit code."""
-    lookup(to)  # before anything is read
-    code = 0
+    sayer(to, block_size)  # wrong options are told before anything is read
+    refused: list[FormatError] = []
+
+    def refuse(error: FormatError) -> None:
+        refused[:] = [error]
+        complain(str(error))
+
     with nullcontext(stdout) if out is None or out == "-" else atomic(out) as file:
-        for trace in traces:
-            try:
-                dump((trace,), file, to)
-            except FormatError as error:
-                complain(str(error))
-                code = 2
-    return code
+        dump(traces, file, to, block_size=block_size, refused=refuse)
+    return 2 if refused else 0

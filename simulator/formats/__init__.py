@@ -15,7 +15,7 @@ from simulator.formats import asyncthink, multiverse, native, parallel_r1, threa
 from simulator.tokens import TokenCounter, by_characters
 from simulator.trace import Outcome, Trace
 
-__all__ = ["FORMATS", "Format", "Parser", "detect", "lookup", "parse", "render"]
+__all__ = ["FORMATS", "LOGS", "Format", "Parser", "detect", "lookup", "parse", "render"]
 
 
 class Parser(Protocol):
@@ -61,9 +61,15 @@ FORMATS: dict[str, Format] = {
     ),
 }
 
+LOGS: dict[str, str] = {
+    "mooncake": "a request a line, with the blocks of its prompt; read only",
+    "agentic_mooncake": "a header, then the requests of fork/join queries",
+}
+"""Formats of files whose lines mean something only together: `simulator.formats.reading` reads and writes them."""
+
 
 def lookup(name: str) -> Format:
-    """Return the format called `name`.
+    """Return the format called `name`, one of `FORMATS`.
 
     Raises
     ------
@@ -73,6 +79,8 @@ def lookup(name: str) -> Format:
     >>> lookup("native").summary
     'JSON lines, all a Trace holds'
     """
+    if name in LOGS:
+        raise ConfigError(f"{name} is a format of whole files: see simulator.read and simulator.dump")
     try:
         return FORMATS[name]
     except KeyError:

@@ -8,6 +8,10 @@ A file is either JSON lines or plain text. JSON lines hold one record each:
   ``index``, ``correct`` (true or false), ``found`` and ``wanted`` (numbers of solutions), ``tokens`` (how many all its
   texts are, or the token ids themselves) and ``prompt_tokens`` (of the query). Other keys are ignored.
 
+- a request of a Mooncake log, known by its ``hash_ids`` and ``input_length`` (`simulator.formats.mooncake`).
+
+If the first line is a header of agentic Mooncake, the rest are the requests of its plays (`simulator.formats.agentic`).
+
 Where ``tokens`` is given, it is spread over the text by characters, and `Trace.token_source` says ``record, spread by
 characters``.
 
@@ -15,7 +19,7 @@ Anything else is plain text: the whole file is one trace. Names ending in .jsonl
 in .txt are text; other files are JSON lines if they begin with ``{``.
 
 What cannot be read comes out as a `FormatError` with its path and line, among the traces, so that good records are
-still used. Memory holds one record at a time.
+still used. Memory holds one record at a time, or one play; of a Mooncake log also its tree of prefixes.
 """
 
 from __future__ import annotations
@@ -23,18 +27,18 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from typing import IO, Any, BinaryIO
 
 import msgspec
 
-from simulator.errors import FormatError, SimulatorError
-from simulator.formats import asyncthink, detect, lookup, native
+from simulator.errors import ConfigError, FormatError, SimulatorError
+from simulator.formats import FORMATS, LOGS, agentic, asyncthink, detect, lookup, mooncake, native
 from simulator.tokens import TokenCounter, by_characters
 from simulator.trace import MAX_TOKENS, Outcome, Trace
 
-__all__ = ["MAX_RECORD", "dump", "read"]
+__all__ = ["MAX_RECORD", "dump", "read", "sayer"]
 
 MAX_RECORD = 64 * 2**20
 """The most bytes a record may have. Longer ones are skipped."""
@@ -69,6 +73,7 @@ def read(
     format: str | None = None,
     count: TokenCounter | None = None,
     keep_text: bool = True,
+    block_size: int | None = None,
 ) -> Iterator[Trace | FormatError]:
     """Yield the traces of a file, and an error for each record that is none.
 
@@ -77,11 +82,13 @@ def read(
     path : str or path-like
         A file, or ``-`` for standard input.
     format : str, optional
-        A key of `FORMATS` that all records are in; by default found from each.
+        A key of `FORMATS` or of `LOGS` that all records are in; by default found from each.
     count : callable, optional
         Counts the tokens of a piece of text, where the record gives no counts; by default `by_characters`.
     keep_text : bool
         Whether actions keep their text.
+    block_size : int, optional
+        Tokens in a block of a Mooncake log's ``hash_ids``; by default 512. A file of agentic Mooncake says its own.
 
     Yields
     ------
@@ -91,18 +98,19 @@ def read(
     Raises
     ------
     ConfigError
-        If there is no such format. Nothing in a file raises.
+        If there is no such format, or `block_size` is none. Nothing in a file raises.
 
     >>> [error] = read("no/such/file.jsonl")
     >>> error.message
     'cannot be read (No such file or directory); accepted is a file of JSON lines or of plain text, or -'
     """
-    if format is not None:
-        lookup(format)
-    return _read(os.fspath(path), format, count or by_characters, keep_text)
+    if format is not None and format not in FORMATS and format not in LOGS:
+        raise ConfigError(f"no format is called {format!r}; accepted are {', '.join([*FORMATS, *LOGS])}")
+    size = agentic.block_size_of(block_size, mooncake.BLOCK_SIZE)
+    return _read(os.fspath(path), _Records(format, count or by_characters, keep_text, size))
 
 
-def _read(path: str, format: str | None, count: TokenCounter, keep: bool) -> Iterator[Trace | FormatError]:
+def _read(path: str, records: _Records) -> Iterator[Trace | FormatError]:
     shown = "<stdin>" if path == "-" else path
     name = "stdin" if path == "-" else os.path.splitext(os.path.basename(path))[0]
     accepted = "accepted is a file of JSON lines or of plain text, or -"
@@ -113,10 +121,10 @@ def _read(path: str, format: str | None, count: TokenCounter, keep: bool) -> Ite
                 yield FormatError(f"is empty; {accepted}", path=shown)
             elif b"\0" in head:
                 yield FormatError(f"holds NUL bytes, so it is binary or UTF-16; {accepted}, in UTF-8", path=shown)
-            elif _is_json(path, head, format):
-                yield from _lines(file, shown, name, format, count, keep)
+            elif _is_json(path, head, records.format):
+                yield from _lines(file, shown, name, records)
             else:
-                yield _text(file, shown, name, format, count, keep)
+                yield _text(file, shown, name, records)
     except OSError as error:
         yield FormatError(f"cannot be read ({error.strerror or error}); {accepted}", path=shown)
 
@@ -128,21 +136,19 @@ def _stdin() -> io.BufferedReader:
 
 def _is_json(path: str, head: bytes, format: str | None) -> bool:
     ending = os.path.splitext(path)[1].lower()
-    if ending in _JSON_ENDINGS or format == "native":
+    if ending in _JSON_ENDINGS or format == "native" or format in LOGS:
         return True
     return ending != ".txt" and head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
 
 
-def _text(
-    file: BinaryIO, path: str, name: str, format: str | None, count: TokenCounter, keep: bool
-) -> Trace | FormatError:
+def _text(file: BinaryIO, path: str, name: str, records: _Records) -> Trace | FormatError:
     data = file.read(MAX_RECORD + 1)
     try:
         if len(data) > MAX_RECORD:
             raise FormatError(f"a text of more than {MAX_RECORD} bytes is not read")
         text = _decode(data)
-        form = lookup(format or detect(text))
-        return form.parse(text, id=name, count=count, keep_text=keep)
+        form = lookup(records.format or detect(text))
+        return form.parse(text, id=name, count=records.count, keep_text=records.keep)
     except SimulatorError as error:
         return _placed(error, path, None)
 
@@ -157,9 +163,7 @@ def _decode(data: bytes) -> str:
     return text
 
 
-def _lines(
-    file: BinaryIO, path: str, name: str, format: str | None, count: TokenCounter, keep: bool
-) -> Iterator[Trace | FormatError]:
+def _lines(file: BinaryIO, path: str, name: str, records: _Records) -> Iterator[Trace | FormatError]:
     number = 0
     blank = True
     while line := file.readline(MAX_RECORD + 1):
@@ -172,13 +176,64 @@ def _lines(
             blank = False
             yield FormatError(f"a record of more than {MAX_RECORD} bytes is not read", path=path, line=number)
         elif not line.isspace():
+            if blank and records.begins_plays(line):
+                yield from _plays(line, file, path, number)
+                return
             blank = False
             try:
-                yield _record(line, f"{name}:{number}", format, count, keep)
+                yield records.trace(line, f"{name}:{number}")
             except SimulatorError as error:
                 yield _placed(error, path, number)
     if blank:
         yield FormatError("has no records, only blank lines; accepted is one JSON object a line", path=path)
+
+
+def _plays(header: bytes, file: BinaryIO, path: str, number: int) -> Iterator[Trace | FormatError]:
+    """Yield what a file of agentic Mooncake holds behind its header, which is line `number`."""
+    try:
+        reader = agentic.Reader(header)
+    except FormatError as error:
+        yield error.at(path, number)
+        return
+    rows = False
+    while line := file.readline(MAX_RECORD + 1):
+        number += 1
+        if line.isspace():
+            continue
+        rows = True
+        if len(line) > MAX_RECORD and not line.endswith(b"\n"):
+            while (rest := file.readline(2**20)) and not rest.endswith(b"\n"):
+                pass
+            yield FormatError(f"a record of more than {MAX_RECORD} bytes is not read", path=path, line=number)
+            continue
+        for item in reader.feed(line, number):
+            yield item.at(path) if isinstance(item, FormatError) else item
+    for item in reader.close():
+        yield item.at(path) if isinstance(item, FormatError) else item
+    if not rows:
+        yield FormatError("has a header of agentic Mooncake, but no requests", path=path)
+
+
+class _Records:
+    """Makes traces of the records of one file."""
+
+    def __init__(self, format: str | None, count: TokenCounter, keep: bool, block_size: int) -> None:
+        self.format = format
+        self.count = count
+        self.keep = keep
+        self.log = mooncake.Log(block_size)
+
+    def begins_plays(self, line: bytes) -> bool:
+        """Whether `line`, the first, is meant as a header of agentic Mooncake."""
+        return self.format == "agentic_mooncake" or (self.format is None and agentic.is_header(line))
+
+    def trace(self, line: bytes, name: str) -> Trace:
+        """Return the Trace of a record, called `name` unless it has a name."""
+        # Inside a JSON string the quotes would be escaped, so these are keys.
+        asked = self.format is None and b'"hash_ids"' in line and b'"input_length"' in line
+        if asked or self.format == "mooncake":
+            return self.log.trace(line, name)
+        return _record(line, name, self.format, self.count, self.keep)
 
 
 def _record(line: bytes, name: str, format: str | None, count: TokenCounter, keep: bool) -> Trace:
@@ -203,7 +258,7 @@ def _record(line: bytes, name: str, format: str | None, count: TokenCounter, kee
     if text is None:
         raise not_native or FormatError(
             f'has nothing to parse; accepted are native records ("schema": "{native.SCHEMA}") and objects with a text'
-            " under output, text, completion, response or organizer"
+            " under output, text, completion, response or organizer, or requests with input_length and hash_ids"
         )
     given = record.id if record.id is not None else record.index
     id = name if given is None else str(given)
@@ -254,7 +309,14 @@ def _placed(error: SimulatorError, path: str, line: int | None) -> FormatError:
     return error.at(path, line) if isinstance(error, FormatError) else FormatError(str(error), path=path, line=line)
 
 
-def dump(traces: Iterable[Trace], file: IO[str], format: str = "native") -> int:
+def dump(
+    traces: Iterable[Trace],
+    file: IO[str],
+    format: str = "native",
+    *,
+    block_size: int | None = None,
+    refused: Callable[[FormatError], None] | None = None,
+) -> int:
     r"""Write traces as JSON lines, and return how many.
 
     Parameters
@@ -264,31 +326,69 @@ def dump(traces: Iterable[Trace], file: IO[str], format: str = "native") -> int:
     file : text file
         Open for writing, in UTF-8.
     format : str
-        A key of `FORMATS`. All but ``native`` become objects with ``id``, ``output`` (the text) and the outcome.
+        A key of `FORMATS`, or ``agentic_mooncake``. Formats of text become objects with ``id``, ``output`` (the text)
+        and the outcome.
+    block_size : int, optional
+        Tokens in a block of ``hash_ids``; by default 64. Only agentic Mooncake has them.
+    refused : callable, optional
+        Takes the error of a trace that cannot be said in `format`; the others are still written.
 
     Raises
     ------
     FormatError
-        If a trace cannot be said in `format`. Those before it have been written.
+        If a trace cannot be said in `format`, unless there is `refused`. Those before it have been written.
     ConfigError
-        If there is no such format.
+        If there is no such format, or it is read only.
 
     >>> from simulator.formats import parse
     >>> _ = dump([parse("<FORK-1>odd</FORK-1>", id="q7")], sys.stdout, "asyncthink")
     {"id":"q7","output":"<FORK-1>odd</FORK-1>"}
     """
-    form = lookup(format)
+    said = sayer(format, block_size)
     written = 0
     for trace in traces:
-        line = form.render(trace)
-        if format != "native":
-            judged = trace.outcome or Outcome()
-            record = {"id": trace.id, "output": line}
-            record |= {key: value for key, value in msgspec.structs.asdict(judged).items() if value is not None}
-            try:
-                line = msgspec.json.encode(record).decode()
-            except UnicodeEncodeError as error:
-                raise FormatError(f"trace {trace.id!r} cannot be written as JSON: {error}") from None
-        file.write(line + "\n")
+        try:
+            lines = list(said(trace))
+        except FormatError as error:
+            if refused is None:
+                raise
+            refused(error)
+            continue
+        for line in lines:
+            file.write(line + "\n")
         written += 1
     return written
+
+
+def sayer(format: str, block_size: int | None = None) -> Callable[[Trace], Iterable[str]]:
+    """Return what says a trace in lines of `format`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such format, or it is read only.
+
+    >>> from simulator.formats import parse
+    >>> sayer("asyncthink")(parse("<FORK-1>odd</FORK-1>", id="q7"))
+    ['{"id":"q7","output":"<FORK-1>odd</FORK-1>"}']
+    """
+    size = agentic.block_size_of(block_size, 64)
+    if format == "agentic_mooncake":
+        return agentic.Writer(size).lines
+    if format in LOGS:
+        raise ConfigError(f"{format} is read, not written; agentic_mooncake says the same and more")
+    form = lookup(format)
+
+    def say(trace: Trace) -> list[str]:
+        line = form.render(trace)
+        if format == "native":
+            return [line]
+        judged = trace.outcome or Outcome()
+        record = {"id": trace.id, "output": line}
+        record |= {key: value for key, value in msgspec.structs.asdict(judged).items() if value is not None}
+        try:
+            return [msgspec.json.encode(record).decode()]
+        except UnicodeEncodeError as error:
+            raise FormatError(f"trace {trace.id!r} cannot be written as JSON: {error}") from None
+
+    return say
