@@ -13,8 +13,8 @@ from functools import cached_property
 
 import numpy as np
 
+from simulator.alone import seconds_alone
 from simulator.clock import DecodeClock, decode_clock
-from simulator.cost import CostModel
 from simulator.critical_path import critical_path, t_levels
 from simulator.graph import ExecutionGraph
 from simulator.protocol import Protocol
@@ -66,7 +66,7 @@ class Run:
     @cached_property
     def alone(self) -> list[float]:
         """Seconds of each task alone in the batch."""
-        return _seconds_alone(self)
+        return seconds_alone(self.timeline, self.query)
 
     @property
     def latency(self) -> float:
@@ -118,42 +118,6 @@ def _joined_at(graph: ExecutionGraph, finish: Sequence[float]) -> dict[int, floa
         for child in task.joins:
             joined[child] = now = max(now, finish[graph.last[child]])
     return joined
-
-
-def _seconds_alone(run: Run, tokens: Mapping[int, float] | None = None) -> list[float]:
-    """Return the time of each task alone in the batch; with `tokens` decoded instead of all, by task, if given."""
-    in_steps = run.timeline.unit == "steps"
-    costs = _costs(run)
-    protocol = run.timeline.protocol_of(run.query)
-    context = list(run.graph.shared)
-    seconds = []
-    for i, task in enumerate(run.graph.tasks):
-        have, prefill, cost = context[task.thread], task.prefill, costs.get(i, costs[-1])
-        context[task.thread] += prefill + task.tokens
-        decoded = task.tokens if tokens is None else int(tokens.get(i, 0))
-        if tokens is not None and i not in tokens:
-            seconds.append(0.0)
-        elif not task.tokens:
-            seconds.append(protocol.delay_steps(task.seconds) if in_steps else task.seconds)
-        elif not decoded:
-            seconds.append(0.0)
-        elif prefill and not cost.prefill_is_free:
-            prompt = cost.step_seconds(0, 0, prefill, prefill * have + prefill * (prefill + 1) // 2)
-            rest = cost.decode_seconds(1, have + prefill + 1, decoded - 1) if decoded > 1 else 0.0
-            seconds.append(prompt + rest)
-        else:
-            seconds.append(cost.decode_seconds(1, have + prefill, decoded))
-    return seconds
-
-
-def _costs(run: Run) -> dict[int, CostModel]:
-    """Return the cost model of the replica that each task ran on, and, as -1, of the first one."""
-    replicas = run.timeline.replicas
-    costs = {-1: replicas[0].gpu.cost}
-    if len(replicas) > 1:
-        rows = run.timeline.of_query(run.query)[:, [COLUMNS.index("task"), COLUMNS.index("replica")]]
-        costs |= {int(task): replicas[int(at)].gpu.cost for task, at in rows.tolist() if at >= 0}
-    return costs
 
 
 def _latency(run: Run) -> float:
@@ -235,7 +199,7 @@ def _speedup(run: Run) -> float:
     done: dict[int, float] = {}
     for task, tokens in rows[:, [COLUMNS.index("task"), _TOKENS]].tolist():
         done[int(task)] = done.get(int(task), 0) + tokens
-    return math.fsum(_seconds_alone(run, done)) / run.latency if run.latency else 1.0
+    return math.fsum(seconds_alone(run.timeline, run.query, done)) / run.latency if run.latency else 1.0
 
 
 def _queueing_delay(run: Run) -> float:
