@@ -58,6 +58,8 @@ class Run:
         self.fleet = Fleet(
             self.clock, cluster, self.request_done, self.ask, self.request_preempted, bool(self.prefixes)
         )
+        first = self.fleet.servers[0]
+        first.stored = lambda: sum(query.stored(first.step) for query in self.open.values())
         self.order = np.argsort(self.arrivals, kind="stable").tolist()  # not arrived yet is last
         self.arrived = 0
         self.due = 0  # queries of a closed loop that may arrive now

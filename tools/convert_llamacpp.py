@@ -167,8 +167,19 @@ def worker(me: Agent, task: int, tokens: int) -> Program:
     me.actions += [Think(tokens, start=me.started, finish=now), Return(start=now, finish=now)]
 
 
-def replay(record: dict[str, Any]) -> list[tuple[Agent, list[Agent]]]:
+Queries = list[tuple[Agent, list[Agent]]]
+
+
+def stored(queries: Queries) -> int:
+    """Return the tokens in the KV cache: those of all that have not ended, shared ones once."""
+    live = (agent for me, crew in queries if me.finish is None for agent in (me, *crew) if agent.finish is None)
+    return sum(agent.context - agent.shared for agent in live)
+
+
+def replay(record: dict[str, Any], cache: list[int] | None = None) -> Queries:
     """Return each query's organizer and workers, with the time of every action.
+
+    `cache`, if given, is filled with the tokens in the KV cache in each step.
 
     Raises
     ------
@@ -186,7 +197,10 @@ def replay(record: dict[str, Any]) -> list[tuple[Agent, list[Agent]]]:
             me.program = organizer(me, coming.popleft(), workers, engine)
             queries.append((me, workers))
             engine.advance(me, None)
+        before = stored(queries)
         done = engine.step(step["t"], round(step["t"] + step["dt"], 6))
+        if cache is not None:
+            cache.append(before + done[0] + done[1])
         recorded = tuple(step[key] for key in ("nd", "np", "cd", "cp", "ns"))
         if done != recorded:
             raise Mismatch(f"step {number}: recorded {recorded}, replayed {done}")
@@ -220,6 +234,27 @@ def traces(model: str, record: dict[str, Any]) -> list[Trace]:
         }
         made.append(Trace(f"{run}/{number}", tuple(threads), arrival=spec["progs"][number]["t"], meta=meta))
     return made
+
+
+def step_rows(model: str, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the steps of a run as `forksim calibrate` reads them."""
+    spec = record["spec"]
+    run = f"{model}-{spec['kind']}-{spec['seed']}-{record['rep']}"
+    cache: list[int] = []
+    replay(record, cache)
+    return [
+        {
+            "run": run,
+            "start": step["t"],
+            "seconds": step["dt"],
+            "decodes": step["nd"],
+            "decode_context": int(step["cd"]),
+            "prefill_tokens": step["np"],
+            "prefill_context": int(step["cp"]),
+            "kv_tokens": kept,
+        }
+        for step, kept in zip(record["steps"], cache, strict=True)
+    ]
 
 
 def main(folder: str) -> None:
