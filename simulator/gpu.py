@@ -47,7 +47,9 @@ class GPU:
         if isinstance(self.block_size, bool) or not isinstance(self.block_size, int) or self.block_size < 1:
             raise ConfigError(f"block_size must be a whole number of tokens from 1; got {self.block_size!r}")
         if self.num_kv_blocks and getattr(self.cost, "cache_seconds", None):
-            raise ConfigError("a cost with r counts all tokens in memory, and num_kv_blocks bounds them: give one of both")
+            raise ConfigError(
+                "a cost with r counts all tokens in memory, and num_kv_blocks bounds them: give one of both"
+            )
         if self.max_num_batched_tokens and (self.max_num_seqs or 1) > self.max_num_batched_tokens:
             raise ConfigError(
                 f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs"

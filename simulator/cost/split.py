@@ -16,12 +16,13 @@ __all__ = ["SplitTable"]
 
 @dataclass(frozen=True, slots=True)
 class SplitTable:
-    """``table(n + prefill_tokens) + c*context + q*prefill_context + r*(n + prefill_tokens)*stored + overhead`` seconds.
+    """``table(t) + b*n + c*context + q*prefill_context + r*t*stored + overhead`` seconds, with t = n + prefill_tokens.
 
     The table is over the tokens of a step, whatever they are for, and linear between its entries. On a CPU it is not a
-    line: kernels work in tiles, and a step of 5 tokens can take longer than one of 8. `c` and `q` read the KV cache.
-    `r` is for engines that let each token pass over the whole KV cache and mask what is not its own, as llama.cpp does
-    with a unified cache: ``stored`` counts the tokens that all live threads have in memory, shared ones once.
+    line: kernels work in tiles, and a step of 5 tokens can take longer than one of 8. `b` is what a decoding sequence
+    takes beyond a prompt token: the output layer, which is large where the vocabulary is. `c` and `q` read the KV
+    cache. `r` is for engines that let each token pass over the whole KV cache and mask what is not its own, as llama.cpp
+    does with a unified cache: ``stored`` counts the tokens that all live threads have in memory, shared ones once.
 
     Outside the table nothing is known: ConfigError, unless ``extrapolate="linear"`` continues the outermost lines.
 
@@ -38,7 +39,9 @@ class SplitTable:
     tokens: tuple[int, ...]
     """Tokens in a step, of each entry, increasing."""
     seconds: tuple[float, ...]
-    """Seconds of such a step, without what its context adds."""
+    """Seconds of such a step, if all of them are prompt tokens, without what its context adds."""
+    b: float = 0.0
+    """Seconds per decoding sequence, on top."""
     c: float = 0.0
     """Seconds per token that the decoding sequences attend to."""
     q: float = 0.0
@@ -55,7 +58,7 @@ class SplitTable:
     def __post_init__(self) -> None:
         if self.extrapolate not in (None, "linear"):
             raise ConfigError(f'SplitTable: extrapolate must be "linear" or None, got {self.extrapolate!r}')
-        for name in ("c", "q", "r", "overhead"):
+        for name in ("b", "c", "q", "r", "overhead"):
             check_number("SplitTable", name, getattr(self, name), 0, 3600, " seconds")
         tokens = _entries("tokens", self.tokens, int, 1, 10**9)
         seconds = _entries("seconds", self.seconds, (int, float), 1e-12, 3600)
@@ -78,13 +81,14 @@ class SplitTable:
 
     def step_seconds(self, n: int, context: int, prefill_tokens: int = 0, prefill_context: int = 0) -> float:
         """The law, without what `cache_seconds` adds."""
-        return self._table(n + prefill_tokens) + self.overhead + self.c * context + self.q * prefill_context
+        table = self._table(n + prefill_tokens) + self.overhead
+        return table + self.b * n + self.c * context + self.q * prefill_context
 
     def decode_seconds(self, n: int, context: int, k: int) -> float:
         """The law summed: only the context changes from step to step, by `n`."""
         if not k:
             return 0.0
-        return k * (self._table(n) + self.overhead + self.c * context) + self.c * n * (k * (k - 1) // 2)
+        return k * (self._table(n) + self.overhead + self.b * n + self.c * context) + self.c * n * (k * (k - 1) // 2)
 
     @property
     def cache_seconds(self) -> Callable[[int, int, int], float] | None:

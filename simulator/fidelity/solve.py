@@ -1,0 +1,145 @@
+"""Least squares with coefficients that cannot be negative, steps that were interrupted, and runs of different speed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.errors import ConfigError
+
+__all__ = ["Solution", "blind", "level", "nonnegative", "solve"]
+
+HUBER = 4.0
+"""A residual beyond so many median absolute deviations (scaled to a standard deviation) counts only as its root."""
+ROUNDS = 40
+SINGULAR = 1e-7
+
+Numbers = NDArray[np.float64]
+
+
+class Solution(NamedTuple):
+    """What `solve` found."""
+
+    coefficients: Numbers
+    weights: Numbers
+    """Of each row, the robust ones included: what its squared residual was multiplied with."""
+    speeds: Numbers
+    """Of each run: its seconds over those of the fit, before the level was set."""
+    outliers: float
+    """Share of rows that counted less than in full."""
+
+
+def nonnegative(gram: Numbers, target: Numbers) -> Numbers:
+    """Return x >= 0 that minimises ``x @ gram @ x / 2 - target @ x``.
+
+    The active set method of Lawson and Hanson (1974, chapter 23), on the normal equations.
+
+    Parameters
+    ----------
+    gram : array, shape (k, k)
+        Positive definite.
+    target : array, shape (k,)
+
+    >>> nonnegative(np.eye(2), np.array([3.0, -1.0])).tolist()
+    [3.0, 0.0]
+    """
+    k = len(target)
+    x = np.zeros(k)
+    free = np.zeros(k, dtype=bool)
+    tolerance = 1e-12 * max(float(np.abs(target).max(initial=0)), 1e-300)
+    for _ in range(10 * k):
+        gradient = target - gram @ x
+        gradient[free] = -np.inf
+        best = int(gradient.argmax())
+        if gradient[best] <= tolerance:
+            break
+        free[best] = True
+        while True:
+            trial = np.zeros(k)
+            trial[free] = np.linalg.solve(gram[np.ix_(free, free)], target[free])
+            if (trial[free] > 0).all():
+                x = trial
+                break
+            # Go towards it as far as nothing becomes negative, and fix what became 0.
+            falling = free & (trial <= 0)
+            share = float((x[falling] / np.maximum(x[falling] - trial[falling], 1e-300)).min())
+            x = np.where(free, x + share * (trial - x), 0.0)
+            free &= x > 1e-15 * max(float(x.max()), 1e-300)
+            x[~free] = 0.0
+            if not free.any():
+                break
+    return x
+
+
+def blind(design: Numbers) -> Numbers:
+    """Return the directions, one a row, in which coefficients can move and no row of `design` changes.
+
+    The columns count by their size: each is scaled to length 1.
+
+    >>> blind(np.array([[1.0, 4.0], [1.0, 4.0]])).round(3).tolist()
+    [[-0.707, 0.707]]
+    """
+    size = np.linalg.norm(design, axis=0)
+    scaled = design / np.where(size > 0, size, 1.0)
+    _, values, directions = np.linalg.svd(scaled.T @ scaled)
+    directions = directions[values < SINGULAR**2 * max(values[0], 1e-300) * len(values) + SINGULAR * 1e-3]
+    return np.asarray([row * (1 if row[np.abs(row).argmax()] * row.sum() >= 0 else -1) for row in directions])
+
+
+def solve(design: Numbers, seconds: Numbers, run: NDArray[np.int64]) -> Solution:
+    """Fit `seconds` by ``design @ coefficients``.
+
+    - A row's squared residual is divided by its seconds: noise grows with the time that it has to happen in.
+    - Interrupted steps: beyond `HUBER` deviations a residual counts as its root (Huber 1964), refitted until it stands.
+    - A machine's speed drifts from run to run. Each run has a factor of its own, so that a slow run does not make what
+      is special about it look slow. The level is then set so that the mean relative error of the runs' sums is 0.
+
+    Raises
+    ------
+    ConfigError
+        If nothing is left of the design: all of its columns are 0.
+
+    >>> rows = np.column_stack([np.ones(6), [1, 2, 3, 1, 2, 3]])
+    >>> slow = np.array([3, 5, 7, 6, 10, 14.0])  # a second run takes twice the 1 + 2n seconds of the first
+    >>> solution = solve(rows, slow, np.array([0, 0, 0, 1, 1, 1]))
+    >>> (solution.speeds[1] / solution.speeds[0]).round(6), (solution.coefficients / solution.coefficients[0]).round(6)
+    (np.float64(2.0), array([1., 2.]))
+    """
+    size = np.linalg.norm(design, axis=0)
+    used = size > 0
+    if not used.any():
+        raise ConfigError("there is nothing to fit: all columns are 0")
+    columns = design[:, used] / size[used]
+    weights = base = 1.0 / seconds
+    speeds = np.ones(int(run.max()) + 1)
+    fitted = np.zeros(columns.shape[1])
+    sums = np.bincount(run, seconds, len(speeds))
+    for _ in range(ROUNDS):
+        before = fitted
+        weighted = columns * weights[:, None]
+        fitted = nonnegative(columns.T @ weighted, weighted.T @ (seconds / speeds[run]))
+        predicted = columns @ fitted
+        residuals = (seconds / speeds[run] - predicted) * np.sqrt(base)
+        limit = HUBER * 1.4826 * float(np.median(np.abs(residuals)))
+        weights = base * np.minimum(1.0, limit / np.maximum(np.abs(residuals), 1e-300)) if limit > 0 else base
+        speeds = _speeds(sums, predicted, run)
+        if np.abs(fitted - before).max() <= 1e-9 * np.abs(fitted).max():
+            break
+    coefficients = np.zeros(design.shape[1])
+    coefficients[used] = fitted / size[used] * level(sums, np.bincount(run, predicted, len(sums)))
+    return Solution(coefficients, weights, speeds, float(np.mean(weights < base * (1 - 1e-9))))
+
+
+def level(sums: Numbers, predicted: Numbers) -> float:
+    """Return the factor that makes the mean of ``predicted / sums - 1`` zero, over the runs there are."""
+    there = sums > 0
+    return float(1.0 / np.mean(predicted[there] / sums[there]))
+
+
+def _speeds(sums: Numbers, predicted: Numbers, run: NDArray[np.int64]) -> Numbers:
+    """Return each run's seconds over its predicted ones, scaled so that the level stays where it is."""
+    expected = np.bincount(run, predicted, len(sums))
+    speeds = np.where(sums > 0, sums / np.maximum(expected, 1e-300), 1.0)
+    return np.asarray(speeds / level(sums, expected))
