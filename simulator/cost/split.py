@@ -21,8 +21,9 @@ class SplitTable:
     The table is over the tokens of a step, whatever they are for, and linear between its entries. On a CPU it is not a
     line: kernels work in tiles, and a step of 5 tokens can take longer than one of 8. `b` is what a decoding sequence
     takes beyond a prompt token: the output layer, which is large where the vocabulary is. `c` and `q` read the KV
-    cache. `r` is for engines that let each token pass over the whole KV cache and mask what is not its own, as llama.cpp
-    does with a unified cache: ``stored`` counts the tokens that all live threads have in memory, shared ones once.
+    cache. `r` is for engines that let each token pass over the whole KV cache and mask what is not its own, as
+    llama.cpp does with a unified cache: ``stored`` counts the tokens that all live threads have in memory, shared ones
+    once.
 
     Outside the table nothing is known: ConfigError, unless ``extrapolate="linear"`` continues the outermost lines.
 

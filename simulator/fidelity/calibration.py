@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from simulator.cost import CostModel
 from simulator.errors import ConfigError
 from simulator.fidelity.designs import LAWS, Design, refuse_blind
-from simulator.fidelity.solve import Solution, level, nonnegative, solve
+from simulator.fidelity.solve import Solution, level, nonnegative, solve, summed
 from simulator.fidelity.steps import Steps
 
 __all__ = ["Calibration", "Errors", "Parameter", "calibrate"]
@@ -43,7 +43,8 @@ class Errors(NamedTuple):
     p90: float
     """90 % of the absolute values are smaller."""
     max: float
-    count: int
+    number: int
+    """Of values."""
 
     @classmethod
     def of(cls, predicted: Numbers, measured: Numbers) -> Errors:
@@ -185,13 +186,13 @@ def calibrate(
     predicted = columns @ solution.coefficients
     held_out, used = _hold_out(data, law, folds)
     many = len(data.names) > 1
-    sums = np.bincount(data.run, data.seconds)
+    sums = summed(data.seconds, data.run)
     return Calibration(
         law=law,
         cost=cost,
         parameters=_intervals(design, columns, data, solution, np.random.default_rng(seed)),
         held_out_steps=Errors.of(held_out, data.seconds),
-        held_out_runs=Errors.of(np.bincount(data.run, held_out), sums) if many else None,
+        held_out_runs=Errors.of(summed(held_out, data.run), sums) if many else None,
         fitted_steps=Errors.of(predicted, data.seconds),
         outliers=solution.outliers,
         drift=float(solution.speeds.std(ddof=1) / solution.speeds.mean()) if many else 0.0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,7 +124,7 @@ def split(steps: Steps) -> Design:
     names = (*(f"seconds of {entry}" for entry in entries), "c", *("b", "q") * prompts, *("r",) * cache)
 
     def model(x: Numbers) -> CostModel:
-        rest = {name: float(value) for name, value in zip(names, x, strict=True) if len(name) == 1}
+        rest: dict[str, Any] = {name: float(value) for name, value in zip(names, x, strict=True) if len(name) == 1}
         heights = [float(value) for value in x[: len(entries)]]
         empty = [entry for entry, height in zip(entries, heights, strict=True) if height < 1e-12]
         if empty:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
 
-__all__ = ["Solution", "blind", "level", "nonnegative", "solve"]
+__all__ = ["Solution", "blind", "level", "nonnegative", "solve", "summed"]
 
 HUBER = 4.0
 """A residual beyond so many median absolute deviations (scaled to a standard deviation) counts only as its root."""
@@ -115,7 +115,7 @@ def solve(design: Numbers, seconds: Numbers, run: NDArray[np.int64]) -> Solution
     weights = base = 1.0 / seconds
     speeds = np.ones(int(run.max()) + 1)
     fitted = np.zeros(columns.shape[1])
-    sums = np.bincount(run, seconds, len(speeds))
+    sums = summed(seconds, run, len(speeds))
     for _ in range(ROUNDS):
         before = fitted
         weighted = columns * weights[:, None]
@@ -128,8 +128,13 @@ def solve(design: Numbers, seconds: Numbers, run: NDArray[np.int64]) -> Solution
         if np.abs(fitted - before).max() <= 1e-9 * np.abs(fitted).max():
             break
     coefficients = np.zeros(design.shape[1])
-    coefficients[used] = fitted / size[used] * level(sums, np.bincount(run, predicted, len(sums)))
+    coefficients[used] = fitted / size[used] * level(sums, summed(predicted, run, len(sums)))
     return Solution(coefficients, weights, speeds, float(np.mean(weights < base * (1 - 1e-9))))
+
+
+def summed(values: Numbers, run: NDArray[np.int64], runs: int = 0) -> Numbers:
+    """Return the sum of the values of each run."""
+    return np.bincount(run, values, runs).astype(np.float64)
 
 
 def level(sums: Numbers, predicted: Numbers) -> float:
@@ -140,6 +145,6 @@ def level(sums: Numbers, predicted: Numbers) -> float:
 
 def _speeds(sums: Numbers, predicted: Numbers, run: NDArray[np.int64]) -> Numbers:
     """Return each run's seconds over its predicted ones, scaled so that the level stays where it is."""
-    expected = np.bincount(run, predicted, len(sums))
+    expected = summed(predicted, run, len(sums))
     speeds = np.where(sums > 0, sums / np.maximum(expected, 1e-300), 1.0)
     return np.asarray(speeds / level(sums, expected))

@@ -13,7 +13,7 @@ import csv
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -74,11 +74,10 @@ class Steps:
 
     def take(self, which: NDArray[np.bool_]) -> Steps:
         """Return the steps where `which` is true."""
-        return Steps(
-            *(getattr(self, name)[which] for name in (*COLUMNS, "seconds", "run")),
-            self.names,
-            None if self.kv_tokens is None else self.kv_tokens[which],
-            self.timed,
+        return replace(
+            self,
+            **{name: getattr(self, name)[which] for name in (*COLUMNS, "seconds", "run")},
+            kv_tokens=None if self.kv_tokens is None else self.kv_tokens[which],
         )
 
     @classmethod
@@ -101,11 +100,11 @@ class Steps:
         number = {name: i for i, name in enumerate(dict.fromkeys(runs))}
         cache = all(row.get("kv_tokens") is not None for row in checked)
         return cls(
-            *(np.array([row[name] for row in checked], dtype=np.float64) for name in (*COLUMNS, "seconds")),
-            np.array([number[name] for name in runs], dtype=np.int64),
-            tuple(number) if any(runs) else (),
-            np.array([row["kv_tokens"] for row in checked], dtype=np.float64) if cache else None,
-            all(row.get("start") is not None for row in checked),
+            **{name: np.array([row[name] for row in checked], dtype=np.float64) for name in (*COLUMNS, "seconds")},
+            run=np.array([number[name] for name in runs], dtype=np.int64),
+            names=tuple(number) if any(runs) else (),
+            kv_tokens=np.array([row["kv_tokens"] for row in checked], dtype=np.float64) if cache else None,
+            timed=all(row.get("start") is not None for row in checked),
         )
 
 

@@ -1,0 +1,285 @@
+"""Recorded runs against their simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from simulator.compiler import compile_trace
+from simulator.errors import ConfigError, SimulatorError, TraceError
+from simulator.fidelity.calibration import Errors
+from simulator.fidelity.recorded import CLASSES, arrival, recorded_latency, recorded_times, simulated_times
+from simulator.gpu import GPU
+from simulator.protocol import Protocol
+from simulator.simulation import simulate
+from simulator.trace import Trace
+
+__all__ = ["Checked", "ClassError", "Speedup", "Validation", "validate"]
+
+
+class Checked(NamedTuple):
+    """One recorded query and its simulation, in seconds."""
+
+    trace: str
+    run: str
+    kind: str
+    """``meta.kind`` of the record, or how many queries its run has: ``single`` or ``multi``."""
+    measured: float
+    """Latency, from arrival to answer."""
+    predicted: float
+    measured_times: dict[str, float]
+    """By class of `CLASSES`, summed over the threads."""
+    predicted_times: dict[str, float]
+    spec: tuple[str, ...]
+    """What was asked: equal for repeats of one run. Empty where the record does not say."""
+    rep: str
+    twin: tuple[str, ...]
+    """The `spec` of the query that this one is the sequential twin of."""
+
+    @property
+    def error(self) -> float:
+        """Relative error of the latency."""
+        return self.predicted / self.measured - 1
+
+
+class ClassError(NamedTuple):
+    """How far one class of times is off."""
+
+    name: str
+    measured: float
+    """Seconds, all queries."""
+    predicted: float
+    mean: float
+    """Mean over the queries of the absolute error, as a share of the query's latency."""
+
+
+class Speedup(NamedTuple):
+    """A query and its sequential twin."""
+
+    trace: str
+    measured: float
+    """Latency of the twin over that of the query; means over repeats."""
+    predicted: float
+
+    @property
+    def error(self) -> float:
+        """Relative error."""
+        return self.predicted / self.measured - 1
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What `validate` found."""
+
+    queries: tuple[Checked, ...]
+    runs: Errors | None
+    """Of the seconds from a run's first arrival to its last answer, of runs with several queries; None without any."""
+    run_repeats: Errors | None
+    """The same between repeats of one run."""
+    refused: tuple[SimulatorError, ...] = ()
+    """Records that could not be used."""
+
+    def kinds(self) -> tuple[str, ...]:
+        """Return the kinds there are."""
+        return tuple(dict.fromkeys(query.kind for query in self.queries))
+
+    def errors(self, kind: str | None = None) -> Errors:
+        """Return the errors of the latencies, of all queries or those of a kind."""
+        chosen = [query for query in self.queries if kind in (None, query.kind)]
+        if not chosen:
+            raise ConfigError(f"no query is of the kind {kind!r}; there are {', '.join(self.kinds())}")
+        return _errors([(query.predicted, query.measured) for query in chosen])
+
+    def repeats(self, kind: str | None = None) -> Errors | None:
+        """Return how far repeats of one query are apart, relative to their mean; None if nothing was repeated."""
+        return _repeats([query for query in self.queries if kind in (None, query.kind)], lambda query: query.measured)
+
+    def classes(self) -> tuple[ClassError, ...]:
+        """Return how far each class of times is off."""
+        found = []
+        for name in CLASSES:
+            measured = np.array([query.measured_times[name] for query in self.queries])
+            predicted = np.array([query.predicted_times[name] for query in self.queries])
+            share = np.abs(predicted - measured) / np.array([query.measured for query in self.queries])
+            found.append(ClassError(name, float(measured.sum()), float(predicted.sum()), float(share.mean())))
+        return tuple(found)
+
+    def speedups(self) -> tuple[Speedup, ...]:
+        """Return the speed-up over a sequential twin, of each query that has one."""
+        forked: dict[tuple[str, ...], list[Checked]] = {}
+        twins: dict[tuple[str, ...], list[Checked]] = {}
+        for query in self.queries:
+            if query.twin:
+                twins.setdefault(query.twin, []).append(query)
+            elif query.spec:
+                forked.setdefault(query.spec, []).append(query)
+        found = []
+        for spec, queries in forked.items():
+            if spec in twins:
+                measured, predicted = (
+                    float(
+                        np.mean([getattr(q, name) for q in twins[spec]]) / np.mean([getattr(q, name) for q in queries])
+                    )
+                    for name in ("measured", "predicted")
+                )
+                found.append(Speedup(queries[0].trace, measured, predicted))
+        return tuple(found)
+
+
+def validate(
+    traces: Iterable[Trace],
+    *,
+    gpu: GPU,
+    protocol: Protocol | None = None,
+    max_workers: int | None = None,
+    max_prefill_tokens: int | None = None,
+) -> Validation:
+    """Simulate recorded queries and compare.
+
+    Queries with the same ``meta["run"]`` ran together and are simulated together, with their recorded arrivals. Only
+    what was asked is used (tokens, Forks, Joins, arrivals), none of the recorded times.
+
+    Parameters
+    ----------
+    traces : iterable of Trace
+        Native traces whose actions have `start` and `finish`.
+    gpu : GPU
+        Such as `load_profile` returns.
+    protocol : Protocol, optional
+        Default: no pool capacity; the workers of a real run wait by `max_workers`.
+    max_workers : int, optional
+        Workers of all queries that ran at once. Default: ``meta["max_workers"]`` or ``meta["cap"]`` of each run.
+    max_prefill_tokens : int, optional
+        Prompt tokens in a step at most. Default: ``meta["max_prefill"]`` of each run, else the `gpu`'s.
+
+    Returns
+    -------
+    Validation
+
+    Raises
+    ------
+    ConfigError
+        If no trace can be used.
+
+    >>> from simulator import GPU, Answer, LinearBatch, Thread, Trace
+    >>> answer = Answer(100, start=0.0, finish=2.0)
+    >>> found = validate([Trace("t", (Thread("organizer", (answer,)),))], gpu=GPU(cost=LinearBatch(a=0.021)))
+    >>> round(found.errors().mean, 3), found.queries[0].predicted_times["decode"]
+    (0.05, 2.1)
+    """
+    runs: dict[str, list[Trace]] = {}
+    refused: list[SimulatorError] = []
+    for number, trace in enumerate(traces):
+        run = trace.meta.get("run")
+        runs.setdefault(f"alone {number}" if run is None else f"run {run}", []).append(trace)
+    queries: list[Checked] = []
+    spans: list[tuple[tuple[str, ...], str, float, float]] = []
+    for together in runs.values():
+        try:
+            checked = _check_run(together, gpu, protocol, max_workers, max_prefill_tokens)
+        except SimulatorError as error:
+            refused.append(error)
+            continue
+        queries += checked
+        if len(checked) > 1:
+            first = min(arrival(trace) for trace in together)
+            offsets = [arrival(trace) - first for trace in together]
+            measured, predicted = (
+                max(offset + getattr(query, name) for offset, query in zip(offsets, checked, strict=True))
+                for name in ("measured", "predicted")
+            )
+            spans.append((checked[0].spec[:-1], checked[0].rep, measured, predicted))
+    if not queries:
+        reason = f": {refused[0]}" if refused else ""
+        raise ConfigError(f"there is no recorded query to compare with{reason}")
+    return Validation(
+        tuple(queries),
+        _errors([(predicted, measured) for _, _, measured, predicted in spans]) if spans else None,
+        _spread([(spec, rep, measured) for spec, rep, measured, _ in spans]),
+        tuple(refused),
+    )
+
+
+def _check_run(
+    traces: list[Trace], gpu: GPU, protocol: Protocol | None, max_workers: int | None, max_prefill: int | None
+) -> list[Checked]:
+    """Simulate the queries of one run together."""
+    meta = traces[0].meta
+    if max_workers is None:
+        max_workers = _whole(traces[0], "max_workers") or _whole(traces[0], "cap")
+    max_prefill = max_prefill or _whole(traces[0], "max_prefill")
+    if max_prefill:
+        gpu = replace(gpu, max_prefill_tokens=max_prefill)
+    graphs = [compile_trace(trace, protocol) for trace in traces]
+    measured = [
+        (recorded_latency(trace), recorded_times(trace, graph)) for trace, graph in zip(traces, graphs, strict=True)
+    ]
+    first = min(arrival(trace) for trace in traces)
+    timeline = simulate(
+        graphs,
+        gpu=gpu,
+        protocol=protocol,
+        arrivals=[arrival(trace) - first for trace in traces],
+        max_workers=max_workers,
+    )
+    kind = str(meta.get("kind", "multi" if len(traces) > 1 else "single"))
+    return [
+        Checked(
+            trace.id,
+            str(meta.get("run", "")),
+            kind,
+            latency,
+            float(timeline.latency[number]),
+            times,
+            simulated_times(timeline, number),
+            _spec(trace, kind),
+            str(trace.meta.get("rep", "")),
+            _spec(trace, "single", "twin"),
+        )
+        for number, (trace, (latency, times)) in enumerate(zip(traces, measured, strict=True))
+    ]
+
+
+def _whole(trace: Trace, key: str) -> int | None:
+    value = trace.meta.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise TraceError(f"trace {trace.id!r}: meta.{key} must be a whole number from 1, got {value!r}")
+    return value
+
+
+def _spec(trace: Trace, kind: str, key: str = "spec") -> tuple[str, ...]:
+    """Return what makes two queries the same: model, engine, what was asked, and which query of it."""
+    meta = trace.meta
+    if meta.get(key) is None:
+        return ()
+    return tuple(map(str, (kind, meta.get("model"), meta.get("engine"), meta[key], meta.get("query", 0))))
+
+
+def _errors(pairs: list[tuple[float, float]]) -> Errors:
+    predicted, measured = np.array(pairs).T
+    return Errors.of(predicted, measured)
+
+
+def _repeats(queries: list[Checked], value: Callable[[Checked], float]) -> Errors | None:
+    return _spread([(query.spec, query.rep, value(query)) for query in queries])
+
+
+def _spread(values: list[tuple[tuple[str, ...], str, float]]) -> Errors | None:
+    """Return the relative differences of values with equal specs and other reps."""
+    found: dict[tuple[str, ...], list[tuple[str, float]]] = {}
+    for spec, rep, value in values:
+        if spec:
+            found.setdefault(spec, []).append((rep, value))
+    pairs = [
+        (1 + (b - a) / ((a + b) / 2), 1.0)
+        for group in found.values()
+        for (rep, a), (other, b) in combinations(group, 2)
+        if rep != other
+    ]
+    return _errors(pairs) if pairs else None
