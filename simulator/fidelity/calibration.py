@@ -40,8 +40,10 @@ class Errors(NamedTuple):
     """Mean of their absolute values."""
     bias: float
     """Mean of themselves."""
+    p50: float
+    """50 % of the absolute values are smaller."""
     p90: float
-    """90 % of the absolute values are smaller."""
+    p95: float
     max: float
     number: int
     """Of values."""
@@ -55,9 +57,8 @@ class Errors(NamedTuple):
         """
         error = predicted / measured - 1
         size = np.abs(error)
-        return cls(
-            float(size.mean()), float(error.mean()), float(np.quantile(size, 0.9)), float(size.max()), len(error)
-        )
+        half, most, nearly = (float(share) for share in np.quantile(size, (0.5, 0.9, 0.95)))
+        return cls(float(size.mean()), float(error.mean()), half, most, nearly, float(size.max()), len(error))
 
 
 @dataclass(frozen=True, kw_only=True)

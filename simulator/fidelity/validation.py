@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from simulator.protocol import Protocol
 from simulator.simulation import simulate
 from simulator.trace import Trace
 
-__all__ = ["Checked", "ClassError", "Speedup", "Validation", "validate"]
+__all__ = ["Checked", "ClassError", "RunSpan", "Speedup", "Validation", "validate"]
 
 
 class Checked(NamedTuple):
@@ -71,17 +71,34 @@ class Speedup(NamedTuple):
         return self.predicted / self.measured - 1
 
 
+class RunSpan(NamedTuple):
+    """Seconds from the first arrival to the last answer of a run with several queries."""
+
+    spec: tuple[str, ...]
+    rep: str
+    measured: float
+    predicted: float
+
+
 @dataclass(frozen=True)
 class Validation:
     """What `validate` found."""
 
     queries: tuple[Checked, ...]
-    runs: Errors | None
-    """Of the seconds from a run's first arrival to its last answer, of runs with several queries; None without any."""
-    run_repeats: Errors | None
-    """The same between repeats of one run."""
+    spans: tuple[RunSpan, ...] = ()
+    """Of the runs with several queries."""
     refused: tuple[SimulatorError, ...] = ()
     """Records that could not be used."""
+
+    @property
+    def runs(self) -> Errors | None:
+        """Errors of the seconds from a run's first arrival to its last answer, of runs with several queries."""
+        return _errors([(span.predicted, span.measured) for span in self.spans]) if self.spans else None
+
+    @property
+    def run_repeats(self) -> Errors | None:
+        """How far repeats of one such run are apart."""
+        return _spread([(span.spec, span.rep, span.measured) for span in self.spans])
 
     def kinds(self) -> tuple[str, ...]:
         """Return the kinds there are."""
@@ -96,7 +113,7 @@ class Validation:
 
     def repeats(self, kind: str | None = None) -> Errors | None:
         """Return how far repeats of one query are apart, relative to their mean; None if nothing was repeated."""
-        return _repeats([query for query in self.queries if kind in (None, query.kind)], lambda query: query.measured)
+        return _spread([(q.spec, q.rep, q.measured) for q in self.queries if kind in (None, q.kind)])
 
     def classes(self) -> tuple[ClassError, ...]:
         """Return how far each class of times is off."""
@@ -177,7 +194,7 @@ def validate(
         run = trace.meta.get("run")
         runs.setdefault(f"alone {number}" if run is None else f"run {run}", []).append(trace)
     queries: list[Checked] = []
-    spans: list[tuple[tuple[str, ...], str, float, float]] = []
+    spans: list[RunSpan] = []
     for together in runs.values():
         try:
             checked = _check_run(together, gpu, protocol, max_workers, max_prefill_tokens)
@@ -192,16 +209,11 @@ def validate(
                 max(offset + getattr(query, name) for offset, query in zip(offsets, checked, strict=True))
                 for name in ("measured", "predicted")
             )
-            spans.append((checked[0].spec[:-1], checked[0].rep, measured, predicted))
+            spans.append(RunSpan(checked[0].spec[:-1], checked[0].rep, measured, predicted))
     if not queries:
         reason = f": {refused[0]}" if refused else ""
         raise ConfigError(f"there is no recorded query to compare with{reason}")
-    return Validation(
-        tuple(queries),
-        _errors([(predicted, measured) for _, _, measured, predicted in spans]) if spans else None,
-        _spread([(spec, rep, measured) for spec, rep, measured, _ in spans]),
-        tuple(refused),
-    )
+    return Validation(tuple(queries), tuple(spans), tuple(refused))
 
 
 def _check_run(
@@ -264,10 +276,6 @@ def _spec(trace: Trace, kind: str, key: str = "spec") -> tuple[str, ...]:
 def _errors(pairs: list[tuple[float, float]]) -> Errors:
     predicted, measured = np.array(pairs).T
     return Errors.of(predicted, measured)
-
-
-def _repeats(queries: list[Checked], value: Callable[[Checked], float]) -> Errors | None:
-    return _spread([(query.spec, query.rep, value(query)) for query in queries])
 
 
 def _spread(values: list[tuple[tuple[str, ...], str, float]]) -> Errors | None:
