@@ -4,8 +4,7 @@
 
 FOLDER holds llamacpp_random.jsonl and llamacpp_gemma.jsonl (see traces/README.md). The law is fitted to the steps of
 the runs with even seeds, and predicts those with odd seeds from their specs; then the other way round. Of a predicted
-run nothing is used but its spec: tokens, Forks, Joins, arrivals, limits. With PICTURES, a folder, the pictures are drawn
-too.
+run nothing is used but its spec: tokens, Forks, Joins, arrivals, limits. With PICTURES, a folder, it also draws.
 """
 
 import json

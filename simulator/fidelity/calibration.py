@@ -83,6 +83,8 @@ class Calibration:
     steps: Steps = field(repr=False)
     predicted: Numbers = field(repr=False)
     """Seconds of each step by the fit to all."""
+    held_out: Numbers = field(repr=False)
+    """Seconds of each step by a fit to the other folds."""
 
     @property
     def errors(self) -> Errors:
@@ -201,6 +203,7 @@ def calibrate(
         notes=design.notes,
         steps=data,
         predicted=predicted,
+        held_out=held_out,
     )
 
 
