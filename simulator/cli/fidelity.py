@@ -215,9 +215,7 @@ def _show_validation(found: Validation, rows: int) -> None:
             table.add_row(printable(speedup.trace, 60), *values)
         show(table)
     say("error: predicted / measured - 1. bias: its mean. p50, p90, p95: of its absolute values, as mean and max.")
-    say(
-        "repeats differ by: mean (max) difference of recorded repeats, relative to their mean: the noise to compare with."
-    )
+    say("repeats differ by: mean (max) difference of recorded repeats, relative to their mean: noise to compare with.")
 
 
 def _validation_record(found: Validation) -> dict[str, Any]:

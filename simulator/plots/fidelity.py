@@ -131,6 +131,7 @@ def validation(found: Validation, *, ax: Axes | None = None) -> Axes:
             errors.axvspan(-width, width, color=INK.grid, lw=0, zorder=0, label=f"repeats differ by {width:.1f} %")
         errors.axvline(0, color=INK.quiet, lw=0.8)
         errors.set_xlabel("predicted / measured - 1, %", fontsize=FONT)
+        errors.yaxis.get_major_locator().set_params(integer=True)
         errors.set_ylabel("queries", fontsize=FONT)
         _finish(errors, "upper right")
     return ax
