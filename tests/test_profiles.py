@@ -157,7 +157,7 @@ def test_a_profile_of_ones_own(tmp_path):
     ("text", "message"),
     [
         ("a = ", "not TOML"),
-        (PROVENANCE, r"\[cost\] type must be one of rate, linear, table, roofline; got None"),
+        (PROVENANCE, r"\[cost\] type must be one of rate, linear, table, split, roofline; got None"),
         (LINEAR, r"\[provenance\] must say kind"),
         (PROVENANCE + LINEAR + "speed = 3", "the file has no key 'speed'"),
         (PROVENANCE + 'cost = {type = "linear", a = 0.02, z = 1}', r"\[cost\] has no key 'z'; accepted: type, a, b"),
