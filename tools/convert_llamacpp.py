@@ -1,6 +1,9 @@
 """Convert recorded llama.cpp fork/join runs to native traces, and prove the conversion.
 
     python tools/convert_llamacpp.py FOLDER > traces/recorded/llamacpp.jsonl
+    python tools/convert_llamacpp.py FOLDER random|gemma > steps.jsonl
+
+The second writes the engine steps of all runs of a model, as `forksim calibrate` reads them.
 
 FOLDER holds llamacpp_random.jsonl and llamacpp_gemma.jsonl. A record says what was asked (`spec`) and, of each engine
 step, when it ran and how much it did, but not for whom. `replay` runs the protocol on the recorded step times and so
@@ -273,7 +276,17 @@ def main(folder: str) -> None:
     print(f"{len(found)} runs, {steps} steps: every step reproduced", file=sys.stderr)
 
 
+def write_steps(folder: str, model: str) -> None:
+    """Write the steps of all runs of a model."""
+    for line in (Path(folder) / f"llamacpp_{model}.jsonl").read_text().splitlines():
+        for row in step_rows(model, json.loads(line)):
+            print(json.dumps(row))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) == 2:
+        main(sys.argv[1])
+    elif len(sys.argv) == 3 and sys.argv[2] in MODELS:
+        write_steps(*sys.argv[1:])
+    else:
         sys.exit(__doc__)
-    main(sys.argv[1])

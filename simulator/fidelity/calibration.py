@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.cost import CostModel
+from simulator.cost import CostModel, LinearBatch
 from simulator.errors import ConfigError
 from simulator.fidelity.designs import LAWS, Design, refuse_blind
 from simulator.fidelity.solve import Solution, level, nonnegative, solve, summed
@@ -118,7 +118,8 @@ class Calibration:
         kind : str
             ``measured`` for steps of a real engine, ``fitted`` for a law fitted to another source of numbers.
         engine : mapping, optional
-            The keys of its ``[engine]``, such as ``{"max_prefill_tokens": 128}``.
+            Keys of its ``[engine]``, such as ``{"max_prefill_tokens": 128}``. Laws that refuse what was not measured
+            are given the largest measured step as `max_num_seqs` and `max_num_batched_tokens`.
 
         >>> from itertools import product
         >>> sizes = [dict(decodes=n, decode_context=c) for n, c in product((1, 2, 4, 8), (100, 500, 900))]
@@ -137,8 +138,12 @@ class Calibration:
             value = getattr(self.cost, item.name)
             if item.init and value not in (0, (), None):
                 lines.append(f"{item.name} = {_toml(value)}")
-        if engine:
-            lines += ["", "[engine]", *(f"{name} = {value}" for name, value in engine.items())]
+        limits = dict(engine or {})
+        if not isinstance(self.cost, LinearBatch):
+            most = {"max_num_seqs": self.steps.decodes, "max_num_batched_tokens": self.steps.tokens}
+            limits = {name: int(values.max()) for name, values in most.items()} | limits
+        if limits:
+            lines += ["", "[engine]", *(f"{name} = {value}" for name, value in limits.items())]
         return "\n".join(lines) + "\n"
 
 
