@@ -127,6 +127,7 @@ class BatchServer:
         self.free_prefill = gpu.cost.prefill_is_free
         self.cache_seconds: Callable[[int, int, int], float] | None = getattr(gpu.cost, "cache_seconds", None)
         self.stored: Callable[[], int] = int  # tokens in memory, where the cost asks for them
+        self.watch: Callable[[BatchServer], None] | None = None  # told of each leap when it is over
         self.budget = gpu.max_num_batched_tokens or 1 << 60
         self.prompt_budget = gpu.max_prefill_tokens or 1 << 60
         self.limit = min(gpu.max_num_seqs or 1 << 60, self.budget)
@@ -286,6 +287,8 @@ class BatchServer:
         if event is not self.boundary:  # a leap that was cut
             return
         self.boundary = None
+        if self.watch:
+            self.watch(self)
         self.busy += self.clock.now - self.leap_start
         self.step += self.leap_steps
         self.context += self.leap_steps * self.n

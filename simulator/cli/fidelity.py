@@ -14,8 +14,10 @@ from simulator.cli.common import Capacity, Input, Json, Paths, complain, print_j
 from simulator.errors import ConfigError, FormatError
 from simulator.fidelity import LAWS, Calibration, Errors, Validation, read_steps
 from simulator.fidelity import calibrate as fit
+from simulator.fidelity import calibrate_traces as fit_traces
 from simulator.fidelity import validate as compare
 from simulator.files import atomic
+from simulator.formats.native import detect
 from simulator.profiles import gpu_from_text
 from simulator.protocol import Protocol
 from simulator.report import number, printable
@@ -23,11 +25,18 @@ from simulator.trace import Trace
 
 __all__ = ["calibrate", "validate"]
 
+Where = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=PATTERN", help="Only traces whose meta matches, such as run=gemma-*.")
+]
+
 HELD_OUT = "Held out: predicted by a fit to other runs. 95 %: of what resampled runs give."
 
 
 def calibrate(
-    data: Annotated[list[str], typer.Argument(metavar="DATA...", help="Files of engine steps: CSV or JSON lines.")],
+    data: Annotated[
+        list[str],
+        typer.Argument(metavar="DATA...", help="Engine steps (CSV or JSON lines), or native traces with times."),
+    ],
     law: Annotated[str, typer.Option(help=f"One of {', '.join(LAWS)}.")] = "split",
     out: Annotated[
         str | None, typer.Option("--out", "-o", metavar="FILE", help="Profile to write, for --gpu: .toml.")
@@ -40,27 +49,43 @@ def calibrate(
     folds: Annotated[int, typer.Option(help="Parts that the runs are dealt into, for the held-out error.")] = 5,
     max_num_seqs: Annotated[int | None, typer.Option(min=1, help="For the profile: most sequences in a batch.")] = None,
     max_prefill_tokens: Annotated[
-        int | None, typer.Option(min=1, help="For the profile: prompt tokens a step.")
+        int | None, typer.Option(min=1, help="Prompt tokens in a step at most: for the profile, and for traces.")
     ] = None,
+    max_workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="For traces: workers of all queries that ran at once. Default: as recorded."),
+    ] = None,
+    where: Where = None,
     json: Json = False,
 ) -> int:
-    """Fit a cost model to timed engine steps, and write it as a GPU profile."""
+    """Fit a cost model to timed engine steps or to recorded traces, and write it as a GPU profile."""
     if out is not None and not out.endswith(".toml"):
         raise ConfigError(f"--out writes a profile, whose name ends in .toml; got {out!r}")
     if kind not in ("measured", "fitted"):
         raise ConfigError(f"--kind takes measured or fitted; got {kind!r}")
-    rows: list[dict[str, Any]] = []
-    bad = 0
-    for path in data:
-        for row in read_steps(path):
-            if isinstance(row, FormatError):
-                bad += 1
-                complain(str(row))
-            else:
-                rows.append(row if row["run"] is not None or len(data) == 1 else row | {"run": path})
-    if not rows and bad:  # which has been told
-        return 2
-    found = fit(rows, law=law, folds=folds)
+    recorded = [_holds_traces(path) for path in data]
+    if any(recorded):
+        if not all(recorded):
+            raise ConfigError("steps and traces cannot be fitted together")
+        records = Input(data, None, "characters")
+        chosen = _chosen(records, where)
+        found = fit_traces(chosen, law=law, folds=folds, max_workers=max_workers, max_prefill_tokens=max_prefill_tokens)
+        for error in found.refused:
+            records.refuse(error)
+        code = records.exit_code
+    else:
+        rows: list[dict[str, Any]] = []
+        code = 0
+        for path in data:
+            for row in read_steps(path):
+                if isinstance(row, FormatError):
+                    code = 2
+                    complain(str(row))
+                else:
+                    rows.append(row if row["run"] is not None or len(data) == 1 else row | {"run": path})
+        if not rows and code:  # which has been told
+            return code
+        found = fit(rows, law=law, folds=folds)
     if json:
         print_json(_calibration_record(found))
     else:
@@ -77,7 +102,26 @@ def calibrate(
 
         plots.save(plots.calibration(found), plot)
         complain(f"wrote {plot}")
-    return 2 if bad else 0
+    return code
+
+
+def _holds_traces(path: str) -> bool:
+    """Whether the first line of a file is a native trace. What cannot be read is told by whoever reads it."""
+    if path == "-" or path.lower().endswith(".csv"):
+        return False
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return detect(file.readline(1 << 16))
+    except OSError:
+        return False
+
+
+def _chosen(records: Input, where: list[str] | None) -> list[Trace]:
+    patterns = [_pattern(text) for text in where or ()]
+    chosen = [trace for trace in records if all(_matches(trace, key, pattern) for key, pattern in patterns)]
+    if not chosen and not records.unreadable:
+        raise ConfigError("no trace matches --where" if patterns else "there is no trace")
+    return chosen
 
 
 def _show_calibration(found: Calibration) -> None:
@@ -88,14 +132,15 @@ def _show_calibration(found: Calibration) -> None:
         table.add_row(each.name, *(f"{value:.4g}" for value in each[1:]))
     show(table)
     table = _error_table("error")
-    _add(table, "steps, held out", found.held_out_steps)
+    what = found.what.removeprefix("engine ") + "s"
+    _add(table, f"{what}, held out", found.held_out_steps)
     if found.held_out_runs is not None:
         _add(table, "runs, held out", found.held_out_runs)
-    _add(table, "steps, fitted", found.fitted_steps)
+    _add(table, f"{what}, fitted", found.fitted_steps)
     show(table)
     say(found.describe())
     drift = f"; runs differ in speed by {_percent(found.drift)} (standard deviation)" if found.drift else ""
-    say(f"{_percent(found.outliers)} of the steps count less, as something interrupted them{drift}")
+    say(f"{_percent(found.outliers)} of the {what} count less, as something interrupted them{drift}")
     for note in found.notes:
         say(note)
     say(HELD_OUT)
@@ -127,10 +172,7 @@ def validate(
     max_prefill_tokens: Annotated[
         int | None, typer.Option(min=1, help="Prompt tokens in a step at most. Default: as recorded, or the profile's.")
     ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=PATTERN", help="Only traces whose meta matches, such as run=gemma-*."),
-    ] = None,
+    where: Where = None,
     out: Annotated[
         str | None, typer.Option("--out", "-o", metavar="FILE", help="Picture to write: .png, .svg or .pdf.")
     ] = None,
@@ -139,12 +181,9 @@ def validate(
 ) -> int:
     """Simulate recorded runs from what was asked, and compare with the recorded times."""
     source = Input(traces, None, "characters")
-    patterns = [_pattern(text) for text in where or ()]
-    chosen = [trace for trace in source if all(_matches(trace, key, pattern) for key, pattern in patterns)]
-    if not chosen:
-        if source.unreadable:  # which has been told
-            return source.exit_code
-        raise ConfigError("there is no such trace" if patterns else "there is no trace to compare with")
+    chosen = _chosen(source, where)
+    if not chosen:  # which has been told
+        return source.exit_code
     found = compare(
         chosen,
         gpu=gpu_from_text(gpu),

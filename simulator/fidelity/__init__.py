@@ -4,6 +4,7 @@ from simulator.fidelity.calibration import Calibration, Errors, Parameter, calib
 from simulator.fidelity.designs import LAWS
 from simulator.fidelity.recorded import CLASSES
 from simulator.fidelity.steps import Steps, read_steps
+from simulator.fidelity.tasks import calibrate_traces
 from simulator.fidelity.validation import Checked, ClassError, Speedup, Validation, validate
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Steps",
     "Validation",
     "calibrate",
+    "calibrate_traces",
     "read_steps",
     "validate",
 ]

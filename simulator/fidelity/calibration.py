@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.cost import CostModel, LinearBatch
-from simulator.errors import ConfigError
+from simulator.errors import ConfigError, SimulatorError
 from simulator.fidelity.designs import LAWS, Design, refuse_blind
 from simulator.fidelity.solve import Solution, level, nonnegative, solve, summed
 from simulator.fidelity.steps import Steps
@@ -85,19 +85,27 @@ class Calibration:
     """Seconds of each step by the fit to all."""
     held_out: Numbers = field(repr=False)
     """Seconds of each step by a fit to the other folds."""
+    refused: tuple[SimulatorError, ...] = ()
+    """Recorded runs that could not be used."""
 
     @property
     def errors(self) -> Errors:
         """The held-out errors that a profile states: of runs where there are enough of them, else of steps."""
         return self.held_out_runs or self.held_out_steps
 
+    @property
+    def what(self) -> str:
+        """What a row of the data is."""
+        return "task" if self.steps.inside else "engine step"
+
     def describe(self) -> str:
         """Say in one line what was measured and how far the law is off."""
         runs = f" of {len(self.steps.names)} runs" if len(self.steps.names) > 1 else ""
-        size = self.steps.tokens
-        text = f"{len(self.steps):,} engine steps{runs}, {size.min():.0f} to {size.max():.0f} tokens each"
+        size = self.steps.basis.tokens
+        text = f"{len(self.steps):,} {self.what}s{runs}, {size.min():.0f} to {size.max():.0f} tokens a step"
         whole = "" if self.held_out_runs is None else f" and {100 * self.held_out_runs.mean:.1f} % of a run"
-        return f"{text}; held-out error {100 * self.held_out_steps.mean:.1f} % of a step{whole} ({self.folds} folds)"
+        error = f"{100 * self.held_out_steps.mean:.1f} % of {'a task' if self.steps.inside else 'a step'}"
+        return f"{text}; held-out error {error}{whole} ({self.folds} folds)"
 
     def profile(
         self,
@@ -140,7 +148,8 @@ class Calibration:
                 lines.append(f"{item.name} = {_toml(value)}")
         limits = dict(engine or {})
         if not isinstance(self.cost, LinearBatch):
-            most = {"max_num_seqs": self.steps.decodes, "max_num_batched_tokens": self.steps.tokens}
+            basis = self.steps.basis
+            most = {"max_num_seqs": basis.decodes, "max_num_batched_tokens": basis.tokens}
             limits = {name: int(values.max()) for name, values in most.items()} | limits
         if limits:
             lines += ["", "[engine]", *(f"{name} = {value}" for name, value in limits.items())]
@@ -186,10 +195,10 @@ def calibrate(
         raise ConfigError(f"no law is called {law!r}; accepted: {', '.join(LAWS)}")
     if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= 1000:
         raise ConfigError(f"folds must be a whole number from 2 to 1,000, got {folds!r}")
-    design = LAWS[law](data)
-    columns = design.columns(data)
-    refuse_blind(design, columns, data)
-    solution = solve(columns, data.seconds, data.run)
+    design = LAWS[law](data.basis)
+    columns = design.rows(data)
+    refuse_blind(design, columns, data.basis)
+    solution = solve(columns, data.seconds, data.speed_groups)
     cost = design.model(solution.coefficients)
     predicted = columns @ solution.coefficients
     held_out, used = _hold_out(data, law, folds)
@@ -203,7 +212,7 @@ def calibrate(
         held_out_runs=Errors.of(summed(held_out, data.run), sums) if many else None,
         fitted_steps=Errors.of(predicted, data.seconds),
         outliers=solution.outliers,
-        drift=float(solution.speeds.std(ddof=1) / solution.speeds.mean()) if many else 0.0,
+        drift=float(solution.speeds.std(ddof=1) / solution.speeds.mean()) if len(solution.speeds) > 1 else 0.0,
         folds=used,
         notes=design.notes,
         steps=data,
@@ -224,18 +233,13 @@ def _hold_out(data: Steps, law: str, folds: int) -> tuple[Numbers, int]:
         out = groups % folds == fold
         rest = data.take(~out)
         try:
-            design = LAWS[law](rest)
-            columns = design.columns(rest)
-            refuse_blind(design, columns, rest)
+            design = LAWS[law](rest.basis)
+            columns = design.rows(rest)
         except ConfigError as error:
-            raise ConfigError(f"without fold {fold + 1} of {folds}: {error} (fewer or more folds may do)") from None
-        solution = solve(columns, rest.seconds, _renumbered(rest.run))
-        predicted[out] = design.columns(data.take(out)) @ solution.coefficients
+            raise ConfigError(f"without fold {fold + 1} of {folds}: {error}") from None
+        solution = solve(columns, rest.seconds, rest.speed_groups)
+        predicted[out] = design.rows(data.take(out)) @ solution.coefficients
     return np.maximum(predicted, 0.0), folds
-
-
-def _renumbered(run: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.unique(run, return_inverse=True)[1].ravel().astype(np.int64)
 
 
 def _intervals(
@@ -246,7 +250,7 @@ def _intervals(
     size = np.linalg.norm(columns, axis=0)
     size[size == 0] = 1.0
     scaled = columns / size
-    target = data.seconds / solution.speeds[data.run]
+    target = data.seconds / solution.speeds[data.speed_groups]
     count = int(groups.max()) + 1
     grams, targets, sums, parts = [], [], [], []
     for group in range(count):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ Numbers = NDArray[np.float64]
 
 ENOUGH = 8
 """Steps of one size that make it an entry of the table."""
+SHARE = 0.02
+"""The same as a share of all steps, where their times are not known one by one."""
 GAP = 1.5
 """Entries of the table are at most so many times apart, where there are steps in between."""
 CELLS = 8
@@ -39,6 +42,14 @@ class Design:
     notes: tuple[str, ...] = ()
     """What was left out, and why."""
 
+    def rows(self, data: Steps) -> Numbers:
+        """Return one row of columns for each row of the data: of a task, the sum over its steps."""
+        if data.inside is None or data.first is None or data.last is None:
+            return self.columns(data)
+        each = self.columns(data.inside)
+        sums = np.vstack([np.zeros(each.shape[1]), np.cumsum(each, axis=0)])
+        return np.asarray(sums[data.last] - sums[data.first])
+
 
 def hats(values: Numbers, entries: tuple[int, ...]) -> Numbers:
     """Return for each value its weights on the entries of a table, linear between them and beyond.
@@ -56,8 +67,8 @@ def hats(values: Numbers, entries: tuple[int, ...]) -> Numbers:
     return weights
 
 
-def knots(sizes: Numbers, what: str) -> tuple[int, ...]:
-    """Return the entries of a table over the sizes of steps: the ends, each size with `ENOUGH` steps, and between those
+def knots(sizes: Numbers, what: str, enough: float = ENOUGH) -> tuple[int, ...]:
+    """Return the entries of a table over the sizes of steps: the ends, each size with `enough` steps, and between those
     as many as keep them within `GAP` of each other.
 
     Raises
@@ -71,8 +82,11 @@ def knots(sizes: Numbers, what: str) -> tuple[int, ...]:
     values, counts = np.unique(sizes.astype(np.int64), return_counts=True)
     if len(values) < 2:
         raise ConfigError(f"every step has {values[0]:,} {what}: measure steps of other sizes too")
+    often = {int(value) for value, count in zip(values, counts, strict=True) if count >= enough}
     ends = {int(values[0]), int(values[-1])}
-    chosen = sorted(ends | {int(value) for value, count in zip(values, counts, strict=True) if count >= ENOUGH})
+    if enough > ENOUGH and len(often) > 1:  # an end that hardly occurs is no support
+        ends = {int(values[0])}
+    chosen = sorted(ends | often)
     entries = chosen[:1]
     for value in chosen[1:]:
         while value > GAP * entries[-1]:
@@ -106,11 +120,13 @@ def split(steps: Steps) -> Design:
     if not steps.decodes.any():
         raise ConfigError("no step decodes: c cannot be fitted; measure decode steps")
     prompts = bool(steps.prefill_tokens.any())
-    entries = knots(steps.tokens, "tokens")
+    entries = knots(steps.tokens, "tokens", max(ENOUGH, SHARE * len(steps)) if steps.simulated else ENOUGH)
     notes = [] if prompts else ["no step has prompt tokens: they are taken to cost what decoded ones do"]
+    # Sums over tasks cannot tell neighbours well: there the table is made of what each entry is over the one before.
+    build = np.tri(len(entries)) if steps.simulated else np.eye(len(entries))
 
     def columns(some: Steps, cache: bool = True) -> Numbers:
-        parts = [hats(some.tokens, entries), some.decode_context[:, None]]
+        parts = [hats(some.tokens, entries) @ build, some.decode_context[:, None]]
         if prompts:
             parts += [some.decodes[:, None], some.prefill_context[:, None]]
         if cache and some.kv_tokens is not None:
@@ -121,15 +137,16 @@ def split(steps: Steps) -> Design:
     if cache and len(blind(columns(steps))) > len(blind(columns(steps, False))):
         cache = False
         notes.append("r is left out: what is in memory and what is attended to always go together")
-    names = (*(f"seconds of {entry}" for entry in entries), "c", *("b", "q") * prompts, *("r",) * cache)
+    over = (f"seconds of {b} over {a}" if steps.simulated else f"seconds of {b}" for a, b in pairwise(entries))
+    names = (f"seconds of {entries[0]}", *over, "c", *("b", "q") * prompts, *("r",) * cache)
 
     def model(x: Numbers) -> CostModel:
         rest: dict[str, Any] = {name: float(value) for name, value in zip(names, x, strict=True) if len(name) == 1}
-        heights = [float(value) for value in x[: len(entries)]]
+        heights = (build @ x[: len(entries)]).tolist()
         empty = [entry for entry, height in zip(entries, heights, strict=True) if height < 1e-12]
         if empty:
             raise ConfigError(f"a step of {empty[0]:,} tokens comes out at no time at all; measure more of them")
-        return SplitTable(entries, tuple(heights), **rest)
+        return SplitTable(entries, tuple(heights), **rest, extrapolate="linear" if steps.simulated else None)
 
     return Design(names, lambda some: columns(some, cache), model, tuple(notes))
 

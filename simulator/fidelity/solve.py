@@ -15,6 +15,8 @@ HUBER = 4.0
 """A residual beyond so many median absolute deviations (scaled to a standard deviation) counts only as its root."""
 ROUNDS = 40
 SINGULAR = 1e-7
+RIDGE = 1e-10
+"""Keeps the normal equations solvable where a fold leaves out what only one run has."""
 
 Numbers = NDArray[np.float64]
 
@@ -119,7 +121,9 @@ def solve(design: Numbers, seconds: Numbers, run: NDArray[np.int64]) -> Solution
     for _ in range(ROUNDS):
         before = fitted
         weighted = columns * weights[:, None]
-        fitted = nonnegative(columns.T @ weighted, weighted.T @ (seconds / speeds[run]))
+        gram = columns.T @ weighted
+        gram[np.diag_indices_from(gram)] *= 1 + RIDGE
+        fitted = nonnegative(gram, weighted.T @ (seconds / speeds[run]))
         predicted = columns @ fitted
         residuals = (seconds / speeds[run] - predicted) * np.sqrt(base)
         limit = HUBER * 1.4826 * float(np.median(np.abs(residuals)))

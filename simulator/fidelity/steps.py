@@ -53,9 +53,22 @@ class Steps:
     """Tokens in memory after the step, shared ones once; None if not recorded."""
     timed: bool = False
     """Whether steps have a start: then rows without a run are one timeline."""
+    simulated: bool = False
+    """Whether these are the steps of a simulation, whose times nobody measured."""
+    inside: Steps | None = None
+    """Where a row is not a step but a task, which takes many: the steps of a simulation, in order."""
+    first: NDArray[np.int64] | None = None
+    """The first of them, of each task."""
+    last: NDArray[np.int64] | None = None
+    """The one after its last."""
 
     def __len__(self) -> int:
         return len(self.seconds)
+
+    @property
+    def basis(self) -> Steps:
+        """The steps themselves, where rows are tasks."""
+        return self.inside or self
 
     @property
     def tokens(self) -> Numbers:
@@ -72,12 +85,24 @@ class Steps:
         kinds = np.column_stack([self.decodes, self.decode_context, self.prefill_tokens, self.prefill_context])
         return np.unique(kinds, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
 
+    @property
+    def speed_groups(self) -> NDArray[np.int64]:
+        """What may have a speed of its own, from 0: runs.
+
+        Of tasks, nothing may: their sums cannot tell a slow run from what is special about its batches.
+        """
+        if self.inside is not None:
+            return np.zeros(len(self), dtype=np.int64)
+        return np.unique(self.run, return_inverse=True)[1].ravel().astype(np.int64)
+
     def take(self, which: NDArray[np.bool_]) -> Steps:
         """Return the steps where `which` is true."""
         return replace(
             self,
             **{name: getattr(self, name)[which] for name in (*COLUMNS, "seconds", "run")},
             kv_tokens=None if self.kv_tokens is None else self.kv_tokens[which],
+            first=None if self.first is None else self.first[which],
+            last=None if self.last is None else self.last[which],
         )
 
     @classmethod
@@ -99,8 +124,11 @@ class Steps:
         runs = [str(row["run"]) if row.get("run") is not None else "" for row in checked]
         number = {name: i for i, name in enumerate(dict.fromkeys(runs))}
         cache = all(row.get("kv_tokens") is not None for row in checked)
+        table: dict[str, Any] = {
+            name: np.array([row[name] for row in checked], dtype=np.float64) for name in (*COLUMNS, "seconds")
+        }
         return cls(
-            **{name: np.array([row[name] for row in checked], dtype=np.float64) for name in (*COLUMNS, "seconds")},
+            **table,
             run=np.array([number[name] for name in runs], dtype=np.int64),
             names=tuple(number) if any(runs) else (),
             kv_tokens=np.array([row["kv_tokens"] for row in checked], dtype=np.float64) if cache else None,

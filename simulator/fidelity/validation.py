@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simulator.compiler import compile_trace
-from simulator.errors import ConfigError, SimulatorError, TraceError
+from simulator.errors import ConfigError, SimulatorError
 from simulator.fidelity.calibration import Errors
-from simulator.fidelity.recorded import CLASSES, arrival, recorded_latency, recorded_times, simulated_times
+from simulator.fidelity.recorded import CLASSES, recorded_latency, recorded_times, simulated_times
+from simulator.fidelity.runs import RecordedRun, recorded_runs
 from simulator.gpu import GPU
 from simulator.protocol import Protocol
 from simulator.simulation import simulate
@@ -188,25 +188,19 @@ def validate(
     >>> round(found.errors().mean, 3), found.queries[0].predicted_times["decode"]
     (0.05, 2.1)
     """
-    runs: dict[str, list[Trace]] = {}
-    refused: list[SimulatorError] = []
-    for number, trace in enumerate(traces):
-        run = trace.meta.get("run")
-        runs.setdefault(f"alone {number}" if run is None else f"run {run}", []).append(trace)
+    runs, refused = recorded_runs(traces, max_workers, max_prefill_tokens, protocol)
     queries: list[Checked] = []
     spans: list[RunSpan] = []
-    for together in runs.values():
+    for run in runs:
         try:
-            checked = _check_run(together, gpu, protocol, max_workers, max_prefill_tokens)
+            checked = _check_run(run, gpu, protocol)
         except SimulatorError as error:
             refused.append(error)
             continue
         queries += checked
         if len(checked) > 1:
-            first = min(arrival(trace) for trace in together)
-            offsets = [arrival(trace) - first for trace in together]
             measured, predicted = (
-                max(offset + getattr(query, name) for offset, query in zip(offsets, checked, strict=True))
+                max(start + getattr(query, name) for start, query in zip(run.arrivals, checked, strict=True))
                 for name in ("measured", "predicted")
             )
             spans.append(RunSpan(checked[0].spec[:-1], checked[0].rep, measured, predicted))
@@ -216,28 +210,14 @@ def validate(
     return Validation(tuple(queries), tuple(spans), tuple(refused))
 
 
-def _check_run(
-    traces: list[Trace], gpu: GPU, protocol: Protocol | None, max_workers: int | None, max_prefill: int | None
-) -> list[Checked]:
+def _check_run(run: RecordedRun, gpu: GPU, protocol: Protocol | None) -> list[Checked]:
     """Simulate the queries of one run together."""
+    traces, graphs = run.traces, run.graphs
+    if run.max_prefill_tokens:
+        gpu = replace(gpu, max_prefill_tokens=run.max_prefill_tokens)
+    measured = [(recorded_latency(t), recorded_times(t, graph)) for t, graph in zip(traces, graphs, strict=True)]
+    timeline = simulate(graphs, gpu=gpu, protocol=protocol, arrivals=run.arrivals, max_workers=run.max_workers)
     meta = traces[0].meta
-    if max_workers is None:
-        max_workers = _whole(traces[0], "max_workers") or _whole(traces[0], "cap")
-    max_prefill = max_prefill or _whole(traces[0], "max_prefill")
-    if max_prefill:
-        gpu = replace(gpu, max_prefill_tokens=max_prefill)
-    graphs = [compile_trace(trace, protocol) for trace in traces]
-    measured = [
-        (recorded_latency(trace), recorded_times(trace, graph)) for trace, graph in zip(traces, graphs, strict=True)
-    ]
-    first = min(arrival(trace) for trace in traces)
-    timeline = simulate(
-        graphs,
-        gpu=gpu,
-        protocol=protocol,
-        arrivals=[arrival(trace) - first for trace in traces],
-        max_workers=max_workers,
-    )
     kind = str(meta.get("kind", "multi" if len(traces) > 1 else "single"))
     return [
         Checked(
@@ -254,15 +234,6 @@ def _check_run(
         )
         for number, (trace, (latency, times)) in enumerate(zip(traces, measured, strict=True))
     ]
-
-
-def _whole(trace: Trace, key: str) -> int | None:
-    value = trace.meta.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise TraceError(f"trace {trace.id!r}: meta.{key} must be a whole number from 1, got {value!r}")
-    return value
 
 
 def _spec(trace: Trace, kind: str, key: str = "spec") -> tuple[str, ...]:

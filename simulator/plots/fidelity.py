@@ -54,21 +54,21 @@ def calibration(found: Calibration, *, ax: Axes | None = None) -> Axes:
     tokens = steps.tokens
     shown = np.linspace(0, len(steps) - 1, min(len(steps), _POINTS)).astype(np.int64)
     prompts = steps.prefill_tokens > 0
-    for which, color, label in ((~prompts, INK.curve, "decode steps"), (prompts, INK.cut, "steps with prompt tokens")):
+    for which, color, label in ((~prompts, INK.curve, "without a prompt"), (prompts, INK.cut, "with prompt tokens")):
         some = shown[which[shown]]
         if len(some):
             style: dict[str, Any] = {"s": 5, "alpha": 0.25, "linewidths": 0, "rasterized": True}
             ax.scatter(tokens[some], 1000 * steps.seconds[some], color=color, label=label, **style)
     sizes, where = np.unique(tokens, return_inverse=True)
     middle = np.array([np.median(found.predicted[where.ravel() == i]) for i in range(len(sizes))])
-    label = f"{found.law} law, median step of each size"
+    label = f"{found.law} law, median of each size"
     ax.scatter(sizes, 1000 * middle, marker="_", s=36, linewidths=1.2, color=INK.path, label=label, zorder=3)
     _log(ax)
-    ax.set_xlabel("tokens in the step", fontsize=FONT)
+    ax.set_xlabel(f"tokens in the {found.what.split()[-1]}", fontsize=FONT)
     ax.set_ylabel("ms", fontsize=FONT)
     _finish(ax, "upper left")
     if errors is not None:
-        spread = [_spread("steps", found.held_out_steps, found.held_out / steps.seconds - 1, INK.curve)]
+        spread = [_spread(f"{found.what}s", found.held_out_steps, found.held_out / steps.seconds - 1, INK.curve)]
         if found.held_out_runs is not None:
             sums = np.bincount(steps.run, found.held_out) / np.bincount(steps.run, steps.seconds)
             spread.append(_spread("runs", found.held_out_runs, sums - 1, INK.cut))
