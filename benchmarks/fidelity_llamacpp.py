@@ -16,11 +16,12 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 import convert_llamacpp
 
-from simulator import GPU
+from simulator import GPU, plots
 from simulator.fidelity import Validation, calibrate, validate
 
 MODELS = ("random", "gemma")
 KINDS = ("single", "multi", "seq")
+LAWS = ("linear", "split without r", "split")
 
 
 def load(folder, model):
@@ -32,7 +33,10 @@ def load(folder, model):
 def fitted(model, records, parity, law="split"):
     """Return the law fitted to the steps of the runs whose seed has this parity."""
     chosen = [record for record in records if record["spec"]["seed"] % 2 == parity]
-    return calibrate([row for record in chosen for row in convert_llamacpp.step_rows(model, record)], law=law)
+    rows = [row for record in chosen for row in convert_llamacpp.step_rows(model, record)]
+    if law == "split without r":
+        rows = [{name: value for name, value in row.items() if name != "kv_tokens"} for row in rows]
+    return calibrate(rows, law=law.split()[0])
 
 
 def traces(model, record):
@@ -48,6 +52,21 @@ def predicted(model, records, parity, cost):
     return validate(chosen, gpu=GPU(cost=cost, max_prefill_tokens=convert_llamacpp.MAX_PREFILL))
 
 
+def joined(first, second):
+    """Return two validations as one."""
+    return Validation(first.queries + second.queries, first.spans + second.spans)
+
+
+def evaluate(folder, law="split"):
+    """Return, for each model, what the law predicts: of odd seeds, of even ones, and both together."""
+    found = {}
+    for model in MODELS:
+        records = load(folder, model)
+        halves = [predicted(model, records, 1 - parity, fitted(model, records, parity, law).cost) for parity in (0, 1)]
+        found[model] = (*halves, joined(*halves))
+    return found
+
+
 def percent(value):
     return f"{100 * value:.1f} %"
 
@@ -56,47 +75,51 @@ def row(*cells):
     print(f"| {' | '.join(cells)} |")
 
 
-def line(name, what, errors, repeats):
-    spread = "-" if repeats is None else f"{percent(repeats.mean)} ({percent(repeats.max)})"
-    row(
-        *(name, what, str(errors.number), percent(errors.mean), f"{100 * errors.bias:+.1f} %"),
-        *(percent(errors.p50), percent(errors.p90), percent(errors.p95), percent(errors.max), spread),
-    )
+def header(*titles):
+    print()
+    row(*titles)
+    row(*["---"] * len(titles))
 
 
-def joined(both):
-    """Return two validations as one."""
-    queries = both[0].queries + both[1].queries
-    return Validation(queries, both[0].spans + both[1].spans)
+def spread(errors):
+    return "-" if errors is None else f"{percent(errors.mean)}, {percent(errors.max)}"
+
+
+def error_row(name, what, errors, repeats):
+    numbers = (errors.p50, errors.p90, errors.p95, errors.max)
+    signed = f"{100 * errors.bias:+.1f} %"
+    row(name, what, str(errors.number), percent(errors.mean), signed, *map(percent, numbers), spread(repeats))
 
 
 def main(folder, pictures=None):
-    titles = ("law from / predicted", "what", "n", "mean", "bias", "p50", "p90", "p95", "max", "repeats: mean (max)")
-    for model in MODELS:
-        records = load(folder, model)
-        for law in ("split", "linear"):
-            print(f"\n{model}, law: {law}\n")
-            row(*titles)
-            row(*["---"] * len(titles))
-            both = []
-            for parity, name in ((0, "even / odd"), (1, "odd / even")):
-                calibration = fitted(model, records, parity, law)
-                found = predicted(model, records, 1 - parity, calibration.cost)
-                both.append(found)
-                tell(name, found)
-            tell("both", joined(both))
-    return 0
-
-
-def tell(name, found):
-    for kind in KINDS:
-        line(name, f"latency, {kind}", found.errors(kind), found.repeats(kind))
-    line(name, "last answer, multi", found.runs, found.run_repeats)
-    for each in found.speedups():
-        print(each)
+    found = {law: evaluate(folder, law) for law in LAWS}
+    for model, three in found["split"].items():
+        header("law from, predicts", model, "n", "mean", "bias", "p50", "p90", "p95", "max", "repeats: mean, max")
+        for name, half in zip(("even, odd", "odd, even", "both"), three, strict=True):
+            for kind in KINDS:
+                error_row(name, f"latency, {kind}", half.errors(kind), half.repeats(kind))
+            error_row(name, "last answer, multi", half.runs, half.run_repeats)
+    header("law", "model", *(f"latency, {kind}" for kind in KINDS), "last answer, multi")
+    for law, models in found.items():
+        for model, (*_, both) in models.items():
+            row(law, model, *(percent(both.errors(kind).mean) for kind in KINDS), percent(both.runs.mean))
+    header("model", "time of all threads", "measured s", "predicted s", "bias", "mean error / latency")
+    for model, (*_, both) in found["split"].items():
+        for each in both.classes():
+            bias = f"{100 * (each.predicted / each.measured - 1):+.1f} %"
+            row(model, each.name, f"{each.measured:.0f}", f"{each.predicted:.0f}", bias, percent(each.mean))
+    header("fork-free over fork/join", "measured", "predicted", "error")
+    for *_, both in found["split"].values():
+        for each in sorted(both.speedups()):
+            row(each.trace, f"{each.measured:.3f}", f"{each.predicted:.3f}", f"{100 * each.error:+.1f} %")
+    if pictures:
+        for model, (*_, both) in found["split"].items():
+            plots.save(plots.validation(both), Path(pictures) / f"fidelity_{model}.png", dpi=100)
+        calibration = fitted("gemma", load(folder, "gemma"), 0)
+        plots.save(plots.calibration(calibration), Path(pictures) / "fidelity_steps.png", dpi=100)
 
 
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    sys.exit(main(*sys.argv[1:]))
+    main(*sys.argv[1:])
