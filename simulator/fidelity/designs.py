@@ -90,12 +90,11 @@ def knots(sizes: Numbers, what: str, enough: float = ENOUGH) -> tuple[int, ...]:
     entries = chosen[:1]
     for value in chosen[1:]:
         while value > GAP * entries[-1]:
-            between = [
-                int(v) for v in values if entries[-1] < v < value and v <= max(GAP * entries[-1], entries[-1] + 1)
-            ]
+            between = [int(each) for each in values if entries[-1] < each < value]
             if not between:
                 break
-            entries.append(between[-1])
+            near = [each for each in between if each <= GAP * entries[-1]]
+            entries.append(near[-1] if near else between[0])
         entries.append(value)
     return tuple(entries)
 

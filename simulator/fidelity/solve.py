@@ -49,8 +49,15 @@ def nonnegative(gram: Numbers, target: Numbers) -> Numbers:
     """
     k = len(target)
     x = np.zeros(k)
-    free = np.zeros(k, dtype=bool)
     tolerance = 1e-12 * max(float(np.abs(target).max(initial=0)), 1e-300)
+    # Begin with what is positive without the bounds: mostly that is all, or nearly.
+    free = np.ones(k, dtype=bool)
+    while free.any():
+        trial = np.linalg.solve(gram[np.ix_(free, free)], target[free])
+        if (trial > 0).all():
+            x[free] = trial
+            break
+        free[free] = trial > 0
     for _ in range(10 * k):
         gradient = target - gram @ x
         gradient[free] = -np.inf
