@@ -26,7 +26,7 @@ from simulator.trace import Trace
 __all__ = ["calibrate", "validate"]
 
 Where = Annotated[
-    list[str] | None, typer.Option(metavar="KEY=PATTERN", help="Only traces whose meta matches, such as run=gemma-*.")
+    list[str] | None, typer.Option(metavar="KEY=PATTERN", help="Only runs whose meta matches, such as run=gemma-*.")
 ]
 
 HELD_OUT = "Held out: predicted by a fit to other runs. 95 %: of what resampled runs give."
@@ -76,15 +76,20 @@ def calibrate(
     else:
         rows: list[dict[str, Any]] = []
         code = 0
+        patterns = [_pattern(text) for text in where or ()]
+        if any(key != "run" for key, _ in patterns):
+            raise ConfigError("of steps, --where knows run=PATTERN only")
         for path in data:
             for row in read_steps(path):
                 if isinstance(row, FormatError):
                     code = 2
                     complain(str(row))
-                else:
+                elif all(fnmatchcase(str(row["run"] or ""), pattern) for _, pattern in patterns):
                     rows.append(row if row["run"] is not None or len(data) == 1 else row | {"run": path})
         if not rows and code:  # which has been told
             return code
+        if not rows and patterns:
+            raise ConfigError("no step matches --where")
         found = fit(rows, law=law, folds=folds)
     if json:
         print_json(_calibration_record(found))

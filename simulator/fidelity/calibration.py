@@ -77,7 +77,7 @@ class Calibration:
     outliers: float
     """Share of the steps that counted less, because something interrupted them."""
     drift: float
-    """Standard deviation of the speeds of the runs, relative; 0 if there is one run."""
+    """Standard deviation of the runs' seconds over the law's; 0 if there is one run."""
     folds: int
     notes: tuple[str, ...]
     steps: Steps = field(repr=False)
@@ -198,7 +198,7 @@ def calibrate(
     design = LAWS[law](data.basis)
     columns = design.rows(data)
     refuse_blind(design, columns, data.basis)
-    solution = solve(columns, data.seconds, data.speed_groups)
+    solution = solve(columns, data.seconds, data.run)
     cost = design.model(solution.coefficients)
     predicted = columns @ solution.coefficients
     held_out, used = _hold_out(data, law, folds)
@@ -212,7 +212,7 @@ def calibrate(
         held_out_runs=Errors.of(summed(held_out, data.run), sums) if many else None,
         fitted_steps=Errors.of(predicted, data.seconds),
         outliers=solution.outliers,
-        drift=float(solution.speeds.std(ddof=1) / solution.speeds.mean()) if len(solution.speeds) > 1 else 0.0,
+        drift=float(solution.speeds.std(ddof=1) / solution.speeds.mean()) if many else 0.0,
         folds=used,
         notes=design.notes,
         steps=data,
@@ -237,7 +237,7 @@ def _hold_out(data: Steps, law: str, folds: int) -> tuple[Numbers, int]:
             columns = design.rows(rest)
         except ConfigError as error:
             raise ConfigError(f"without fold {fold + 1} of {folds}: {error}") from None
-        solution = solve(columns, rest.seconds, rest.speed_groups)
+        solution = solve(columns, rest.seconds, np.unique(rest.run, return_inverse=True)[1].ravel())
         predicted[out] = design.rows(data.take(out)) @ solution.coefficients
     return np.maximum(predicted, 0.0), folds
 
@@ -245,12 +245,12 @@ def _hold_out(data: Steps, law: str, folds: int) -> tuple[Numbers, int]:
 def _intervals(
     design: Design, columns: Numbers, data: Steps, solution: Solution, rng: np.random.Generator
 ) -> tuple[Parameter, ...]:
-    """Resample groups with replacement, and solve again with the weights and speeds found (Efron's percentiles)."""
+    """Resample groups with replacement, and solve again with the weights found (Efron's percentiles)."""
     groups = data.groups
     size = np.linalg.norm(columns, axis=0)
     size[size == 0] = 1.0
     scaled = columns / size
-    target = data.seconds / solution.speeds[data.speed_groups]
+    target = data.seconds
     count = int(groups.max()) + 1
     grams, targets, sums, parts = [], [], [], []
     for group in range(count):

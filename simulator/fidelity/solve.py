@@ -1,4 +1,4 @@
-"""Least squares with coefficients that cannot be negative, steps that were interrupted, and runs of different speed."""
+"""Least squares with coefficients that cannot be negative, and steps that were interrupted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Solution(NamedTuple):
     weights: Numbers
     """Of each row, the robust ones included: what its squared residual was multiplied with."""
     speeds: Numbers
-    """Of each run: its seconds over those of the fit, before the level was set."""
+    """Of each run: its seconds over those of the fit. How the machine drifts, and what the law does not know."""
     outliers: float
     """Share of rows that counted less than in full."""
 
@@ -102,8 +102,8 @@ def solve(design: Numbers, seconds: Numbers, run: NDArray[np.int64]) -> Solution
 
     - A row's squared residual is divided by its seconds: noise grows with the time that it has to happen in.
     - Interrupted steps: beyond `HUBER` deviations a residual counts as its root (Huber 1964), refitted until it stands.
-    - A machine's speed drifts from run to run. Each run has a factor of its own, so that a slow run does not make what
-      is special about it look slow. The level is then set so that the mean relative error of the runs' sums is 0.
+    - The level is then set so that the mean relative error of the runs' sums is 0: what is predicted is a run, and a
+      long one counts no more than a short one.
 
     Raises
     ------
@@ -111,10 +111,12 @@ def solve(design: Numbers, seconds: Numbers, run: NDArray[np.int64]) -> Solution
         If nothing is left of the design: all of its columns are 0.
 
     >>> rows = np.column_stack([np.ones(6), [1, 2, 3, 1, 2, 3]])
-    >>> slow = np.array([3, 5, 7, 6, 10, 14.0])  # a second run takes twice the 1 + 2n seconds of the first
-    >>> solution = solve(rows, slow, np.array([0, 0, 0, 1, 1, 1]))
-    >>> (solution.speeds[1] / solution.speeds[0]).round(6), (solution.coefficients / solution.coefficients[0]).round(6)
-    (np.float64(2.0), array([1., 2.]))
+    >>> twice = np.array([3, 5, 7, 6, 10, 14.0])  # 1 + 2n seconds, and in a second run as much again
+    >>> solution = solve(rows, twice, np.array([0, 0, 0, 1, 1, 1]))
+    >>> round(float(solution.speeds[1] / solution.speeds[0]), 6)
+    2.0
+    >>> round(float((rows @ solution.coefficients)[:3].sum() * (1 / 15 + 1 / 30)), 6)  # errors of the runs: + and -
+    2.0
     """
     size = np.linalg.norm(design, axis=0)
     used = size > 0
@@ -122,25 +124,25 @@ def solve(design: Numbers, seconds: Numbers, run: NDArray[np.int64]) -> Solution
         raise ConfigError("there is nothing to fit: all columns are 0")
     columns = design[:, used] / size[used]
     weights = base = 1.0 / seconds
-    speeds = np.ones(int(run.max()) + 1)
     fitted = np.zeros(columns.shape[1])
-    sums = summed(seconds, run, len(speeds))
     for _ in range(ROUNDS):
         before = fitted
         weighted = columns * weights[:, None]
         gram = columns.T @ weighted
         gram[np.diag_indices_from(gram)] *= 1 + RIDGE
-        fitted = nonnegative(gram, weighted.T @ (seconds / speeds[run]))
+        fitted = nonnegative(gram, weighted.T @ seconds)
         predicted = columns @ fitted
-        residuals = (seconds / speeds[run] - predicted) * np.sqrt(base)
+        residuals = (seconds - predicted) * np.sqrt(base)
         limit = HUBER * 1.4826 * float(np.median(np.abs(residuals)))
         weights = base * np.minimum(1.0, limit / np.maximum(np.abs(residuals), 1e-300)) if limit > 0 else base
-        speeds = _speeds(sums, predicted, run)
         if np.abs(fitted - before).max() <= 1e-9 * np.abs(fitted).max():
             break
+    sums, expected = summed(seconds, run), summed(predicted, run)
+    scale = level(sums, expected)
     coefficients = np.zeros(design.shape[1])
-    coefficients[used] = fitted / size[used] * level(sums, summed(predicted, run, len(sums)))
-    return Solution(coefficients, weights, speeds, float(np.mean(weights < base * (1 - 1e-9))))
+    coefficients[used] = fitted / size[used] * scale
+    interrupted = float(np.mean(weights < base * (1 - 1e-9)))
+    return Solution(coefficients, weights, sums / np.maximum(expected * scale, 1e-300), interrupted)
 
 
 def summed(values: Numbers, run: NDArray[np.int64], runs: int = 0) -> Numbers:
@@ -152,10 +154,3 @@ def level(sums: Numbers, predicted: Numbers) -> float:
     """Return the factor that makes the mean of ``predicted / sums - 1`` zero, over the runs there are."""
     there = sums > 0
     return float(1.0 / np.mean(predicted[there] / sums[there]))
-
-
-def _speeds(sums: Numbers, predicted: Numbers, run: NDArray[np.int64]) -> Numbers:
-    """Return each run's seconds over its predicted ones, scaled so that the level stays where it is."""
-    expected = summed(predicted, run, len(sums))
-    speeds = np.where(sums > 0, sums / np.maximum(expected, 1e-300), 1.0)
-    return np.asarray(speeds / level(sums, expected))

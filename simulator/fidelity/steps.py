@@ -85,16 +85,6 @@ class Steps:
         kinds = np.column_stack([self.decodes, self.decode_context, self.prefill_tokens, self.prefill_context])
         return np.unique(kinds, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
 
-    @property
-    def speed_groups(self) -> NDArray[np.int64]:
-        """What may have a speed of its own, from 0: runs.
-
-        Of tasks, nothing may: their sums cannot tell a slow run from what is special about its batches.
-        """
-        if self.inside is not None:
-            return np.zeros(len(self), dtype=np.int64)
-        return np.unique(self.run, return_inverse=True)[1].ravel().astype(np.int64)
-
     def take(self, which: NDArray[np.bool_]) -> Steps:
         """Return the steps where `which` is true."""
         return replace(

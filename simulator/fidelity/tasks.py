@@ -96,7 +96,7 @@ def calibrate_traces(
         data = _tasks(runs, recorded, cost)
         if turn < ROUNDS - 1:
             design = LAWS[law if turn else "linear"](data.basis)
-            cost = design.model(solve(design.rows(data), data.seconds, data.speed_groups).coefficients)
+            cost = design.model(solve(design.rows(data), data.seconds, data.run).coefficients)
     return replace(calibrate(data, law=law, folds=folds, seed=seed), refused=tuple(refused))
 
 
