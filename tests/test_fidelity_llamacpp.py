@@ -26,7 +26,7 @@ def found(benchmark):
 
 @pytest.mark.slow
 def test_latency_is_predicted(found):
-    """Each model within what the page says; both together within 6.5 % (one query) and 5.5 % (last answer of several)."""
+    """Each model within what the page says; together 6.5 % for a query alone, 5.5 % for the last answer of several."""
     for model, single, last in (("random", 0.06, 0.06), ("gemma", 0.08, 0.04)):
         assert found[model].errors("single").mean < single and found[model].runs.mean < last
         assert abs(found[model].errors("multi").bias) < 0.02
