@@ -101,13 +101,18 @@ def calibrate(
         text = found.profile(source=source or ", ".join(data), date=date.today(), kind=kind, engine=engine)
         with atomic(out) as file:
             file.write(text)
-        complain(f"wrote {out}")
+        _wrote(out, json)
     if plot is not None:
         from simulator import plots
 
         plots.save(plots.calibration(found), plot)
-        complain(f"wrote {plot}")
+        _wrote(plot, json)
     return code
+
+
+def _wrote(path: str, json: bool) -> None:
+    if not json:
+        say(f"wrote {path}")
 
 
 def _holds_traces(path: str) -> bool:
@@ -208,7 +213,7 @@ def validate(
         from simulator import plots
 
         plots.save(plots.validation(found), out)
-        complain(f"wrote {out}")
+        _wrote(out, json)
     return source.exit_code
 
 

@@ -151,10 +151,10 @@ def split(steps: Steps) -> Design:
 
 
 def table(steps: Steps) -> Design:
-    """`MeasuredTable`: a grid of decode steps and, if there are prompts, one of prompts."""
+    """`MeasuredTable`: a grid of decode steps and, if there are prompts, one of lone prompts; no steps with both."""
     decoding = steps.take(steps.decodes > 0)
     if not len(decoding):
-        raise ConfigError("no step decodes: a table needs decode steps")
+        raise ConfigError("no step only decodes: a table needs decode steps")
     prompts = steps.take(steps.prefill_tokens > 0)
     across, down = _axis(decoding.decodes, "decodes"), _axis(_each(decoding), "tokens of context")
     wide, deep = (
@@ -177,7 +177,6 @@ def table(steps: Steps) -> Design:
         asked = some.prefill_tokens > 0
         m, cached = np.where(asked, some.prefill_tokens, wide[0]), np.where(asked, _cached(some), deep[0])
         prompt = _cells(hats(m, wide), hats(cached, deep)) * asked[:, None]
-        decode[:, 0] -= asked & busy  # a prompt beside decodes costs what it takes beyond the smallest step
         return np.hstack([decode, prompt])
 
     def model(x: Numbers) -> CostModel:

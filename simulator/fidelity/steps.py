@@ -86,10 +86,13 @@ class Steps:
         return np.unique(kinds, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
 
     def take(self, which: NDArray[np.bool_]) -> Steps:
-        """Return the steps where `which` is true."""
+        """Return the steps where `which` is true, with the runs that they are of."""
+        there, run = np.unique(self.run[which], return_inverse=True)
         return replace(
             self,
-            **{name: getattr(self, name)[which] for name in (*COLUMNS, "seconds", "run")},
+            **{name: getattr(self, name)[which] for name in (*COLUMNS, "seconds")},
+            run=run.ravel().astype(np.int64),
+            names=tuple(self.names[i] for i in there) if self.names else (),
             kv_tokens=None if self.kv_tokens is None else self.kv_tokens[which],
             first=None if self.first is None else self.first[which],
             last=None if self.last is None else self.last[which],
