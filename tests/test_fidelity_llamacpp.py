@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CORPUS = os.environ.get("FORKSIM_CORPUS")
-pytestmark = [pytest.mark.corpus, pytest.mark.skipif(CORPUS is None, reason="FORKSIM_CORPUS is not set")]
+needs_corpus = pytest.mark.skipif(CORPUS is None, reason="FORKSIM_CORPUS is not set")
+needs_own = pytest.mark.skipif(
+    not (ROOT / "traces" / "recorded" / "own-random.jsonl").exists(), reason="own recordings are not there"
+)
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +28,8 @@ def found(benchmark):
 
 
 @pytest.mark.slow
+@pytest.mark.corpus
+@needs_corpus
 def test_latency_is_predicted(found):
     """Each model within what the page says; together 6.5 % for a query alone, 5.5 % for the last answer of several."""
     for model, single, last in (("random", 0.06, 0.06), ("gemma", 0.08, 0.04)):
@@ -36,6 +41,8 @@ def test_latency_is_predicted(found):
 
 
 @pytest.mark.slow
+@pytest.mark.corpus
+@needs_corpus
 def test_the_page_prints_what_the_script_prints(benchmark, capsys):
     page = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
     benchmark.main(CORPUS)
@@ -45,6 +52,8 @@ def test_the_page_prints_what_the_script_prints(benchmark, capsys):
         assert table in page
 
 
+@pytest.mark.corpus
+@needs_corpus
 def test_single_runs_take_the_recorded_steps(benchmark):
     """Batches are made up exactly as they were: a run of one query takes as many steps as were recorded."""
     from simulator import GPU, LinearBatch, compile_trace, simulate
@@ -59,3 +68,25 @@ def test_single_runs_take_the_recorded_steps(benchmark):
             assert timeline.steps == len(record["steps"])
             checked += 1
     assert checked == 32
+
+
+@pytest.fixture(scope="module")
+def own():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        yield importlib.import_module("fidelity_own")
+
+
+@pytest.mark.slow
+@needs_own
+def test_our_own_runs_are_predicted(own, capsys):
+    """Latency within 6.5 % and 5.5 %, the speed-up over the twin within 10 %; and the page says so."""
+    for both in own.evaluate().values():
+        assert both.errors("single").mean <= 0.065 and both.errors("multi").mean <= 0.055
+        assert len(both.speedups()) == 7 and max(abs(each.error) for each in both.speedups()) <= 0.1
+    own.main()
+    page = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
+    tables = capsys.readouterr().out.strip().split("\n\n")
+    assert len(tables) == 3
+    for table in tables:
+        assert table in page

@@ -86,15 +86,25 @@ def test_repeats_by_hand():
     assert validate(traces[::2], gpu=TENTH).repeats() is None
 
 
+def forked(seconds, **meta):
+    """Return a recorded query of 1 + 99 tokens with a Fork that starts nobody."""
+    actions = (Think(1, start=0.0, finish=0.0), Fork(1, start=0.0, finish=0.0), Answer(99, start=0.0, finish=seconds))
+    return Trace(f"f{seconds}", (Thread("organizer", actions),), arrival=0.0, meta=meta)
+
+
 def test_speed_ups_by_hand():
     traces = [
-        answer(1.0, kind="single", spec="s", rep=0),
-        answer(3.0, kind="single", spec="s", rep=1),
-        answer(8.0, tokens=400, kind="seq", spec="s", twin="s"),
+        forked(1.0, kind="single", spec="s", rep=0),
+        forked(3.0, kind="single", spec="s", rep=1),
+        answer(8.0, tokens=400, kind="seq", spec="any", twin="s"),
         answer(9.0, tokens=400, kind="seq", spec="other", twin="other"),
+        answer(5.0, tokens=300, kind="seq", spec="s"),  # other work: not a twin
     ]
     (speedup,) = validate(traces, gpu=TENTH).speedups()
     assert (speedup.measured, speedup.predicted) == pytest.approx((4.0, 4.0)) and speedup.error == pytest.approx(0)
+    (speedup,) = validate([*traces[:2], answer(6.0, kind="seq", spec="s")], gpu=TENTH).speedups()
+    assert (speedup.measured, speedup.predicted) == pytest.approx((3.0, 1.0))
+    assert speedup.error == pytest.approx(-2 / 3)
 
 
 def test_classes_by_hand():

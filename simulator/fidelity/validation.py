@@ -16,7 +16,7 @@ from simulator.fidelity.runs import RecordedRun, recorded_runs
 from simulator.gpu import GPU
 from simulator.protocol import Protocol
 from simulator.simulation import simulate
-from simulator.trace import Trace
+from simulator.trace import Fork, Trace
 
 __all__ = ["Checked", "ClassError", "RunSpan", "Speedup", "Validation", "validate"]
 
@@ -38,7 +38,10 @@ class Checked(NamedTuple):
     """What was asked: equal for repeats of one run. Empty where the record does not say."""
     rep: str
     twin: tuple[str, ...]
-    """The `spec` of the query that this one is the sequential twin of."""
+    """The `spec` of the query that this one is the sequential twin of, where the record says so."""
+    tokens: int
+    """Tokens decoded, all threads."""
+    forks: bool
 
     @property
     def error(self) -> float:
@@ -126,21 +129,23 @@ class Validation:
         return tuple(found)
 
     def speedups(self) -> tuple[Speedup, ...]:
-        """Return the speed-up over a sequential twin, of each query that has one."""
+        """Return the speed-up over its sequential twin, of each query that has one.
+
+        A twin says so (``meta["twin"]``), or has no Fork, the same ``meta["spec"]`` and as many tokens.
+        """
         forked: dict[tuple[str, ...], list[Checked]] = {}
         twins: dict[tuple[str, ...], list[Checked]] = {}
         for query in self.queries:
-            if query.twin:
-                twins.setdefault(query.twin, []).append(query)
-            elif query.spec:
-                forked.setdefault(query.spec, []).append(query)
+            if query.forks and query.spec:
+                forked.setdefault(query.spec[1:], []).append(query)
+            elif not query.forks and (query.twin or query.spec):
+                twins.setdefault((query.twin or query.spec)[1:], []).append(query)
         found = []
         for spec, queries in forked.items():
-            if spec in twins:
+            alone = [twin for twin in twins.get(spec, ()) if twin.twin or twin.tokens == queries[0].tokens]
+            if alone:
                 measured, predicted = (
-                    float(
-                        np.mean([getattr(q, name) for q in twins[spec]]) / np.mean([getattr(q, name) for q in queries])
-                    )
+                    float(np.mean([getattr(q, name) for q in alone]) / np.mean([getattr(q, name) for q in queries]))
                     for name in ("measured", "predicted")
                 )
                 found.append(Speedup(queries[0].trace, measured, predicted))
@@ -230,7 +235,9 @@ def _check_run(run: RecordedRun, gpu: GPU, protocol: Protocol | None) -> list[Ch
             simulated_times(timeline, number),
             _spec(trace, kind),
             str(trace.meta.get("rep", "")),
-            _spec(trace, "single", "twin"),
+            _spec(trace, kind, "twin"),
+            trace.tokens,
+            any(isinstance(action, Fork) for _, _, action in trace.actions()),
         )
         for number, (trace, (latency, times)) in enumerate(zip(traces, measured, strict=True))
     ]
