@@ -84,20 +84,24 @@ def calibrate_traces(
             refused.append(error)
     if not any(recorded):
         raise ConfigError(f"there is no recorded task to fit to{f': {refused[0]}' if refused else ''}")
-    seconds = sum(sum(times.values()) for times in recorded)
-    tokens = sum(
-        graph.tasks[task].tokens
-        for run, times in zip(runs, recorded, strict=True)
-        for (query, task) in times
-        for graph in (run.graphs[query],)
-    )
-    cost: CostModel = LinearBatch(a=seconds / max(tokens, 1), p=seconds / max(tokens, 1) / 10)
+    pace = _pace(runs, recorded)
+    cost: CostModel = LinearBatch(a=pace, p=pace / 10)
     for turn in range(ROUNDS):
         data = _tasks(runs, recorded, cost)
         if turn < ROUNDS - 1:
             design = LAWS[law if turn else "linear"](data.basis)
             cost = design.model(solve(design.rows(data), data.seconds, data.run).coefficients)
     return replace(calibrate(data, law=law, folds=folds, seed=seed), refused=tuple(refused))
+
+
+def _pace(runs: list[RecordedRun], recorded: list[dict[tuple[int, int], float]]) -> float:
+    """Return the mean seconds of a decoded token."""
+    seconds, tokens = 0.0, 0
+    for run, times in zip(runs, recorded, strict=True):
+        for (query, task), taken in times.items():
+            seconds += taken
+            tokens += run.graphs[query].tasks[task].tokens
+    return seconds / tokens
 
 
 def _recorded(run: RecordedRun) -> dict[tuple[int, int], float]:
