@@ -149,6 +149,8 @@ def test_records_that_cannot_be_used(trace, message):
 
 
 def test_nothing_to_compare():
+    with pytest.raises(ConfigError, match="the decode-step clock has no seconds to compare with"):
+        validate([answer(1.0)], gpu=GPU())
     with pytest.raises(ConfigError, match="there is no recorded query to compare with"):
         validate([], gpu=TENTH)
 

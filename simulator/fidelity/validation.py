@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from simulator.cost import DecodeSteps
 from simulator.errors import ConfigError, SimulatorError
 from simulator.fidelity.calibration import Errors
 from simulator.fidelity.recorded import CLASSES, recorded_latency, recorded_times, simulated_times
@@ -185,7 +186,7 @@ def validate(
     Raises
     ------
     ConfigError
-        If no trace can be used.
+        If no trace can be used, or `gpu` counts steps and not seconds.
 
     >>> from simulator import GPU, Answer, LinearBatch, Thread, Trace
     >>> answer = Answer(100, start=0.0, finish=2.0)
@@ -193,6 +194,8 @@ def validate(
     >>> round(found.errors().mean, 3), found.queries[0].predicted_times["decode"]
     (0.05, 2.1)
     """
+    if isinstance(gpu.cost, DecodeSteps):
+        raise ConfigError("the decode-step clock has no seconds to compare with; give a profile")
     runs, refused = recorded_runs(traces, max_workers, max_prefill_tokens, protocol)
     queries: list[Checked] = []
     spans: list[RunSpan] = []
