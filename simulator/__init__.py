@@ -8,9 +8,10 @@ The path of data, one verb a step::
 
 from simulator.clock import DecodeClock, check, decode_clock
 from simulator.compiler import compile_trace
-from simulator.cost import ConstantRate, LinearBatch, MeasuredTable, Roofline
+from simulator.cost import ConstantRate, LinearBatch, MeasuredTable, Roofline, SplitTable
 from simulator.critical_path import CriticalPath, critical_path
 from simulator.errors import ConfigError, DeadlockError, FormatError, GraphError, SimulatorError, TraceError
+from simulator.fidelity import calibrate, validate
 from simulator.formats import FORMATS, parse, render
 from simulator.formats.reading import dump, read
 from simulator.gpu import GPU, STEP_CLOCK, Cluster
@@ -69,6 +70,7 @@ __all__ = [
     "SimulatorError",
     "Span",
     "SpanKind",
+    "SplitTable",
     "Think",
     "Thread",
     "Timeline",
@@ -77,6 +79,7 @@ __all__ = [
     "Violation",
     "ViolationKind",
     "breakdown",
+    "calibrate",
     "check",
     "compile_trace",
     "critical_path",
@@ -94,4 +97,5 @@ __all__ = [
     "simulate",
     "summarize",
     "to_networkx",
+    "validate",
 ]

@@ -29,6 +29,8 @@ class Fleet:
     cluster : Cluster
     done, ask, preempted : callable
         See `BatchServer` and `PagedServer`.
+    open : dict
+        The queries that have arrived and not ended, kept by the caller.
     tracked : bool
         Whether it matters on one GPU too what each thread has computed: where queries share prefixes.
     """
@@ -40,6 +42,7 @@ class Fleet:
         done: Callable[[Request], None],
         ask: Callable[[], None],
         preempted: Callable[[Request], None],
+        open: dict[int, Query],
         tracked: bool,
     ) -> None:
         self.cluster = cluster
@@ -60,6 +63,8 @@ class Fleet:
                 if gpu.num_kv_blocks is None
                 else PagedServer(clock, gpu, finished, notify, preempted)
             )
+        first = self.servers[0]
+        first.stored = lambda: sum(query.stored(first.step) for query in open.values())
         self.query = self.thread = self.task = 0
         self._request: Request | None = None
 

@@ -46,6 +46,10 @@ class GPU:
                 raise ConfigError(f"{name} must be a whole number from 1, or None for no limit; got {value!r}")
         if isinstance(self.block_size, bool) or not isinstance(self.block_size, int) or self.block_size < 1:
             raise ConfigError(f"block_size must be a whole number of tokens from 1; got {self.block_size!r}")
+        if self.num_kv_blocks and getattr(self.cost, "cache_seconds", None):
+            raise ConfigError(
+                "a cost with r counts all tokens in memory, and num_kv_blocks bounds them: give one of both"
+            )
         if self.max_num_batched_tokens and (self.max_num_seqs or 1) > self.max_num_batched_tokens:
             raise ConfigError(
                 f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs"
@@ -77,6 +81,8 @@ class Cluster:
             raise ConfigError(f"replicas must be GPUs, at least one; got {self.replicas!r:.80}")
         if len({isinstance(gpu.cost, DecodeSteps) for gpu in replicas}) > 1:
             raise ConfigError("replicas must all take steps (DecodeSteps) or all take seconds")
+        if len(replicas) > 1 and any(getattr(gpu.cost, "cache_seconds", None) for gpu in replicas):
+            raise ConfigError("a cost with r counts all tokens in memory: it is for a single replica")
         if not callable(self.routing):
             raise ConfigError(f"routing must be a function, such as least_loaded; got {self.routing!r}")
         object.__setattr__(self, "replicas", replicas)

@@ -11,7 +11,7 @@ from simulator.graph import ExecutionGraph
 from simulator.kv import Holder
 from simulator.pool import Pool, Waiting
 from simulator.protocol import Protocol
-from simulator.server import Request
+from simulator.server import DECODING, Request
 from simulator.timeline import Deadlock
 
 __all__ = ["Query", "explain_deadlock"]
@@ -97,6 +97,22 @@ class Query:
     def begins_with_prefix(self, thread: int) -> bool:
         """Whether this is the organizer's first request, and its prompt may begin with another query's context."""
         return self.graph.prefix_of is not None and self.home(thread) == 0 and 0 not in self.place
+
+    def stored(self, step: int) -> int:
+        """Return the tokens in memory of the threads that live, at an engine's `step`; shared ones count once."""
+        total = 0
+        for thread, granted in enumerate(self.granted):
+            if math.isnan(granted) or self.ended[thread]:
+                continue
+            host = self.host.get(thread)  # who does its work in a context of their own, if somebody does
+            total += self.context[thread]
+            total -= self.graph.shared[thread] if host is None else self.context[host.parent or 0]
+            live = self.live.get(thread)
+            if isinstance(live, Request):
+                # The thread's context has the whole prompt from the start, and what is decoded only at the end.
+                decoded = step - live.joined_step if live.state == DECODING else 0
+                total += live.emitted + decoded - live.prefill
+        return total
 
     def last_forks(self) -> tuple[int, ...]:
         """Forks of the organizer's last task, if the answer cancels their workers before they begin."""

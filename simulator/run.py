@@ -55,13 +55,13 @@ class Run:
         self.in_steps = isinstance(cluster.replicas[0].cost, DecodeSteps)
         self.clock = EventClock()
         self.prefixes: dict[str, Query | None] = {g.prefix_of: None for g in graphs if g.prefix_of is not None}
+        self.open: dict[int, Query] = {}  # arrived and not finished
         self.fleet = Fleet(
-            self.clock, cluster, self.request_done, self.ask, self.request_preempted, bool(self.prefixes)
+            self.clock, cluster, self.request_done, self.ask, self.request_preempted, self.open, bool(self.prefixes)
         )
         self.order = np.argsort(self.arrivals, kind="stable").tolist()  # not arrived yet is last
         self.arrived = 0
         self.due = 0  # queries of a closed loop that may arrive now
-        self.open: dict[int, Query] = {}  # arrived and not finished
         # To be settled: query, thread, task, and whether the task has just left the batch.
         self.finished: list[tuple[int, int, int, Query, bool]] = []
         self.asked = False

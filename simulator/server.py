@@ -125,6 +125,9 @@ class BatchServer:
         self.done = done
         self.ask = ask
         self.free_prefill = gpu.cost.prefill_is_free
+        self.cache_seconds: Callable[[int, int, int], float] | None = getattr(gpu.cost, "cache_seconds", None)
+        self.stored: Callable[[], int] = int  # tokens in memory, where the cost asks for them
+        self.watch: Callable[[BatchServer], None] | None = None  # told of each leap when it is over
         self.budget = gpu.max_num_batched_tokens or 1 << 60
         self.prompt_budget = gpu.max_prefill_tokens or 1 << 60
         self.limit = min(gpu.max_num_seqs or 1 << 60, self.budget)
@@ -139,6 +142,7 @@ class BatchServer:
         self.boundary: simpy.Event | None = None  # the end of the leap under way; None at a boundary
         self.leap_start = 0.0
         self.leap_steps = 0
+        self.leap_stored = 0
         self.chunks: list[tuple[Request, int]] = []
         self.busy = 0.0
         self.log = array("d")  # (time, sequences in the batch) at each change
@@ -166,6 +170,8 @@ class BatchServer:
         if self._make_room() and self.waiting:
             self._admit()
         now = self.clock.now
+        if self.cache_seconds:
+            self.leap_stored = self.stored()
         if self.prefilling and self.budget > self.n:
             seconds = self._prefill_step()
             self.leap_steps = 1
@@ -174,7 +180,7 @@ class BatchServer:
             while running[0][4].finish_step != running[0][0]:
                 heappop(running)
             self.leap_steps = self._longest_leap(running[0][0] - self.step)
-            seconds = self.cost.decode_seconds(self.n, self.context, self.leap_steps)
+            seconds = self._decode_seconds(self.leap_steps)
         else:
             self.log.extend((now, 0.0))
             return
@@ -230,7 +236,17 @@ class BatchServer:
         for request, chunk in self.chunks:
             tokens += chunk
             attended += chunk * request.context + chunk * (chunk + 1) // 2
-        return self.cost.step_seconds(self.n, self.context, tokens, attended)
+        seconds = self.cost.step_seconds(self.n, self.context, tokens, attended)
+        if self.cache_seconds:
+            seconds += self.cache_seconds(self.n + tokens, self.leap_stored + tokens, 1)
+        return seconds
+
+    def _decode_seconds(self, steps: int) -> float:
+        """Return the seconds of the next steps."""
+        seconds = self.cost.decode_seconds(self.n, self.context, steps)
+        if self.cache_seconds:
+            seconds += self.cache_seconds(self.n, self.leap_stored, steps)
+        return seconds
 
     def _chunks(self) -> list[tuple[Request, int]]:
         """Return what the next step would do for the prompts in the batch: those admitted first, as far as it goes."""
@@ -249,21 +265,21 @@ class BatchServer:
         if self.leap_steps == 1:
             return
         elapsed = self.clock.now - self.leap_start
-        seconds = self.cost.decode_seconds
+        seconds = self._decode_seconds
         # Smallest k whose k steps cover the elapsed time. A guess from the first step brackets it tightly.
-        low, high = 0, min(self.leap_steps, int(elapsed / seconds(self.n, self.context, 1)) + 1)
-        if seconds(self.n, self.context, high) < elapsed:
+        low, high = 0, min(self.leap_steps, int(elapsed / seconds(1)) + 1)
+        if seconds(high) < elapsed:
             high = self.leap_steps
         while low < high:
             middle = (low + high) // 2
-            if seconds(self.n, self.context, middle) < elapsed:
+            if seconds(middle) < elapsed:
                 low = middle + 1
             else:
                 high = middle
         steps = max(low, 1)
         if steps < self.leap_steps:
             self.leap_steps = steps
-            end = max(self.leap_start + seconds(self.n, self.context, steps), self.clock.now)
+            end = max(self.leap_start + seconds(steps), self.clock.now)
             self.boundary = self.clock.call_at(end, self._arrive)
 
     def _arrive(self, event: simpy.Event) -> None:
@@ -271,6 +287,8 @@ class BatchServer:
         if event is not self.boundary:  # a leap that was cut
             return
         self.boundary = None
+        if self.watch:
+            self.watch(self)
         self.busy += self.clock.now - self.leap_start
         self.step += self.leap_steps
         self.context += self.leap_steps * self.n

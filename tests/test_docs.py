@@ -13,6 +13,7 @@ import pytest
 import simulator
 from simulator import profiles
 from simulator.cost import COSTS
+from simulator.fidelity import LAWS
 from simulator.formats import FORMATS
 from simulator.metrics import METRICS, SUMMARIES
 from simulator.policy import POLICIES
@@ -151,7 +152,7 @@ def test_every_counter_is_explained():
 
 def test_every_registry_is_in_the_table_of_extensions():
     registries = [pkgutil.resolve_name(name) for row in rows("extending.md", "to add") for name in ticked(row[2])]
-    assert registries == [FORMATS, COSTS, profiles, POLICIES, METRICS, SUMMARIES, COUNTERS, FAMILIES]
+    assert registries == [FORMATS, COSTS, LAWS, profiles, POLICIES, METRICS, SUMMARIES, COUNTERS, FAMILIES]
 
 
 def test_every_module_has_its_floor():

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "simulator" / "profiles"
 GPUS = ("a100", "h100", "h200", "b200", "l40s")
 MODELS = tomllib.loads((FOLDER / "models.toml").read_text(encoding="utf-8"))
-each_profile = pytest.mark.parametrize("name", profiles())
+ON_CPUS = [name for name in profiles() if name.startswith("cpu-")]
+each_profile = pytest.mark.parametrize("name", [name for name in profiles() if name not in ON_CPUS])
 
 
 def forksim(*words):
@@ -55,6 +56,17 @@ def test_a_profile_is_whole(name):
     assert 0 < used < 0.9 * profile.memory
     assert profile.concurrency(2048) >= 4 * profile.concurrency(8192) >= 4
     assert 1e-4 < gpu.cost.step_seconds(1, 2048) < gpu.cost.step_seconds(64, 64 * 2048) < 1
+
+
+@pytest.mark.parametrize("name", ON_CPUS)
+def test_a_profile_of_a_cpu_is_whole(name):
+    profile = read_profile(name)
+    gpu, cost = profile.gpu, profile.gpu.cost
+    assert profile.kind == "measured" and "llama.cpp" in profile.source and "held-out" in profile.measured
+    assert 0 < profile.mean_error < 0.1 and profile.max_error < 0.3
+    assert (gpu.max_prefill_tokens, gpu.max_num_batched_tokens) == (128, cost.tokens[-1])
+    assert cost.c and cost.q and cost.r and cost.extrapolate is None
+    assert cost.step_seconds(2, 400) > 2 * cost.step_seconds(1, 200)  # what a tile costs
 
 
 @each_profile
@@ -157,7 +169,7 @@ def test_a_profile_of_ones_own(tmp_path):
     ("text", "message"),
     [
         ("a = ", "not TOML"),
-        (PROVENANCE, r"\[cost\] type must be one of rate, linear, table, roofline; got None"),
+        (PROVENANCE, r"\[cost\] type must be one of rate, linear, table, split, roofline; got None"),
         (LINEAR, r"\[provenance\] must say kind"),
         (PROVENANCE + LINEAR + "speed = 3", "the file has no key 'speed'"),
         (PROVENANCE + 'cost = {type = "linear", a = 0.02, z = 1}', r"\[cost\] has no key 'z'; accepted: type, a, b"),
@@ -221,7 +233,7 @@ def table_of(cells):
             "a hole: prefill_seconds must be 2 rows of 2, got rows of [2]",
         ),
         ('cost = {type = "table", sequences = [2, 1], contexts = [0, 1], seconds = []}', "increasing; got (2, 1)"),
-        ('cost = {type = ["table"]}', "type must be one of rate, linear, table, roofline; got ['table']"),
+        ('cost = {type = ["table"]}', "type must be one of rate, linear, table, split, roofline; got ['table']"),
         ('cost = {type = "linear", a = 1e300}', "a must be a number from 0 to 10^9, got 1e+300"),
         ('cost = {type = "linear", a = 1, overhead = nan}', "overhead must be a number from 0 to 10^9, got nan"),
         ('cost = {type = "rate", tokens_per_second = 0}', "tokens_per_second must be above 0, got 0"),

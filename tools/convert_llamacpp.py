@@ -1,6 +1,9 @@
 """Convert recorded llama.cpp fork/join runs to native traces, and prove the conversion.
 
     python tools/convert_llamacpp.py FOLDER > traces/recorded/llamacpp.jsonl
+    python tools/convert_llamacpp.py FOLDER random|gemma > steps.jsonl
+
+The second writes the engine steps of all runs of a model, as `forksim calibrate` reads them.
 
 FOLDER holds llamacpp_random.jsonl and llamacpp_gemma.jsonl. A record says what was asked (`spec`) and, of each engine
 step, when it ran and how much it did, but not for whom. `replay` runs the protocol on the recorded step times and so
@@ -167,8 +170,19 @@ def worker(me: Agent, task: int, tokens: int) -> Program:
     me.actions += [Think(tokens, start=me.started, finish=now), Return(start=now, finish=now)]
 
 
-def replay(record: dict[str, Any]) -> list[tuple[Agent, list[Agent]]]:
+Queries = list[tuple[Agent, list[Agent]]]
+
+
+def stored(queries: Queries) -> int:
+    """Return the tokens in the KV cache: those of all that have not ended, shared ones once."""
+    live = (agent for me, crew in queries if me.finish is None for agent in (me, *crew) if agent.finish is None)
+    return sum(agent.context - agent.shared for agent in live)
+
+
+def replay(record: dict[str, Any], cache: list[int] | None = None) -> Queries:
     """Return each query's organizer and workers, with the time of every action.
+
+    `cache`, if given, is filled with the tokens in the KV cache in each step.
 
     Raises
     ------
@@ -186,7 +200,10 @@ def replay(record: dict[str, Any]) -> list[tuple[Agent, list[Agent]]]:
             me.program = organizer(me, coming.popleft(), workers, engine)
             queries.append((me, workers))
             engine.advance(me, None)
+        before = stored(queries)
         done = engine.step(step["t"], round(step["t"] + step["dt"], 6))
+        if cache is not None:
+            cache.append(before + done[0] + done[1])
         recorded = tuple(step[key] for key in ("nd", "np", "cd", "cp", "ns"))
         if done != recorded:
             raise Mismatch(f"step {number}: recorded {recorded}, replayed {done}")
@@ -222,6 +239,27 @@ def traces(model: str, record: dict[str, Any]) -> list[Trace]:
     return made
 
 
+def step_rows(model: str, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the steps of a run as `forksim calibrate` reads them."""
+    spec = record["spec"]
+    run = f"{model}-{spec['kind']}-{spec['seed']}-{record['rep']}"
+    cache: list[int] = []
+    replay(record, cache)
+    return [
+        {
+            "run": run,
+            "start": step["t"],
+            "seconds": step["dt"],
+            "decodes": step["nd"],
+            "decode_context": int(step["cd"]),
+            "prefill_tokens": step["np"],
+            "prefill_context": int(step["cp"]),
+            "kv_tokens": kept,
+        }
+        for step, kept in zip(record["steps"], cache, strict=True)
+    ]
+
+
 def main(folder: str) -> None:
     """Replay all runs of `folder`, and write the shipped ones."""
     found: dict[tuple[str, str, int, int], list[Trace]] = {}
@@ -238,7 +276,17 @@ def main(folder: str) -> None:
     print(f"{len(found)} runs, {steps} steps: every step reproduced", file=sys.stderr)
 
 
+def write_steps(folder: str, model: str) -> None:
+    """Write the steps of all runs of a model."""
+    for line in (Path(folder) / f"llamacpp_{model}.jsonl").read_text().splitlines():
+        for row in step_rows(model, json.loads(line)):
+            print(json.dumps(row))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) == 2:
+        main(sys.argv[1])
+    elif len(sys.argv) == 3 and sys.argv[2] in MODELS:
+        write_steps(*sys.argv[1:])
+    else:
         sys.exit(__doc__)
-    main(sys.argv[1])

@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from simulator.cli import charts, checking, gpus, running, scoring, traces
+from simulator.cli import charts, checking, fidelity, gpus, running, scoring, traces
 from simulator.cli.common import complain, stdout
 from simulator.errors import SimulatorError
 
@@ -36,6 +36,8 @@ app.command("score")(scoring.score)
 app.command("check")(checking.check)
 app.command("gantt")(charts.gantt)
 app.command("gpus")(gpus.gpus)
+app.command("calibrate")(fidelity.calibrate)
+app.command("validate")(fidelity.validate)
 app.command("generate")(traces.generate)
 app.command("convert")(traces.convert)
 

@@ -70,6 +70,9 @@ def _steps(profile: Profile) -> dict[str, float | None]:
     """Return the seconds of a step for each of `BATCHES`; None where the profile refuses."""
     steps: dict[str, float | None] = {}
     for batch in BATCHES:
+        if batch > (profile.gpu.max_num_seqs or batch):
+            steps[str(batch)] = None
+            continue
         try:
             steps[str(batch)] = profile.gpu.cost.step_seconds(batch, batch * CONTEXT)
         except ConfigError:

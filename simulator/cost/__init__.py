@@ -10,6 +10,7 @@ leap; it must equal adding up the first, and a law test holds every model of thi
 `LinearBatch`       a fitted law: a + b*n + c*context + p*prefill_tokens + q*prefill_context
 `Roofline`          from a model's shape and a GPU's datasheet
 `MeasuredTable`     interpolated between measured steps
+`SplitTable`        a table over the tokens of a step, and slopes over context; fitted to real engines
 `AIConfigurator`    NVIDIA's operator database, tabulated; needs ``pip install forksim[aiconfigurator]``
 ==================  ==================================================================================
 """
@@ -24,6 +25,7 @@ from simulator.cost.base import CostModel
 from simulator.cost.laws import ConstantRate, DecodeSteps, LinearBatch
 from simulator.cost.roofline import Roofline
 from simulator.cost.shapes import Datasheet, ModelShape
+from simulator.cost.split import SplitTable
 from simulator.cost.table import MeasuredTable
 from simulator.errors import ConfigError
 
@@ -38,6 +40,7 @@ __all__ = [
     "MeasuredTable",
     "ModelShape",
     "Roofline",
+    "SplitTable",
     "cost_from_text",
 ]
 

@@ -14,7 +14,11 @@ __all__ = ["CostModel", "check_number", "check_numbers", "check_whole"]
 
 
 class CostModel(Protocol):
-    """What the engine asks of a cost model."""
+    """What the engine asks of a cost model.
+
+    Where a step's cost also depends on all that is in memory, a model has `cache_seconds` besides: see
+    `simulator.cost.SplitTable`.
+    """
 
     @property
     def prefill_is_free(self) -> bool:

@@ -1,4 +1,6 @@
-"""Pictures of a timeline: `gantt`, `concurrency`, `batch`, and `save`.
+"""Pictures of a timeline (`gantt`, `concurrency`, `batch`) and of how true a clock is (`calibration`, `validation`).
+
+`save` writes them.
 
 Each picture is ``f(timeline, *, ax=None)``. It draws into `ax` if given, else into a figure of its own, and returns the
 axes (``.figure`` is the figure). Figures are plain objects: pyplot, its backends and its list of open figures are never
@@ -7,7 +9,8 @@ picture, not by this package.
 """
 
 from simulator.plots.curves import batch, concurrency
+from simulator.plots.fidelity import calibration, validation
 from simulator.plots.gantt import gantt
 from simulator.plots.saving import save
 
-__all__ = ["batch", "concurrency", "gantt", "save"]
+__all__ = ["batch", "calibration", "concurrency", "gantt", "save", "validation"]

@@ -10,7 +10,16 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from simulator.cost import ConstantRate, CostModel, Datasheet, LinearBatch, MeasuredTable, ModelShape, Roofline
+from simulator.cost import (
+    ConstantRate,
+    CostModel,
+    Datasheet,
+    LinearBatch,
+    MeasuredTable,
+    ModelShape,
+    Roofline,
+    SplitTable,
+)
 from simulator.errors import ConfigError
 from simulator.gpu import GPU
 
@@ -25,7 +34,13 @@ MEMORY_SHARE = 0.9
 
 ENGINE = {"max_num_seqs": 256, "max_num_batched_tokens": 8192, "block_size": 16}
 
-_COSTS: dict[str, Any] = {"rate": ConstantRate, "linear": LinearBatch, "table": MeasuredTable, "roofline": Roofline}
+_COSTS: dict[str, Any] = {
+    "rate": ConstantRate,
+    "linear": LinearBatch,
+    "table": MeasuredTable,
+    "split": SplitTable,
+    "roofline": Roofline,
+}
 _FIXED = ("hardware.toml", "models.toml", "rooflines.toml")
 
 
@@ -94,7 +109,7 @@ def _profile(table: dict[str, Any], name: str) -> Profile:
     _only(table, "the file", ("hardware", "model", "tensor_parallel", "provenance", "cost", "engine"))
     provenance, cost, engine = (_section(table, key) for key in ("provenance", "cost", "engine"))
     _only(provenance, "[provenance]", ("kind", "source", "date", "measured", "mean_error", "max_error"))
-    _only(engine, "[engine]", (*ENGINE, "num_kv_blocks"))
+    _only(engine, "[engine]", (*ENGINE, "max_prefill_tokens", "num_kv_blocks"))
     for key in ("kind", "source", "date"):
         if key not in provenance:
             raise ConfigError(f"[provenance] must say {key}")

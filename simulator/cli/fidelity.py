@@ -1,0 +1,303 @@
+"""``forksim calibrate`` and ``forksim validate``: how true the clock is."""
+
+from __future__ import annotations
+
+from datetime import date
+from fnmatch import fnmatchcase
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from simulator.cli.common import Capacity, Input, Json, Paths, complain, print_json, say, show
+from simulator.errors import ConfigError, FormatError
+from simulator.fidelity import LAWS, Calibration, Errors, Validation, read_steps
+from simulator.fidelity import calibrate as fit
+from simulator.fidelity import calibrate_traces as fit_traces
+from simulator.fidelity import validate as compare
+from simulator.files import atomic
+from simulator.formats.native import detect
+from simulator.profiles import gpu_from_text
+from simulator.protocol import Protocol
+from simulator.report import number, printable
+from simulator.trace import Trace
+
+__all__ = ["calibrate", "validate"]
+
+Where = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=PATTERN", help="Only runs whose meta matches, such as run=gemma-*.")
+]
+
+HELD_OUT = "Held out: predicted by a fit to other runs. 95 %: of what resampled runs give."
+
+
+def calibrate(
+    data: Annotated[
+        list[str],
+        typer.Argument(metavar="DATA...", help="Engine steps (CSV or JSON lines), or native traces with times."),
+    ],
+    law: Annotated[str, typer.Option(help=f"One of {', '.join(LAWS)}.")] = "split",
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="FILE", help="Profile to write, for --gpu: .toml.")
+    ] = None,
+    plot: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Picture of the fit to write: .png, .svg or .pdf.")
+    ] = None,
+    source: Annotated[str, typer.Option(help="What was measured, and where; for the profile.")] = "",
+    kind: Annotated[str, typer.Option(help="For the profile: measured (a real engine) or fitted.")] = "measured",
+    folds: Annotated[int, typer.Option(help="Parts that the runs are dealt into, for the held-out error.")] = 5,
+    max_num_seqs: Annotated[int | None, typer.Option(min=1, help="For the profile: most sequences in a batch.")] = None,
+    max_prefill_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Prompt tokens in a step at most: for the profile, and for traces.")
+    ] = None,
+    max_workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="For traces: workers of all queries that ran at once. Default: as recorded."),
+    ] = None,
+    where: Where = None,
+    json: Json = False,
+) -> int:
+    """Fit a cost model to timed engine steps or to recorded traces, and write it as a GPU profile."""
+    if out is not None and not out.endswith(".toml"):
+        raise ConfigError(f"--out writes a profile, whose name ends in .toml; got {out!r}")
+    if kind not in ("measured", "fitted"):
+        raise ConfigError(f"--kind takes measured or fitted; got {kind!r}")
+    recorded = [_holds_traces(path) for path in data]
+    if any(recorded):
+        if not all(recorded):
+            raise ConfigError("steps and traces cannot be fitted together")
+        records = Input(data, None, "characters")
+        chosen = _chosen(records, where)
+        found = fit_traces(chosen, law=law, folds=folds, max_workers=max_workers, max_prefill_tokens=max_prefill_tokens)
+        for error in found.refused:
+            records.refuse(error)
+        code = records.exit_code
+    else:
+        rows: list[dict[str, Any]] = []
+        code = 0
+        patterns = [_pattern(text) for text in where or ()]
+        if any(key != "run" for key, _ in patterns):
+            raise ConfigError("of steps, --where knows run=PATTERN only")
+        for path in data:
+            for row in read_steps(path):
+                if isinstance(row, FormatError):
+                    code = 2
+                    complain(str(row))
+                elif all(fnmatchcase(str(row["run"] or ""), pattern) for _, pattern in patterns):
+                    rows.append(row if row["run"] is not None or len(data) == 1 else row | {"run": path})
+        if not rows and code:  # which has been told
+            return code
+        if not rows and patterns:
+            raise ConfigError("no step matches --where")
+        found = fit(rows, law=law, folds=folds)
+    if json:
+        print_json(_calibration_record(found))
+    else:
+        _show_calibration(found)
+    if out is not None:
+        limits = {"max_num_seqs": max_num_seqs, "max_prefill_tokens": max_prefill_tokens}
+        engine = {name: limit for name, limit in limits.items() if limit is not None}
+        text = found.profile(source=source or ", ".join(data), date=date.today(), kind=kind, engine=engine)
+        with atomic(out) as file:
+            file.write(text)
+        _wrote(out, json)
+    if plot is not None:
+        from simulator import plots
+
+        plots.save(plots.calibration(found), plot)
+        _wrote(plot, json)
+    return code
+
+
+def _wrote(path: str, json: bool) -> None:
+    if not json:
+        say(f"wrote {path}")
+
+
+def _holds_traces(path: str) -> bool:
+    """Whether the first line of a file is a native trace. What cannot be read is told by whoever reads it."""
+    if path == "-" or path.lower().endswith(".csv"):
+        return False
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return detect(file.readline(1 << 16))
+    except OSError:
+        return False
+
+
+def _chosen(records: Input, where: list[str] | None) -> list[Trace]:
+    patterns = [_pattern(text) for text in where or ()]
+    chosen = [trace for trace in records if all(_matches(trace, key, pattern) for key, pattern in patterns)]
+    if not chosen and not records.unreadable:
+        raise ConfigError("no trace matches --where" if patterns else "there is no trace")
+    return chosen
+
+
+def _show_calibration(found: Calibration) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in (f"{found.law} law", "seconds", "95 % from", "to"):
+        table.add_column(title, justify="left" if title.endswith("law") else "right", no_wrap=True)
+    for each in found.parameters:
+        table.add_row(each.name, *(f"{value:.4g}" for value in each[1:]))
+    show(table)
+    table = _error_table("error")
+    what = found.what.removeprefix("engine ") + "s"
+    _add(table, f"{what}, held out", found.held_out_steps)
+    if found.held_out_runs is not None:
+        _add(table, "runs, held out", found.held_out_runs)
+    _add(table, f"{what}, fitted", found.fitted_steps)
+    show(table)
+    say(found.describe())
+    drift = f"; runs differ in speed by {_percent(found.drift)} (standard deviation)" if found.drift else ""
+    say(f"{_percent(found.outliers)} of the {what} count less, as something interrupted them{drift}")
+    for note in found.notes:
+        say(note)
+    say(HELD_OUT)
+
+
+def _calibration_record(found: Calibration) -> dict[str, Any]:
+    return {
+        "law": found.law,
+        "steps": len(found.steps),
+        "runs": len(found.steps.names),
+        "parameters": [each._asdict() for each in found.parameters],
+        "held_out_steps": found.held_out_steps._asdict(),
+        "held_out_runs": found.held_out_runs and found.held_out_runs._asdict(),
+        "fitted_steps": found.fitted_steps._asdict(),
+        "folds": found.folds,
+        "outliers": found.outliers,
+        "drift": found.drift,
+        "notes": list(found.notes),
+    }
+
+
+def validate(
+    traces: Paths,
+    gpu: Annotated[str, typer.Option(help="A profile (see forksim gpus) or its .toml file; else as for forksim run.")],
+    capacity: Capacity = None,
+    max_workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers of all queries that ran at once. Default: as recorded.")
+    ] = None,
+    max_prefill_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Prompt tokens in a step at most. Default: as recorded, or the profile's.")
+    ] = None,
+    where: Where = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="FILE", help="Picture to write: .png, .svg or .pdf.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=0, help="Lines of the table of queries at most.")] = 40,
+    json: Json = False,
+) -> int:
+    """Simulate recorded runs from what was asked, and compare with the recorded times."""
+    source = Input(traces, None, "characters")
+    chosen = _chosen(source, where)
+    if not chosen:  # which has been told
+        return source.exit_code
+    found = compare(
+        chosen,
+        gpu=gpu_from_text(gpu),
+        protocol=Protocol(capacity=capacity),
+        max_workers=max_workers,
+        max_prefill_tokens=max_prefill_tokens,
+    )
+    for error in found.refused:
+        source.refuse(error)
+    if json:
+        for query in found.queries:
+            print_json(query._asdict() | {"error": query.error})
+        print_json({"summary": _validation_record(found)})
+    else:
+        _show_validation(found, rows)
+    if out is not None:
+        from simulator import plots
+
+        plots.save(plots.validation(found), out)
+        _wrote(out, json)
+    return source.exit_code
+
+
+def _pattern(text: str) -> tuple[str, str]:
+    key, equals, pattern = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--where takes KEY=PATTERN, such as run=gemma-*; got {text!r}")
+    return key, pattern
+
+
+def _matches(trace: Trace, key: str, pattern: str) -> bool:
+    return key in trace.meta and fnmatchcase(str(trace.meta[key]), pattern)
+
+
+def _show_validation(found: Validation, rows: int) -> None:
+    if rows:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("trace", overflow="fold")
+        for title in ("kind", "measured s", "predicted s", "error"):
+            table.add_column(title, justify="right", no_wrap=True)
+        for query in found.queries[:rows]:
+            times = (number(query.measured), number(query.predicted))
+            table.add_row(printable(query.trace, 60), printable(query.kind, 20), *times, f"{100 * query.error:+.1f} %")
+        show(table)
+    if len(found.queries) > rows:
+        say(f"{len(found.queries) - rows:,} more (--rows and --json show all)\n")
+    table = _error_table("latency", "repeats differ by")
+    for kind in (*found.kinds()[:10], None) if len(found.kinds()) > 1 else (None,):
+        repeats = found.repeats(kind)
+        _add(table, printable(kind or "all queries", 20), found.errors(kind), _repeats(repeats))
+    if found.runs is not None:
+        _add(table, "last answer of a run", found.runs, _repeats(found.run_repeats))
+    show(table)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("time of all threads", "measured s", "predicted s", "bias", "mean error / latency"):
+        table.add_column(title, justify="left" if title.startswith("time") else "right", no_wrap=True)
+    for each in found.classes():
+        bias = f"{100 * (each.predicted / each.measured - 1):+.1f} %" if each.measured else "-"
+        table.add_row(each.name, number(each.measured), number(each.predicted), bias, _percent(each.mean))
+    show(table)
+    speedups = found.speedups()
+    if speedups:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for title in ("speed-up over its sequential twin", "measured", "predicted", "error"):
+            table.add_column(title, justify="left" if title.startswith("speed") else "right", no_wrap=True)
+        for speedup in speedups:
+            values = (number(speedup.measured), number(speedup.predicted), f"{100 * speedup.error:+.1f} %")
+            table.add_row(printable(speedup.trace, 60), *values)
+        show(table)
+    say("error: predicted / measured - 1. bias: its mean. p50, p90, p95: of its absolute values, as mean and max.")
+    say("repeats differ by: mean (max) difference of recorded repeats, relative to their mean: noise to compare with.")
+
+
+def _validation_record(found: Validation) -> dict[str, Any]:
+    repeats, run_repeats = found.repeats(), found.run_repeats
+    return {
+        "latency": found.errors()._asdict(),
+        "kinds": {kind: found.errors(kind)._asdict() for kind in found.kinds()},
+        "repeats": repeats and repeats._asdict(),
+        "runs": found.runs and found.runs._asdict(),
+        "run_repeats": run_repeats and run_repeats._asdict(),
+        "classes": [each._asdict() for each in found.classes()],
+        "speedups": [each._asdict() | {"error": each.error} for each in found.speedups()],
+        "refused": [str(error) for error in found.refused],
+    }
+
+
+def _error_table(*titles: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(titles[0])
+    for title in ("n", "mean", "bias", "p50", "p90", "p95", "max", *titles[1:]):
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
+
+
+def _add(table: Table, name: str, errors: Errors, *rest: str) -> None:
+    sizes = (errors.p50, errors.p90, errors.p95, errors.max)
+    signed = f"{100 * errors.bias:+.1f} %"
+    table.add_row(name, f"{errors.number:,}", _percent(errors.mean), signed, *map(_percent, sizes), *rest)
+
+
+def _repeats(errors: Errors | None) -> str:
+    return "-" if errors is None else f"{_percent(errors.mean)} ({_percent(errors.max)})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
