@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from simulator.cli import charts, checking, gpus, running, scoring, traces
+from simulator.cli import charts, checking, gpus, recording, running, scoring, traces
 from simulator.cli.common import complain, stdout
 from simulator.errors import SimulatorError
 
@@ -38,6 +38,7 @@ app.command("gantt")(charts.gantt)
 app.command("gpus")(gpus.gpus)
 app.command("generate")(traces.generate)
 app.command("convert")(traces.convert)
+app.command("record")(recording.record)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
