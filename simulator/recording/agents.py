@@ -1,7 +1,8 @@
 """The threads of a query while it is recorded, and what their programs may wish for.
 
 A program is a generator that plays one thread: it yields a wish and is resumed when the wish has come true. `Generate`
-resumes with the `Stint`; `Awaiting` when a worker has ended; `Granted` when a worker has its slot; `Sleeping` after so
+resumes with the `Stint`; `Awaiting` when a worker has ended; `Placed` when a
+worker that was forked has its slot, waits for one or has none; `Granted` when it has its slot; `Sleeping` after so
 many seconds. A program that is closed in the middle records what there is.
 """
 
@@ -16,12 +17,19 @@ from simulator.recording.engine import Generate, Key
 from simulator.recording.stint import Stint
 from simulator.trace import Action, Thread, Trace, Violation
 
-__all__ = ["Agent", "Awaiting", "Granted", "Program", "Query", "Sleeping", "Wish"]
+__all__ = ["Agent", "Awaiting", "Granted", "Placed", "Program", "Query", "Sleeping", "Wish"]
 
 
 @dataclass(frozen=True, slots=True)
 class Awaiting:
     """Until `agent` has ended."""
+
+    agent: Agent
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Until it is decided what becomes of the new worker `agent`."""
 
     agent: Agent
 
@@ -40,7 +48,7 @@ class Sleeping:
     seconds: float
 
 
-Wish = Generate | Awaiting | Granted | Sleeping
+Wish = Generate | Placed | Awaiting | Granted | Sleeping
 Program = Generator[Wish, Any, None]
 
 
@@ -66,6 +74,9 @@ class Agent:
     stint: Stint | None = None
     wakes: float | None = None
     waiters: list[Agent] = field(default_factory=list)
+    """Who waits for its end."""
+    blocked: list[Agent] = field(default_factory=list)
+    """Who waits for its slot."""
     granted: bool = False
     started: bool = False
     ended: bool = False

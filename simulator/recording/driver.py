@@ -121,8 +121,7 @@ def _drive(session: Session, engine: Engine, coming: _Coming) -> None:
         times = [time for time in (session.next_time(), coming.next_time) if time is not None]
         if not session.open and not times:
             continue
-        for event in engine.poll(min(times, default=None)):
-            session.handle(event)
+        session.handle(engine.poll(min(times, default=None)))
 
 
 class _Coming:

@@ -112,7 +112,10 @@ class Engine(Protocol):
         """Begin a generation. It is over with `Ended`, `Failed` or `stop`."""
 
     def stop(self, key: Key, keep: int | None = None) -> str:
-        """End the thread's generation now, if it has one, after `keep` characters; return what could not be cut off."""
+        """End the thread's generation now, after `keep` characters; return what could not be cut off.
+
+        It may just have ended by itself: then too its text counts only so far.
+        """
 
     def close(self, key: Key) -> None:
         """End a thread."""

@@ -227,10 +227,9 @@ class LlamaEngine:
     def stop(self, key: Key, keep: int | None = None) -> str:
         """End the thread's generation. Tokens cannot be cut: what follows `keep` stays in the context."""
         one = self._sequences[key]
-        if one.asked is None:
-            return ""
-        one.asked = None
-        self._active.remove(one)
+        if one.asked is not None:
+            one.asked = None
+            self._active.remove(one)
         return "" if keep is None else one.said[keep:]
 
     def close(self, key: Key) -> None:

@@ -7,12 +7,12 @@ events of an engine, and asks the engine for generations in return.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from simulator.protocol import Protocol
-from simulator.recording.agents import Agent, Awaiting, Granted, Program, Query, Sleeping, Wish
-from simulator.recording.engine import Began, Burst, Engine, Event, Failed, Generate
+from simulator.recording.agents import Agent, Awaiting, Granted, Placed, Program, Query, Sleeping, Wish
+from simulator.recording.engine import Began, Burst, Ended, Engine, Event, Failed, Generate
 from simulator.recording.stint import Stint
 from simulator.trace import ORGANIZER, Trace, child_id
 
@@ -62,6 +62,7 @@ class Session:
         self.live: dict[tuple[int, int], Agent] = {}  # threads with a generation
         self.asleep: list[Agent] = []
         self.ready: deque[tuple[Agent, Any]] = deque()
+        self.forks: list[tuple[Agent, Agent]] = []  # who works, and the worker to be placed
         self.begun = 0
 
     # ------------------------------------------------------------------ queries
@@ -100,6 +101,7 @@ class Session:
         for query in list(self.open.values()):
             self.end(query, ended, error)
         self.ready.clear()
+        self.forks.clear()
 
     # ------------------------------------------------------------------ time
 
@@ -126,31 +128,38 @@ class Session:
                 self.end(query, "timeout", f"not over within {self.timeout:g} seconds")
         self._settle()
 
-    def handle(self, event: Event) -> None:
-        """Take in an event of the engine."""
-        agent = self.live.get(event.key)
-        if agent is None or agent.stint is None:
-            return  # of a generation that was stopped
-        self.now = max(self.now, event.at)
-        stint = agent.stint
-        if isinstance(event, Began):
-            stint.began = event.at
-        elif isinstance(event, Burst):
-            stint.add(event.at, event.text, event.tokens)
+    def handle(self, events: Sequence[Event]) -> None:
+        """Take in events of the engine. All tokens of one time are in before any of them has an effect."""
+        seen: list[tuple[Agent, Stint, Event]] = []
+        for event in events:
+            agent = self.live.get(event.key)
+            if agent is None or agent.stint is None:
+                continue  # of a generation that was stopped
+            self.now = max(self.now, event.at)
+            if isinstance(event, Began):
+                agent.stint.began = event.at
+            else:
+                if isinstance(event, Burst):
+                    agent.stint.add(event.at, event.text, event.tokens)
+                seen.append((agent, agent.stint, event))
+        for agent, stint, event in seen:
+            if self.live.get(agent.key) is agent and agent.stint is stint:
+                self._effect(agent, stint, event)
+        self._settle()
+
+    def _effect(self, agent: Agent, stint: Stint, event: Event) -> None:
+        if isinstance(event, Burst):
             cut = agent.watch(event.text) if agent.watch else None
             if cut is not None:
-                stint.kept, stint.reason = cut, "tag"
-                left = self.engine.stop(agent.key, cut)
-                if left:
-                    stint.kept = cut + len(left)
+                stint.reason = "tag"
+                stint.kept = cut + len(self.engine.stop(agent.key, cut))
                 self._over(agent, stint)
         elif isinstance(event, Failed):
             self.end(agent.query, "error", f"thread {agent.name}: {event.why}")
-        else:
+        elif isinstance(event, Ended):
             stint.reason, stint.tokens = event.reason, event.tokens
             stint.prompt_tokens, stint.drift = event.prompt_tokens, event.drift
             self._over(agent, stint)
-        self._settle()
 
     def _over(self, agent: Agent, stint: Stint) -> None:
         del self.live[agent.key]
@@ -169,6 +178,19 @@ class Session:
         child.make = make
         parent.children[index] = child
         query.agents.append(child)
+        yield Placed(child)
+        if child.label == "inline":
+            child.key, child.started, child.granted = host.key, True, True
+            child.prompt_tokens = child.shared_tokens = self.engine.context(host.key)
+            yield from make(child, host)
+            child.ended = True
+        elif self.protocol.when_full == "block":
+            yield Granted(child)
+
+    def _place(self, child: Agent) -> None:
+        """Give a worker a slot, or do what the protocol says where there is none."""
+        query, parent = child.query, child.parent
+        assert parent is not None
         if query.free > 0:
             self._take(child)
             return
@@ -176,19 +198,13 @@ class Session:
         match self.protocol.when_full:
             case "allow":
                 self._take(child)
-            case "queue":
+            case "queue" | "block":
                 query.waiting.append(child)
-            case "block":
-                query.waiting.append(child)
-                yield Granted(child)
             case "drop":
                 query.agents.remove(child)
-                parent.children[index] = None
+                parent.children = {i: None if each is child else each for i, each in parent.children.items()}
             case _:
-                child.label, child.key, child.started, child.granted = "inline", host.key, True, True
-                child.prompt_tokens = child.shared_tokens = self.engine.context(host.key)
-                yield from make(child, host)
-                child.ended = True
+                child.label = "inline"
 
     def join(self, parent: Agent, index: int) -> Generator[Wish, Any, Agent | None]:
         """Wait for a worker; return it if there is one to be joined."""
@@ -210,8 +226,8 @@ class Session:
 
     def _grant(self, child: Agent) -> None:
         child.granted = child.holds_slot = True
-        self.ready.extend((agent, None) for agent in child.waiters)
-        child.waiters.clear()
+        self.ready.extend((agent, None) for agent in child.blocked)
+        child.blocked.clear()
         self.line.append(child)
         self._admit()
 
@@ -242,8 +258,18 @@ class Session:
         self.ready.append((agent, None))
 
     def _settle(self) -> None:
-        """Let programs go on until each waits for the engine, another thread, or time."""
-        while self.ready:
+        """Let programs go on until each waits for the engine, another thread, or time.
+
+        Of what happens at one time, ends come before Forks: a slot that is given back can be had at once.
+        """
+        while self.ready or self.forks:
+            if not self.ready:
+                forks, self.forks = sorted(self.forks, key=lambda fork: (fork[0].key, fork[1].key)), []
+                for host, child in forks:
+                    if not host.ended:
+                        self._place(child)
+                        self.ready.append((host, None))
+                continue
             agent, value = self.ready.popleft()
             if agent.ended or agent.program is None:
                 continue
@@ -255,7 +281,9 @@ class Session:
             self._wish(agent, wish)
 
     def _wish(self, agent: Agent, wish: Wish) -> None:
-        if isinstance(wish, Generate):
+        if isinstance(wish, Placed):
+            self.forks.append((agent, wish.agent))
+        elif isinstance(wish, Generate):
             agent.stint = Stint(wish)
             self.live[agent.key] = agent
             self.engine.generate(agent.key, wish)
@@ -265,7 +293,7 @@ class Session:
         elif wish.agent.ended if isinstance(wish, Awaiting) else wish.agent.granted:
             self.ready.appendleft((agent, None))
         else:
-            wish.agent.waiters.append(agent)
+            (wish.agent.waiters if isinstance(wish, Awaiting) else wish.agent.blocked).append(agent)
 
     def _ended(self, agent: Agent) -> None:
         query = agent.query

@@ -9,7 +9,7 @@ from itertools import accumulate
 from msgspec.structs import replace
 
 from simulator.recording.engine import Generate
-from simulator.trace import Action, Delay, Think
+from simulator.trace import Action, Delay, Join, Think
 
 __all__ = ["Stint", "stamped"]
 
@@ -122,6 +122,8 @@ def stamped(actions: Sequence[Action], ends: Sequence[int], stint: Stint, *, who
         stop = len(times) if number == len(actions) - 1 and whole else min(end, len(times))
         start = times[at - 1] if at else began
         finish = times[stop - 1] if stop else began
+        if not whole and isinstance(action, Join):
+            finish = None  # asked for, and never made
         if not whole and end > len(times):
             if stop > at:
                 done.append(Think(stop - at, start=start, finish=finish))
