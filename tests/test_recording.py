@@ -292,7 +292,9 @@ def split_inserted(done):
     """The text that the model itself wrote: without what Joins inserted."""
     rest = done
     while "<JOIN-" in rest:
-        at = rest.index(">", rest.index("<JOIN-")) + 1
+        at = rest.find(">", rest.index("<JOIN-")) + 1
+        if not at:
+            break  # it is asked which
         yield rest[:at]
         rest = rest[at:]
         close = rest.find("</JOIN-")
