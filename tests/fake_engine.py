@@ -82,7 +82,13 @@ class StepEngine:
             self.sizes[key] += 1
             state[1:] = [got + 1, said, out + piece, True]
             events.append(Burst(key, self.time, piece, 1))
-            over = "length" if got + 1 == asked.tokens else "eos" if not asked.exact and len(out + piece) == len(said) else None
+            over = (
+                "length"
+                if got + 1 == asked.tokens
+                else "eos"
+                if not asked.exact and len(out + piece) == len(said)
+                else None
+            )
             if over:
                 self.texts[key] += out + piece
                 self.said[key] = out + piece

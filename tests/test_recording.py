@@ -23,12 +23,11 @@ from simulator import (
     simulate,
 )
 from simulator.formats import native
-from simulator.protocol import WHEN_FULL
 from simulator.recording import Prompts, Question, Setup, record
 from simulator.recording.engine import Generate
 from simulator.recording.stint import Stint
 from simulator.recording.tags import Scanner
-from simulator.trace import ORGANIZER, Violation, ViolationKind
+from simulator.trace import ORGANIZER, ViolationKind
 from tests.fake_engine import StepEngine
 from tests.strategies import any_traces, protocols, traces
 
@@ -53,7 +52,8 @@ def ends(trace):
 def playable(trace):
     """The engine takes whole steps, so a Delay takes whole seconds. And every thread ends with a token of its own.
 
-    A thread that ends with a Fork ends before its Fork in the simulation, which reads ahead, and after it in a recording.
+    A thread that ends with a Fork ends before its Fork in the simulation, which reads ahead, and after it when it is
+    recorded.
     Nor may a worker Fork in the instant in which it was forked: who is first then is nobody's business.
     """
     threads = []
@@ -76,8 +76,11 @@ some_protocols = protocols(charge_inserted=False, delay_steps_per_second=1.0)
 
 
 @settings(max_examples=150)
-@given(st.lists(st.one_of(traces(nested=True, delays=(1.0, 3.0), unjoined=True), any_traces()), min_size=1, max_size=3),
-       some_protocols, st.data())
+@given(
+    st.lists(st.one_of(traces(nested=True, delays=(1.0, 3.0), unjoined=True), any_traces()), min_size=1, max_size=3),
+    some_protocols,
+    st.data(),
+)
 def test_a_recorded_run_is_what_the_simulation_says(queries, protocol, data):
     queries = [playable(trace) for trace in queries]
     times = sorted(data.draw(st.lists(st.integers(0, 30), min_size=len(queries), max_size=len(queries))))
@@ -103,7 +106,9 @@ def test_a_recorded_run_is_what_the_simulation_says(queries, protocol, data):
             if span.tokens and trace.thread(name).label != "cancelled":
                 finish[name] = max(finish.get(name, 0.0), span.finish)
         last = {
-            thread.id: max((a.finish for a in thread.actions if getattr(a, "tokens", 0) and a.finish is not None), default=None)
+            thread.id: max(
+                (a.finish for a in thread.actions if getattr(a, "tokens", 0) and a.finish is not None), default=None
+            )
             for thread in trace.threads
             if thread.label != "cancelled"
         }
@@ -118,8 +123,14 @@ def test_what_was_recorded_says_the_same_when_it_is_recorded_again(trace):
     [again] = play([once])
     assert once.threads == again.threads
     assert not set(check(once)) - set(check(trace))
-    asked = {thread.id: [msgspec.structs.replace(a, start=None, finish=None) for a in thread.actions] for thread in trace.threads}
-    there = {thread.id: [msgspec.structs.replace(a, start=None, finish=None) for a in thread.actions] for thread in once.threads}
+    asked = {
+        thread.id: [msgspec.structs.replace(a, start=None, finish=None) for a in thread.actions]
+        for thread in trace.threads
+    }
+    there = {
+        thread.id: [msgspec.structs.replace(a, start=None, finish=None) for a in thread.actions]
+        for thread in once.threads
+    }
     if once.meta["latency"] == sum(a.tokens for a in trace.organizer.actions):  # nobody was cancelled
         assert there[ORGANIZER] == asked[ORGANIZER]
 
@@ -162,7 +173,6 @@ def test_a_full_pool(when_full, latency, workers, overflows):
         assert inline.label == "inline" and (inline.actions[0].start, inline.actions[0].finish) == (6, 10)
         assert inline.prompt_tokens == inline.shared_tokens
         assert trace.organizer.actions[3].start == 10
-
 
 
 def test_the_limit_of_workers_is_over_all_queries_and_first_come_first_served():
@@ -259,7 +269,9 @@ def test_arrivals_that_make_no_sense(arrivals, message):
         record([TWO, TWO], StepEngine(), print, arrivals=arrivals)
 
 
-@pytest.mark.parametrize("wrong", [{"users": 0}, {"max_workers": 0}, {"timeout": 0.0}, {"timeout": math.nan}, {"users": True}])
+@pytest.mark.parametrize(
+    "wrong", [{"users": 0}, {"max_workers": 0}, {"timeout": 0.0}, {"timeout": math.nan}, {"users": True}]
+)
 def test_setups_that_make_no_sense(wrong):
     with pytest.raises(ConfigError, match=f"{next(iter(wrong))} must be"):
         Setup(**wrong)
@@ -336,8 +348,11 @@ def test_free_times_by_hand():
 
 def test_free_budget_and_unclosed_tags():
     book = {"Question": "a <FORK-1>never closed and on and on and on"}
-    [trace] = play([Question("q", "sum")], StepEngine(model(book)), prompts=Prompts(
-        organizer="{question}: LAST Question", organizer_tokens=20))
+    [trace] = play(
+        [Question("q", "sum")],
+        StepEngine(model(book)),
+        prompts=Prompts(organizer="{question}: LAST Question", organizer_tokens=20),
+    )
     assert trace.organizer.actions == (Think(20, "a <FORK-1>never clos", 0.0, 20.0),)
     assert [v.kind for v in check(trace)] == [ViolationKind.UNCLOSED_TAG, ViolationKind.MISSING_ANSWER]
 
@@ -418,5 +433,3 @@ def test_known_totals_are_dealt_out_whole(bursts, total):
     assert sum(stint.per_burst()) == total == len(stint.token_times())
     assert stint.token_times() == sorted(stint.token_times())
     assert stint.upto([0, sum(bursts)]) == [0, total]
-
-

@@ -2,8 +2,8 @@
 
     python tools/random_gguf.py FILE.gguf [LAYERS WIDTH VOCABULARY SEED]
 
-Needs `pip install gguf`. The default is 12 layers of width 768 and 8,192 tokens: 98 million weights in Q8_0. What such a
-model says means nothing; how long it takes is real.
+Needs `pip install gguf`. The default is 12 layers of width 768 and 8,192 tokens: 98 million weights in Q8_0. What such
+a model says means nothing; how long it takes is real.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 from gguf.quants import quantize
 
 HEAD = 64  # width of an attention head
-WORDS = "the of and to in is that it was for on are as with his they at be this from have or by one had not but what all"
+WORDS = (
+    "the of and to in is that it was for on are as with his they at be this from have or by one had not but what all"
+)
 
 
 def main(path: str, layers: int = 12, width: int = 768, vocabulary: int = 8192, seed: int = 0) -> None:

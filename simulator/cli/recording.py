@@ -35,7 +35,9 @@ def record(
     traces: Paths,
     server: Annotated[str | None, typer.Option(metavar="URL", help="An OpenAI-compatible server.")] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="The model, as the server calls it.")] = None,
-    llama: Annotated[str | None, typer.Option(metavar="FILE.gguf", help="A model for llama.cpp in this process.")] = None,
+    llama: Annotated[
+        str | None, typer.Option(metavar="FILE.gguf", help="A model for llama.cpp in this process.")
+    ] = None,
     mode: Annotated[
         str, typer.Option(help="scripted: structure and token counts of traces; free: the model is asked questions.")
     ] = "scripted",
@@ -111,7 +113,7 @@ def record(
         engine: Any
         step_lines = StepLines(stack.enter_context(Lines(steps, append=append))) if steps is not None else None
         burst_lines = stack.enter_context(Lines(bursts, append=append)) if bursts is not None else None
-        lines = stack.enter_context(Lines(out, append=append)) if out not in (None, "-") else None  # type: ignore[arg-type]
+        lines = stack.enter_context(Lines(out, append=append)) if out not in (None, "-") else None
         if llama is not None:
             from simulator.recording.llamacpp import LlamaEngine
 
@@ -129,7 +131,13 @@ def record(
 
             assert server is not None
             engine = ServerEngine(
-                server, model, chat=chat, api_key=_key(api_key_env), body=_body(body), temperature=temperature, seed=seed
+                server,
+                model,
+                chat=chat,
+                api_key=_key(api_key_env),
+                body=_body(body),
+                temperature=temperature,
+                seed=seed,
             )
         stack.callback(engine.shut)
         writer = _Writer(lines.write if lines else lambda line: (stdout.write(line + "\n"), stdout.flush()))
@@ -138,7 +146,7 @@ def record(
                 if step_lines:
                     step_lines.run = name
                 times = _times(group, kind, rate, seed + number)
-                meta = {"rep": rep, "load": round(os.getloadavg()[0], 2)}
+                meta: dict[str, Any] = {"rep": rep, "load": round(os.getloadavg()[0], 2)}
                 on_stint = _bursts(burst_lines, name)
                 play(group, engine, writer.emit, replace(setup, run=name, meta=meta, on_stint=on_stint), arrivals=times)
     return max(source.exit_code, 2 if writer.failed else 0)
@@ -168,7 +176,9 @@ def _times(group: list[Query], kind: str, rate: float, seed: int) -> list[float]
     for query in group:
         arrival = query.arrival if isinstance(query, Trace) else None
         if arrival is None:
-            raise ConfigError(f"query {query.id!r} has no recorded arrival; use --arrivals together or poisson:PER_SECOND")
+            raise ConfigError(
+                f"query {query.id!r} has no recorded arrival; use --arrivals together or poisson:PER_SECOND"
+            )
         times.append(arrival)
     return times
 

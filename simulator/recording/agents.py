@@ -78,7 +78,8 @@ class Agent:
     blocked: list[Agent] = field(default_factory=list)
     """Who waits for its slot."""
     granted: bool = False
-    started: bool = False
+    begun: bool = False
+    """Whether its program has run at all, and so has a context."""
     ended: bool = False
     holds_slot: bool = False
     runs: bool = False

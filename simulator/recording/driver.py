@@ -26,7 +26,7 @@ class Setup:
     'queue'
     """
 
-    protocol: Protocol = Protocol()
+    protocol: Protocol = field(default_factory=Protocol)
     """Pool capacity of a query, and what becomes of a Fork on a full pool."""
     users: int = 1
     """Queries open at once at most, where no arrivals are given."""
@@ -34,7 +34,7 @@ class Setup:
     """Workers that may run at once over all queries of the run; more wait, first come first served."""
     timeout: float = 600.0
     """Seconds from its arrival after which a query is ended as it stands."""
-    prompts: Prompts = Prompts()
+    prompts: Prompts = field(default_factory=Prompts)
     """For questions; a trace needs none."""
     run: str = "run"
     """Name of the run: `meta["run"]` of its traces."""

@@ -1,7 +1,7 @@
 """What an engine is to the recorder: threads with a context, generations, and events with their times.
 
-An engine holds one context a thread. The recorder opens a thread (perhaps on a prefix of its parent's context), gives it
-tokens or text, and asks it to generate; what comes of it arrives as events from `poll`. Nothing here knows of Forks.
+An engine holds one context a thread. The recorder opens a thread, perhaps on a prefix of its parent's context, gives
+it tokens or text, and asks it to generate; what comes of it arrives as events from `poll`. Nothing here knows of Forks.
 """
 
 from __future__ import annotations

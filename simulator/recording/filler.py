@@ -10,12 +10,13 @@ from simulator.errors import ConfigError
 
 __all__ = ["Filler"]
 
-WORDS = tuple(
-    "the of and to in is that it was for on are as with his they at be this from have or by one had not but what all"
-    " were when we there can an your which their said if do will each about how up out them then she many some so"
-    " these would other into has more her two like him see time could no make than first been its who now people my"
-    " made over did down only way find use may water long little very after words called just where most know".split()
-)
+_WORDS = """
+the of and to in is that it was for on are as with his they at be this from have or by one had not
+but what all were when we there can an your which their said if do will each about how up out them
+then she many some so these would other into has more her two like him see time could no make than
+first been its who now people my made over did down only way find use may water long little very
+after words called just where most know"""
+WORDS = tuple(_WORDS.split())
 """Words that nearly every vocabulary has as one token each."""
 
 
@@ -47,7 +48,9 @@ class Filler:
         counts = [measure(self._words(size)) for size in sizes]
         self.per_word = (counts[2] - counts[0]) / (sizes[2] - sizes[0])
         if self.per_word <= 0:
-            raise ConfigError(f"the server makes {counts} tokens of {list(sizes)} words: prompts cannot be measured out")
+            raise ConfigError(
+                f"the server makes {counts} tokens of {list(sizes)} words: prompts cannot be measured out"
+            )
         self.first = counts[0] - self.per_word * sizes[0]
         """Tokens that a prompt has before its words."""
 

@@ -188,9 +188,9 @@ class _Thinker:
             places.append(self.scanner.end)
             match effect.kind:
                 case "fork":
-                    actions.append(Fork(effect.index, 0, effect.inside))
+                    actions.append(Fork(effect.number, 0, effect.inside))
                 case "join":
-                    actions.append(Join(effect.index))
+                    actions.append(Join(effect.number))
                 case "answer":
                     actions.append(Answer(0, effect.inside))
                 case _:
@@ -204,27 +204,25 @@ class _Thinker:
 
     def _fork(self, effect: Effect) -> Program:
         me = self.me
-        if effect.index in me.children:
+        if effect.number in me.children:
             return
         nested = self.session.protocol.nested_forks
         if not self.is_organizer and not nested:
             return
         prompt = self.prompts.worker.replace("{question}", effect.inside.strip())
         make = lambda child, _: _Thinker(self.session, child, self.prompts).program(prompt)  # noqa: E731
-        yield from self.session.fork(me, me, effect.index, make)
+        yield from self.session.fork(me, me, effect.number, make)
 
     def _join(self, effect: Effect) -> Program:
         me = self.me
         asked = me.actions[-1]
         assert isinstance(asked, Join)
         me.actions[-1] = msgspec.structs.replace(asked, finish=None)
-        child = yield from self.session.join(me, effect.index)
+        child = yield from self.session.join(me, effect.number)
         text = child.returned if child is not None else ""
-        inserted = self.engine.give(me.key, 0, f"{text}</JOIN-{effect.index}>")
+        inserted = self.engine.give(me.key, 0, f"{text}</JOIN-{effect.number}>")
         self.inserted = True
-        me.actions[-1] = msgspec.structs.replace(
-            asked, text=text, inserted_tokens=inserted, finish=self.session.now
-        )
+        me.actions[-1] = msgspec.structs.replace(asked, text=text, inserted_tokens=inserted, finish=self.session.now)
 
     def _correct_join(self, drift: int) -> None:
         """Put right what the last Join inserted, now that the engine has said how long the context was."""
@@ -239,6 +237,4 @@ class _Thinker:
         opened = self.scanner.opened
         if opened is not None:
             tag = f"<{opened[0]}>" if opened[1] < 0 else f"<{opened[0]}-{opened[1]}>"
-            self.me.query.faults.append(
-                Violation(ViolationKind.UNCLOSED_TAG, self.me.name, f"{tag} is never closed")
-            )
+            self.me.query.faults.append(Violation(ViolationKind.UNCLOSED_TAG, self.me.name, f"{tag} is never closed"))

@@ -10,7 +10,6 @@ Needs ``pip install 'forksim[llama]'``.
 from __future__ import annotations
 
 import codecs
-import ctypes
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -22,10 +21,9 @@ import numpy as np
 
 from simulator.errors import ConfigError
 from simulator.recording.engine import Began, Burst, Ended, Event, Failed, Generate, Key
+from simulator.recording.llama_model import MAX_SEQUENCES, LlamaModel
 
 __all__ = ["LlamaEngine", "Step"]
-
-MAX_SEQUENCES = 256  # of llama.cpp
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -115,10 +113,6 @@ class LlamaEngine:
         seed: int = 0,
         on_step: Callable[[Step], None] | None = None,
     ) -> None:
-        try:
-            import llama_cpp
-        except ImportError:
-            raise ConfigError("recording in-process llama.cpp needs: pip install 'forksim[llama]'") from None
         for name, value, high in (
             ("context", context, 2**24),
             ("max_prefill", max_prefill, 2**16),
@@ -127,32 +121,14 @@ class LlamaEngine:
         ):
             if not 1 <= value <= high:
                 raise ConfigError(f"{name} must be from 1 to {high}, got {value!r}")
-        if not os.path.isfile(path):
-            raise ConfigError(f"{path!r}: there is no such file; accepted is a GGUF file")
         self.on_step = on_step
         self.limit, self.max_prefill, self.temperature, self.seed = context, max_prefill, temperature, seed
-        self._lib: Any = llama_cpp
-        self._quiet = llama_cpp.llama_log_callback(lambda *_: None)
-        llama_cpp.llama_log_set(self._quiet, ctypes.c_void_p(0))
-        llama_cpp.llama_backend_init()
-        self._model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
-        if not self._model:
-            raise ConfigError(f"{path!r}: llama.cpp cannot load it; accepted is a GGUF file of a model it knows")
-        parameters = llama_cpp.llama_context_default_params()
-        self._most = max_prefill + sequences  # tokens in a step
-        parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = context, self._most, self._most
-        parameters.n_seq_max, parameters.kv_unified, parameters.swa_full = sequences, True, True
-        parameters.n_threads = parameters.n_threads_batch = threads
-        self._context = llama_cpp.llama_init_from_model(self._model, parameters)
-        if not self._context:
-            raise ConfigError(f"{path!r}: llama.cpp cannot make a context of {context} tokens for it")
-        self._memory = llama_cpp.llama_get_memory(self._context)
-        self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
-        self._words = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
-        self._batch = llama_cpp.llama_batch_init(self._most, 0, 1)
+        self._model = LlamaModel(
+            path, context=context, batch=max_prefill + sequences, sequences=sequences, threads=threads
+        )
         self._all_numbers = sequences
         self.description: dict[str, Any] = {
-            "engine": f"llama.cpp in-process (llama-cpp-python {llama_cpp.__version__}), {threads} CPU thread"
+            "engine": f"llama.cpp in-process (llama-cpp-python {self._model.version}), {threads} CPU thread"
             + ("s" if threads > 1 else ""),
             "model": os.path.basename(path),
             "max_prefill": max_prefill,
@@ -163,7 +139,7 @@ class LlamaEngine:
 
     def reset(self, free: bool) -> None:
         """Begin a run: forget all threads, start the clock."""
-        self._lib.llama_memory_clear(self._memory, True)
+        self._model.clear()
         self._sequences: dict[Key, _Sequence] = {}
         self._numbers = list(range(self._all_numbers - 1, -1, -1))
         self._active: list[_Sequence] = []  # those with a generation, in order of asking
@@ -193,7 +169,7 @@ class LlamaEngine:
         tokens = above.tokens[:shared] if above is not None else []
         self._sequences[key] = _Sequence(key, number, above if shared else None, shared, tokens, shared)
         if shared and above is not None:
-            self._lib.llama_memory_seq_cp(self._memory, above.number, number, 0, shared)
+            self._model.share(above.number, number, shared)
         return shared
 
     def context(self, key: Key) -> int:
@@ -203,7 +179,8 @@ class LlamaEngine:
     def give(self, key: Key, tokens: int, text: str | None) -> int:
         """Append text, or so many tokens of no meaning."""
         one = self._sequences[key]
-        new = self._any(tokens, not one.tokens) if text is None else self._tokenize(text, not one.tokens)
+        first = not one.tokens
+        new = self._model.any(tokens, self._random, first) if text is None else self._model.tokenize(text, first)
         one.tokens += new
         one.given += len(new)
         return len(new)
@@ -220,7 +197,7 @@ class LlamaEngine:
             one.stored -= 1
             one.shared = min(one.shared, one.stored)
             one.given = 1
-            self._lib.llama_memory_seq_rm(self._memory, one.number, one.stored, -1)
+            self._model.forget(one.number, one.stored)
         one.asked, one.got, one.began, one.said, one.prompt = asked, 0, False, "", len(one.tokens)
         self._active.append(one)
 
@@ -240,7 +217,7 @@ class LlamaEngine:
         if one.asked is not None:
             self._active.remove(one)
             one.asked = None
-        self._lib.llama_memory_seq_rm(self._memory, one.number, -1, -1)
+        self._model.forget(one.number, 0)
         self._numbers.append(one.number)
 
     def poll(self, until: float | None) -> Sequence[Event]:
@@ -257,11 +234,7 @@ class LlamaEngine:
 
     def shut(self) -> None:
         """Free the model."""
-        if self._context:
-            self._lib.llama_batch_free(self._batch)
-            self._lib.llama_free(self._context)
-            self._lib.llama_model_free(self._model)
-            self._context = self._model = None
+        self._model.free()
 
     # ------------------------------------------------------------------ a step
 
@@ -280,7 +253,7 @@ class LlamaEngine:
         prefills = [(one, chunk) for one, chunk in plan if one.given]
         rows = self._fill(plan)
         wall, cpu = time.perf_counter(), time.process_time()
-        status = self._lib.llama_decode(self._context, self._batch)
+        status = self._model.decode()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         if status:
             raise ConfigError(f"llama_decode failed with status {status}")
@@ -327,25 +300,21 @@ class LlamaEngine:
 
     def _fill(self, plan: list[tuple[_Sequence, int]]) -> dict[Key, int]:
         """Write the batch; return the row of each sequence that yields a token."""
-        batch, rows, row = self._batch, {}, 0
+        rows, batch = {}, []
         for one, chunk in plan:
-            for place in range(one.stored, one.stored + chunk):
-                batch.token[row], batch.pos[row] = one.tokens[place], place
-                batch.n_seq_id[row], batch.seq_id[row][0] = 1, one.number
-                batch.logits[row] = place == len(one.tokens) - 1
-                row += 1
-            rows[one.key] = row - 1
-        batch.n_tokens = row
+            last = len(one.tokens) - 1
+            batch += [(one.tokens[at], at, one.number, at == last) for at in range(one.stored, one.stored + chunk)]
+            rows[one.key] = len(batch) - 1
+        self._model.fill(batch)
         return rows
 
     def _sample(self, one: _Sequence, row: int) -> int:
-        pointer = self._lib.llama_get_logits_ith(self._context, row)
-        logits = np.ctypeslib.as_array(pointer, shape=(self._words,))
+        logits = self._model.logits(row)
         assert one.asked is not None
         if one.asked.exact or not self.temperature:
             return int(logits.argmax())
         odds = np.exp((logits - logits.max()).astype(np.float64) / self.temperature)
-        return int(self._random.choice(self._words, p=odds / odds.sum()))
+        return int(self._random.choice(len(odds), p=odds / odds.sum()))
 
     def _took(self, one: _Sequence, token: int, at: float) -> list[Event]:
         """Take in a sampled token."""
@@ -356,10 +325,10 @@ class LlamaEngine:
         over = None
         text = ""
         if not asked.exact:
-            if self._lib.llama_vocab_is_eog(self._vocabulary, token):
+            if self._model.ends(token):
                 over = "eos"
             else:
-                text = one.text.decode(self._piece(token))
+                text = one.text.decode(self._model.piece(token))
         if one.got == asked.tokens:
             over = over or "length"
         one.said += text
@@ -393,28 +362,3 @@ class LlamaEngine:
             self.poll(None)
         self.on_step = on_step
         self.reset(free=False)
-
-    # ------------------------------------------------------------------ tokens
-
-    def _any(self, tokens: int, first: bool) -> list[int]:
-        """Return ordinary tokens, and first of all the one that begins a text where the model wants it."""
-        lib, vocabulary = self._lib, self._vocabulary
-        found: list[int] = []
-        if first and tokens and lib.llama_vocab_get_add_bos(vocabulary):
-            found.append(lib.llama_vocab_bos(vocabulary))
-        while len(found) < tokens:
-            token = int(self._random.integers(self._words))
-            if not (lib.llama_vocab_is_control(vocabulary, token) or lib.llama_vocab_is_eog(vocabulary, token)):
-                found.append(token)
-        return found
-
-    def _tokenize(self, text: str, first: bool) -> list[int]:
-        data = text.encode(errors="replace")
-        room = (ctypes.c_int32 * (len(data) + 8))()
-        count = self._lib.llama_tokenize(self._vocabulary, data, len(data), room, len(room), first, False)
-        return list(room[:count])
-
-    def _piece(self, token: int) -> bytes:
-        room = ctypes.create_string_buffer(256)
-        count = self._lib.llama_token_to_piece(self._vocabulary, token, room, len(room), 0, False)
-        return room.raw[: max(count, 0)]

@@ -114,4 +114,3 @@ def _bare(action: Action) -> Action:
 def _tokens(action: Action) -> int:
     assert not isinstance(action, Delay)
     return action.tokens
-

@@ -13,50 +13,18 @@ import asyncio
 import threading
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from simulator.errors import ConfigError
+from simulator.recording.counting import counter
 from simulator.recording.engine import Began, Burst, Ended, Event, Failed, Generate, Key
 from simulator.recording.filler import Filler
 from simulator.recording.sse import BadStream, Chunk, Events, chunk
+from simulator.recording.texts import Text
 from simulator.tokens import by_characters
 
 __all__ = ["ServerEngine"]
-
-
-@dataclass(eq=False)
-class _Context:
-    """A thread's text in pieces, each with its tokens. In a chat the first piece is the user's."""
-
-    parts: list[tuple[str, int]] = field(default_factory=list)
-    tokens: int = 0
-    live: int = 0
-    """Number of its generation, 0 if it has none."""
-    task: Any = None
-    said: list[str] = field(default_factory=list)
-    """What the generation has said so far."""
-    fresh: bool = False
-    """Whether the last piece is what a generation said."""
-
-    def add(self, text: str, tokens: int) -> None:
-        """Append a piece."""
-        self.fresh = False
-        self.parts.append((text, tokens))
-        self.tokens += tokens
-
-    def prefix(self, tokens: int) -> _Context:
-        """Return a context that begins as this one does."""
-        new = _Context()
-        for text, count in self.parts:
-            left = tokens - new.tokens
-            if count > left:
-                if left:
-                    new.add(text[: len(text) * left // count], left)
-                break
-            new.add(text, count)
-        return new
 
 
 class ServerEngine:
@@ -111,7 +79,7 @@ class ServerEngine:
         self._chat, self._key, self._seed = chat, api_key, seed
         self._body = {"temperature": temperature, "seed": seed} | (body or {})
         self._events: SimpleQueue[tuple[int, Event]] = SimpleQueue()
-        self._contexts: dict[Key, _Context] = {}
+        self._contexts: dict[Key, Text] = {}
         self._count = 0
         self._filler: Filler | None = None
         self._zero = time.perf_counter()
@@ -152,7 +120,14 @@ class ServerEngine:
         for key in list(self._contexts):
             self.close(key)
         if not free and self._filler is None:
-            self._filler = Filler(self._measurer(), self._seed)
+            one = self._request(Generate(1, exact=True)) | {"stream": False}
+            one.pop("stream_options", None)
+            count = counter(
+                self._ask, self.model, lambda text: (self._path, one | self._prompt([text])), chat=self._chat
+            )
+            if count is None:
+                raise ConfigError(f"{self._root} counts no tokens: no /tokenize, and no usage in its completions")
+            self._filler = Filler(count, self._seed)
         self._zero = time.perf_counter()
 
     def now(self) -> float:
@@ -162,7 +137,7 @@ class ServerEngine:
     def open(self, key: Key, parent: Key | None, shared: int) -> int:
         """Begin a thread on a prefix of its parent's text. Whether its keys and values are shared is the server's."""
         above = self._contexts.get(parent) if parent is not None else None
-        self._contexts[key] = context = above.prefix(shared) if above is not None else _Context()
+        self._contexts[key] = context = above.prefix(shared) if above is not None else Text()
         return context.tokens
 
     def context(self, key: Key) -> int:
@@ -247,7 +222,7 @@ class ServerEngine:
             self._said(context, None, len(context.said))
         return [event]
 
-    def _said(self, context: _Context, keep: int | None, tokens: int) -> None:
+    def _said(self, context: Text, keep: int | None, tokens: int) -> None:
         text = "".join(context.said)[:keep]
         context.add(text, tokens)
         context.live, context.task, context.said, context.fresh = 0, None, [], True
@@ -387,35 +362,6 @@ class ServerEngine:
             raise ConfigError(self._clean(message)) from None
         except ValueError:
             return None
-
-    def _measurer(self) -> Any:
-        """Return what counts the tokens of a prompt: the server's tokenizer, or a request for one token."""
-        ways = [self._by_usage] if self._chat else [self._by_tokenize, self._by_count, self._by_usage]
-        for way in ways:
-            if way("the of and") is not None:
-                return way
-        raise ConfigError(f"{self._root} counts no tokens: no /tokenize, and no usage in its completions")
-
-    def _by_tokenize(self, text: str) -> int | None:
-        answer = self._ask("POST", "/tokenize", {"model": self.model, "prompt": text, "content": text})
-        return _whole(answer, "count") or (len(answer["tokens"]) if _has(answer, "tokens", list) else None)
-
-    def _by_count(self, text: str) -> int | None:
-        return _whole(self._ask("POST", "/extras/tokenize/count", {"input": text}), "count")
-
-    def _by_usage(self, text: str) -> int | None:
-        body = self._request(Generate(1, exact=True)) | self._prompt([text]) | {"stream": False}
-        body.pop("stream_options", None)
-        answer = self._ask("POST", self._path, body)
-        return _whole(answer["usage"], "prompt_tokens") if _has(answer, "usage", dict) else None
-
-
-def _has(answer: Any, key: str, kind: type) -> bool:
-    return isinstance(answer, dict) and isinstance(answer.get(key), kind)
-
-
-def _whole(answer: Any, key: str) -> int | None:
-    return answer[key] if _has(answer, key, int) and 0 < answer[key] <= 10**9 else None
 
 
 async def _beginning(response: Any) -> str:

@@ -180,7 +180,7 @@ class Session:
         query.agents.append(child)
         yield Placed(child)
         if child.label == "inline":
-            child.key, child.started, child.granted = host.key, True, True
+            child.key, child.begun, child.granted = host.key, True, True
             child.prompt_tokens = child.shared_tokens = self.engine.context(host.key)
             yield from make(child, host)
             child.ended = True
@@ -253,7 +253,6 @@ class Session:
 
     def _start(self, agent: Agent) -> None:
         assert agent.make is not None
-        agent.started = True
         agent.program = agent.make(agent, agent)
         self.ready.append((agent, None))
 
@@ -273,6 +272,7 @@ class Session:
             agent, value = self.ready.popleft()
             if agent.ended or agent.program is None:
                 continue
+            agent.begun = True
             try:
                 wish = agent.program.send(value)
             except StopIteration:
@@ -312,7 +312,7 @@ class Session:
             if self.protocol.release == "return":
                 self._release(agent)
             self._admit()
-        if all(child is None or child.started for child in agent.children.values()):
+        if all(child is None or child.begun for child in agent.children.values()):
             self.engine.close(agent.key)  # else a child still needs its context
         if query.answered is not None and all(agent.ended for agent in query.agents):
             self.end(query, "answer")

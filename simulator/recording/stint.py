@@ -17,7 +17,18 @@ __all__ = ["Stint", "stamped"]
 class Stint:
     """A generation: what was asked, and the bursts that came."""
 
-    __slots__ = ("asked", "began", "counted", "drift", "kept", "prompt_tokens", "reason", "text_length", "texts", "times", "tokens")
+    __slots__ = (
+        "asked",
+        "began",
+        "counted",
+        "drift",
+        "kept",
+        "prompt_tokens",
+        "reason",
+        "texts",
+        "times",
+        "tokens",
+    )
 
     def __init__(self, asked: Generate) -> None:
         self.asked = asked
@@ -25,7 +36,6 @@ class Stint:
         self.times: list[float] = []
         self.texts: list[str] = []
         self.counted: list[int | None] = []
-        self.text_length = 0
         self.tokens: int | None = None
         """All tokens, as the engine says."""
         self.prompt_tokens: int | None = None
@@ -40,7 +50,6 @@ class Stint:
         self.times.append(at)
         self.texts.append(text)
         self.counted.append(tokens)
-        self.text_length += len(text)
 
     @property
     def text(self) -> str:

@@ -20,7 +20,8 @@ class Effect(NamedTuple):
     """What a segment of text came to: ``fork``, ``join``, ``return``, ``answer``, or ``none``."""
 
     kind: str
-    index: int
+    number: int
+    """Of the sub-query, or -1."""
     before: int
     """Characters of the segment before the tag that opens this."""
     inside: str
@@ -30,13 +31,14 @@ class Effect(NamedTuple):
 class Scanner:
     """Watches the text of one thread for the first tag that has an effect.
 
-    ``</FORK-i>`` of an open ``<FORK-i>``, ``<JOIN-i>``, and ``</RETURN>`` of a worker or ``</ANSWER>`` of the organizer.
+    That is ``</FORK-i>`` of an open ``<FORK-i>``, ``<JOIN-i>``, and ``</RETURN>`` of a worker or ``</ANSWER>`` of the
+    organizer.
 
     >>> scanner = Scanner(organizer=True)
     >>> [scanner.feed(piece) for piece in ("so <FO", "RK-1>the odd", " half</FORK", "-1> and on")]
-    [None, None, None, 33]
+    [None, None, None, 32]
     >>> scanner.effect
-    Effect(kind='fork', index=1, before=3, inside='the odd half')
+    Effect(kind='fork', number=1, before=3, inside='the odd half')
     >>> scanner.next("")
     """
 

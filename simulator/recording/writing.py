@@ -40,10 +40,11 @@ class Lines:
         If it cannot be written, or would be overwritten.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with Lines(f"{folder}/new/a.jsonl") as lines:
     ...         lines.write("whole")
-    ...     print(open(f"{folder}/new/a.jsonl").read(), end="")
+    ...     print(Path(f"{folder}/new/a.jsonl").read_text(), end="")
     whole
     """
 
@@ -54,7 +55,8 @@ class Lines:
             if there and not append:
                 raise ConfigError(f"{path!r} holds a recording already; --append adds to it")
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            self._file: TextIO = open(path, "a", encoding="utf-8", errors="backslashreplace", newline="")
+            file = open(path, "a", encoding="utf-8", errors="backslashreplace", newline="")  # noqa: SIM115
+            self._file: TextIO = file  # closed on exit
         except OSError as error:
             raise ConfigError(f"{path!r}: cannot be written ({error.strerror or error})") from None
         self.fresh = not there
