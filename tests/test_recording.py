@@ -79,16 +79,17 @@ some_protocols = protocols(charge_inserted=False, delay_steps_per_second=1.0)
 @given(
     st.lists(st.one_of(traces(nested=True, delays=(1.0, 3.0), unjoined=True), any_traces()), min_size=1, max_size=3),
     some_protocols,
+    st.sampled_from((None, None, 1, 2, 3)),
     st.data(),
 )
-def test_a_recorded_run_is_what_the_simulation_says(queries, protocol, data):
+def test_a_recorded_run_is_what_the_simulation_says(queries, protocol, limit, data):
     queries = [playable(trace) for trace in queries]
     times = sorted(data.draw(st.lists(st.integers(0, 30), min_size=len(queries), max_size=len(queries))))
     engine = StepEngine()
-    found = play(queries, engine, [float(time) for time in times], protocol=protocol)
+    found = play(queries, engine, [float(time) for time in times], protocol=protocol, max_workers=limit)
     assert len(found) == len(queries)
     graphs = [compile_trace(trace, protocol) for trace in queries]
-    timeline = simulate(graphs, arrivals=times, on_deadlock="record")
+    timeline = simulate(graphs, arrivals=times, on_deadlock="record", max_workers=limit)
     stuck = {deadlock.query for deadlock in timeline.deadlocks}
     by_number = {trace.meta["query"]: trace for trace in found}
     decoded = 0

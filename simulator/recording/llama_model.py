@@ -14,6 +14,7 @@ from simulator.errors import ConfigError
 __all__ = ["MAX_SEQUENCES", "LlamaModel"]
 
 MAX_SEQUENCES = 256  # of llama.cpp
+_quiet: list[Any] = []  # what llama.cpp calls instead of writing to stderr; it may do so as long as the process lives
 
 
 class LlamaModel:
@@ -47,8 +48,9 @@ class LlamaModel:
         lib: Any = llama_cpp
         self._lib = lib
         self.version = str(lib.__version__)
-        self._quiet = lib.llama_log_callback(lambda *_: None)  # it would write to stderr
-        lib.llama_log_set(self._quiet, ctypes.c_void_p(0))
+        if not _quiet:
+            _quiet.append(lib.llama_log_callback(lambda *_: None))
+            lib.llama_log_set(_quiet[0], ctypes.c_void_p(0))
         lib.llama_backend_init()
         self._model = lib.llama_model_load_from_file(os.fsencode(path), lib.llama_model_default_params())
         if not self._model:
@@ -113,9 +115,13 @@ class LlamaModel:
     def tokenize(self, text: str, first: bool) -> list[int]:
         """Return the tokens of a text; the `first` of a context begins as the model wants it."""
         data = text.encode(errors="replace")
-        room = (ctypes.c_int32 * (len(data) + 8))()
-        count = self._lib.llama_tokenize(self._vocabulary, data, len(data), room, len(room), first, False)
-        return list(room[:count])
+        size = len(data) + 8
+        while True:
+            room = (ctypes.c_int32 * size)()
+            count = self._lib.llama_tokenize(self._vocabulary, data, len(data), room, size, first, False)
+            if count >= 0:
+                return list(room[:count])
+            size = -count  # as many as it needs
 
     def piece(self, token: int) -> bytes:
         """Return the bytes of a token."""
