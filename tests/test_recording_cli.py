@@ -67,6 +67,8 @@ def test_repeats_are_runs_of_their_own(here, forksim):
             fake.url + "/v1",
             "--repeat",
             2,
+            "--prefix",
+            "x-",
             "-o",
             "new/out.jsonl",
             "--bursts",
@@ -75,7 +77,7 @@ def test_repeats_are_runs_of_their_own(here, forksim):
     assert code == 0
     found = recorded(Path("new/out.jsonl").read_text())
     assert [(trace.id, trace.meta["run"], trace.meta["rep"]) for trace in found] == [
-        ("two#0", "run-0", 0), ("other#0", "b-0", 0), ("two#1", "run-1", 1), ("other#1", "b-1", 1),
+        ("x-two#0", "x-run-0", 0), ("x-other#0", "x-b-0", 0), ("x-two#1", "x-run-1", 1), ("x-other#1", "x-b-1", 1),
     ]  # fmt: skip
     bursts = [json.loads(line) for line in Path("b.jsonl").read_text().splitlines()]
     decoded = {}

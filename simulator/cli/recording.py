@@ -54,6 +54,7 @@ def record(
     max_workers: Annotated[int | None, typer.Option(help="Workers that run at once, over all queries.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds that a query may take.")] = 600.0,
     repeat: Annotated[int, typer.Option(min=1, help="How often each run is recorded.")] = 1,
+    prefix: Annotated[str, typer.Option(metavar="TEXT", help="Put in front of the names of runs and traces.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of Poisson arrivals, sampling and filler.")] = 0,
     temperature: Annotated[float, typer.Option(help="Of sampling in free mode.")] = 0.0,
     max_tokens: Annotated[int, typer.Option(help="Free mode: tokens that an organizer decodes at most.")] = 2048,
@@ -142,7 +143,7 @@ def record(
         stack.callback(engine.shut)
         writer = _Writer(lines.write if lines else lambda line: (stdout.write(line + "\n"), stdout.flush()))
         with writer:
-            for number, (rep, name, group) in enumerate(_runs(queries, repeat)):
+            for number, (rep, name, group) in enumerate(_runs(queries, repeat, prefix)):
                 if step_lines:
                     step_lines.run = name
                 times = _times(group, kind, rate, seed + number)
@@ -183,7 +184,7 @@ def _times(group: list[Query], kind: str, rate: float, seed: int) -> list[float]
     return times
 
 
-def _runs(queries: list[Query], repeat: int) -> Iterator[tuple[int, str, list[Query]]]:
+def _runs(queries: list[Query], repeat: int, prefix: str) -> Iterator[tuple[int, str, list[Query]]]:
     """Yield each run with the number of its repeat and its name: the traces with one ``meta["run"]``, or all."""
 
     def run(query: Query) -> str:
@@ -194,11 +195,10 @@ def _runs(queries: list[Query], repeat: int) -> Iterator[tuple[int, str, list[Qu
         if all(query.arrival is not None for query in members if isinstance(query, Trace)):
             members.sort(key=lambda query: query.arrival or 0.0 if isinstance(query, Trace) else 0.0)
     for rep in range(repeat):  # all once, then all again: what differs between repeats includes the time of day
+        mark = "" if repeat == 1 else f"#{rep}"
         for name, members in groups:
-            if repeat == 1:
-                yield rep, name, members
-            else:
-                yield rep, f"{name}-{rep}", [msgspec.structs.replace(each, id=f"{each.id}#{rep}") for each in members]
+            named = [msgspec.structs.replace(each, id=f"{prefix}{each.id}{mark}") for each in members]
+            yield rep, prefix + (name if repeat == 1 else f"{name}-{rep}"), named
 
 
 class _Source:

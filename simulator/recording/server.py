@@ -328,7 +328,8 @@ class ServerEngine:
         if asked.exact:
             body |= {"ignore_eos": True, "min_tokens": asked.tokens}
         elif asked.stops:
-            body |= {"stop": list(asked.stops), "include_stop_str_in_output": True}
+            # The first is what vLLM calls it, the second SGLang: a stop string stays in the text.
+            body |= {"stop": list(asked.stops), "include_stop_str_in_output": True, "no_stop_trim": True}
         return {name: value for name, value in (body | self._body).items() if value is not None}
 
     def _prompt(self, texts: list[str]) -> dict[str, Any]:
