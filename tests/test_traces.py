@@ -119,7 +119,9 @@ def test_siblings(name, workers):
     assert isinstance(trace.organizer.actions[-1], Answer)
 
 
-@pytest.mark.parametrize("name", ["synthetic.jsonl", "recorded/llamacpp.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["synthetic.jsonl", *(f"recorded/{path.name}" for path in (TRACES / "recorded").glob("*.jsonl"))]
+)
 def test_native_files_are_rendered_as_they_stand(name):
     lines = (TRACES / name).read_text(encoding="utf-8").splitlines()
     assert [render(trace, "native").rstrip("\n") for trace in load(name)] == lines
@@ -265,6 +267,35 @@ def test_our_own_runs_are_what_was_asked_for(model, monkeypatch, capsys):
                 assert thread.prompt_tokens == asked.prompt_tokens
                 assert thread.shared_tokens == max(asked.shared_tokens - 1, 0)
     assert sorted(seen) == sorted((name, rep) for name in specs for rep in (0, 1))
+
+
+def test_the_noise_is_as_stated():
+    text = (TRACES / "README.md").read_text(encoding="utf-8")
+    for model in OWN:
+        latencies = {}
+        for trace in load(f"recorded/own-{model}.jsonl"):
+            name = trace.id.partition("#")[0]
+            latencies.setdefault((trace.meta["kind"], name), []).append(trace.meta["latency"])
+        row = [model]
+        for kind in ("single", "seq", "multi"):
+            pairs = [pair for (of, _), pair in latencies.items() if of == kind]
+            spread = [200 * abs(first - second) / (first + second) for first, second in pairs]
+            row.append(f"{sum(spread) / len(spread):.1f} %, {max(spread):.1f} %")
+        assert f"| {' | '.join(row)} |" in text
+
+
+def test_our_own_runs_from_a_server():
+    traces = load("recorded/own-server.jsonl")
+    assert len(traces) == 8 and {trace.meta["run"] for trace in traces} == {"server-at-once-0", "server-at-once-1"}
+    specs = {trace.id.removeprefix("gemma-").partition("#")[0]: trace for trace in load("recorded/own-gemma.jsonl")}
+    for trace in traces:
+        asked = specs[trace.id.removeprefix("server-").partition("#")[0]]
+        assert trace.meta["ended"] == "answer" and check(trace) == () and trace.token_source == "record"
+        tokens = {thread.id: [a.tokens for a in thread.actions] for thread in trace.threads}
+        assert tokens == {thread.id: [a.tokens for a in thread.actions] for thread in asked.threads}
+    for run in ("server-at-once-0", "server-at-once-1"):
+        last = max(trace.meta["latency"] for trace in traces if trace.meta["run"] == run)
+        assert f"{last:.0f}" in (TRACES / "README.md").read_text(encoding="utf-8")
 
 
 def order(trace):
