@@ -7,6 +7,7 @@ class StepEngine:
     """The decode-step clock as an engine. `says` maps a context to the text that a model goes on with."""
 
     counts_prompts = True
+    ends_at_stops = False
 
     def __init__(self, says=None, pieces=1, fails=None, interrupt_at=None):
         self.says = says

@@ -80,7 +80,8 @@ class FakeServer:
     def complete(self, handler, body):
         chat = "messages" in body
         prompt = "\n".join(m["content"] for m in body["messages"]) if chat else body["prompt"]
-        prompt_tokens = 1 + len(prompt.split())
+        # One that begins it, and the words; where tokens are characters, the characters.
+        prompt_tokens = 1 + (len(prompt) if self.says and self.size == 1 else len(prompt.split()))
         if not body.get("stream"):
             usage = {"prompt_tokens": prompt_tokens, "completion_tokens": 1}
             self.answer(handler, {"choices": [], "usage": usage} if self.usage else {"choices": []})
@@ -114,7 +115,9 @@ class FakeServer:
             if fault != "no finish":
                 events.append(self.event({"choices": [last]}))
             if self.usage:
-                usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(tokens)}
+                # The stop string was decoded, whether it is in the text or not.
+                hidden = len(stop) // self.size if stop and not "".join(tokens).endswith(stop) else 0
+                usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(tokens) + hidden}
                 events.append(self.event({"choices": [], "usage": usage}))
             if fault != "no done":
                 events.append(b"data: [DONE]\r\n\r\n")

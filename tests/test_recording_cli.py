@@ -145,6 +145,7 @@ REFUSED = {
     "two engines": (("--server", "http://x", "--llama", "x"), "one of them"),
     "mode": (("--server", "http://x", "--mode", "both"), "--mode takes scripted or free, got 'both'"),
     "steps of a server": (("--server", "http://x", "--steps", "s.csv"), "--steps needs --llama"),
+    "model of a file": (("--llama", "x", "--model", "m"), "--model, --chat, --api-key-env and --body go with --server"),
     "arrivals": (("--server", "http://x", "--arrivals", "soon"), "--arrivals takes closed, together, recorded or"),
     "rate": (("--server", "http://x", "--arrivals", "poisson:0"), "takes a number from 10^-9 to 10^9; got '0'"),
     "concurrency of arrivals": (("--server", "http://x", "--arrivals", "together", "--concurrency", "2"), "goes with"),

@@ -230,6 +230,12 @@ def test_a_model_writes_the_tags(tells, obeys, size, slice):
     assert [action.text for action in trace.thread("1").actions] == [" 1+3+5 ", "9"]
     assert any("<JOIN-1>9</JOIN-1>" in request["prompt"] for request in fake.requests)
     if obeys:
+        assert trace.token_source == "record" and "prompt_counts" not in trace.meta
+        if size == 1:
+            assert organizer[3].inserted_tokens == len("9</JOIN-1>")
+            assert trace.organizer.prompt_tokens == 1 + len("sum: LAST Question")
+            assert trace.thread("1").prompt_tokens == 1 + len("odd half: LAST Sub-query")
+            assert organizer[1].tokens == len("<FORK-1>odd half</FORK-1>")
         assert "</FORK-1>" in fake.requests[0]["stop"] and "</ANSWER>" in fake.requests[0]["stop"]
         assert trace.meta.get("assumed_stops", 0) == (0 if tells else 1)
 

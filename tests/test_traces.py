@@ -119,9 +119,10 @@ def test_siblings(name, workers):
     assert isinstance(trace.organizer.actions[-1], Answer)
 
 
-@pytest.mark.parametrize(
-    "name", ["synthetic.jsonl", *(f"recorded/{path.name}" for path in (TRACES / "recorded").glob("*.jsonl"))]
-)
+RECORDED = sorted(f"recorded/{path.name}" for path in (TRACES / "recorded").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["synthetic.jsonl", *RECORDED])
 def test_native_files_are_rendered_as_they_stand(name):
     lines = (TRACES / name).read_text(encoding="utf-8").splitlines()
     assert [render(trace, "native").rstrip("\n") for trace in load(name)] == lines

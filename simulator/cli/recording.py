@@ -89,6 +89,8 @@ def record(
         raise ConfigError(f"--mode takes scripted or free, got {mode!r}")
     if steps is not None and llama is None:
         raise ConfigError("--steps needs --llama: a server does not say what its steps were")
+    if llama is not None and (chat or model is not None or api_key_env is not None or body is not None):
+        raise ConfigError("--model, --chat, --api-key-env and --body go with --server")
     kind, rate = _arrivals(arrivals)
     if concurrency != 1 and kind != "closed":
         raise ConfigError("--concurrency goes with --arrivals closed; other arrivals say themselves who is open when")

@@ -88,6 +88,8 @@ class Engine(Protocol):
     """What `Trace.meta` says of it."""
     counts_prompts: bool
     """Whether `give` is sure of its counts."""
+    ends_at_stops: bool
+    """Whether a generation may be over by itself behind a stop string."""
 
     @property
     def busy(self) -> bool:

@@ -100,6 +100,7 @@ class LlamaEngine:
     """
 
     counts_prompts = True
+    ends_at_stops = False
 
     def __init__(
         self,

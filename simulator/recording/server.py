@@ -55,6 +55,7 @@ class ServerEngine:
     """
 
     counts_prompts = False
+    ends_at_stops = True
 
     def __init__(
         self,
@@ -281,7 +282,9 @@ class ServerEngine:
             stop = ">" if asked_which else last.stop or asked.missing(said)
             if said.endswith(stop):
                 break
-            self._events.put((number, Burst(key, self.now(), stop, None)))
+            # What its bursts do not account for is what it kept to itself.
+            hidden = None if last.completion_tokens is None else max(last.completion_tokens - last.bursts, 0)
+            self._events.put((number, Burst(key, self.now(), stop, hidden)))
             said += stop
             if stop.endswith(">"):
                 break
@@ -306,7 +309,7 @@ class ServerEngine:
                     if data == b"[DONE]":
                         if reason is None:
                             raise BadStream("the stream ended without a finish_reason")
-                        return Chunk("".join(texts), reason, stop, prompt, tokens)
+                        return Chunk("".join(texts), reason, stop, prompt, tokens, len(texts))
                     part = chunk(data)
                     prompt = part.prompt_tokens if part.prompt_tokens is not None else prompt
                     tokens = part.completion_tokens if part.completion_tokens is not None else tokens
@@ -319,7 +322,7 @@ class ServerEngine:
                         self._events.put((number, Burst(key, at, part.text, count)))
         if reason is None:
             raise BadStream("the server closed the stream before its end")
-        return Chunk("".join(texts), reason, stop, prompt, tokens)
+        return Chunk("".join(texts), reason, stop, prompt, tokens, len(texts))
 
     def _request(self, asked: Generate) -> dict[str, Any]:
         """Return a request but for its prompt."""

@@ -149,10 +149,13 @@ class Session:
 
     def _effect(self, agent: Agent, stint: Stint, event: Event) -> None:
         if isinstance(event, Burst):
-            cut = agent.watch(event.text) if agent.watch else None
-            if cut is not None:
+            if stint.kept is None and agent.watch:
+                stint.kept = agent.watch(event.text)
+                if stint.kept is not None and self.engine.ends_at_stops and stint.complete:
+                    return  # it will say itself that it has ended, and how many tokens there were
+            if stint.kept is not None:
                 stint.reason = "tag"
-                stint.kept = cut + len(self.engine.stop(agent.key, cut))
+                stint.kept += len(self.engine.stop(agent.key, stint.kept))
                 self._over(agent, stint)
         elif isinstance(event, Failed):
             self.end(agent.query, "error", f"thread {agent.name}: {event.why}")

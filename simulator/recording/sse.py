@@ -85,6 +85,8 @@ class Chunk(NamedTuple):
     prompt_tokens: int | None
     completion_tokens: int | None
     """Of the whole completion up to here."""
+    bursts: int = 0
+    """Events with text that this is the sum of."""
 
 
 _decoder = msgspec.json.Decoder(_Chunk)

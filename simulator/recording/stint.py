@@ -57,12 +57,19 @@ class Stint:
         return "".join(self.texts)[: self.kept]
 
     @property
+    def complete(self) -> bool:
+        """Whether all of the text counts."""
+        return self.kept == sum(map(len, self.texts))
+
+    @property
     def exact(self) -> bool:
         """Whether the engine said how many tokens there were."""
         return self.tokens is not None or None not in self.counted
 
     def per_burst(self) -> list[int]:
-        """Return the tokens of each burst: as the engine says; else the known total dealt out evenly; else one each.
+        """Return the tokens of each burst.
+
+        Those that the engine says; to the others what is left of the total, evenly; without a total, one each.
 
         >>> stint = Stint(Generate(9, True))
         >>> for text in ("a", "bc", "d"):
@@ -73,14 +80,17 @@ class Stint:
         >>> stint.per_burst()
         [1, 2, 2]
         """
-        known = [count for count in self.counted if count is not None]
-        if len(known) == len(self.counted) and (self.tokens is None or self.tokens == sum(known)):
-            return known
-        bursts = len(self.counted)
-        if self.tokens is None or not bursts:
+        known = sum(count for count in self.counted if count is not None)
+        open = [place for place, count in enumerate(self.counted) if count is None]
+        if self.tokens is None or not self.counted:
             return [1 if count is None else count for count in self.counted]
-        total = self.tokens
-        return [total * (i + 1) // bursts - total * i // bursts for i in range(bursts)]
+        counts = [count or 0 for count in self.counted]
+        rest = self.tokens - known
+        if rest < 0 or (rest and not open):
+            counts, rest, open = [0] * len(counts), self.tokens, list(range(len(counts)))
+        for i, place in enumerate(open):
+            counts[place] = rest * (i + 1) // len(open) - rest * i // len(open)
+        return counts
 
     def token_times(self) -> list[float]:
         """Return when each token came."""
