@@ -140,6 +140,18 @@ def test_the_key_comes_from_the_environment_and_is_told_nowhere(here, forksim, m
     assert {headers["Authorization"] for headers in fake.headers} == {"Bearer sk-secret"}
 
 
+def test_what_could_not_begin_leaves_no_file(here, forksim):
+    assert forksim("record", "two.jsonl", "--server", "http://127.0.0.1:9", "-o", "out.jsonl")[0] == 2
+    assert not Path("out.jsonl").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_told_in_one_line(here, forksim):
+    with FakeServer() as fake:
+        code, _, [line] = forksim("record", "two.jsonl", "--server", fake.url, "-o", "/dev/full")
+    assert code == 2 and line.startswith("'/dev/full': cannot be written")
+
+
 REFUSED = {
     "no engine": ((), "record takes --server URL or --llama FILE.gguf, one of them"),
     "two engines": (("--server", "http://x", "--llama", "x"), "one of them"),

@@ -39,11 +39,8 @@ def counts(trace):
 # ---------------------------------------------------------------- scripted
 
 
-@pytest.mark.parametrize("chat", [False, True])
-@pytest.mark.parametrize("usage", [False, True])
+@pytest.mark.parametrize(("chat", "usage"), [(False, False), (False, True), (True, True)])
 def test_counts_are_as_asked_for(chat, usage):
-    if chat and not usage:
-        pytest.skip("a chat's prompt can only be counted by its usage")
     with FakeServer(usage=usage) as fake:
         found = play([TWO, TWO], fake, arrivals=[0.0, 0.0], engine={"chat": chat})
     for trace in found:
@@ -190,9 +187,11 @@ def test_what_is_no_address(url):
         ServerEngine(url, "model").reset(False)
 
 
-def test_a_server_that_counts_nothing_is_refused():
-    with FakeServer(usage=False, tokenize=False) as fake:
-        engine = ServerEngine(fake.url)
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_server_that_counts_nothing_is_refused(chat):
+    """A chat's prompt can only be counted by its usage: the template adds tokens."""
+    with FakeServer(usage=False, tokenize=chat) as fake:
+        engine = ServerEngine(fake.url, chat=chat)
         with pytest.raises(ConfigError, match="counts no tokens"):
             engine.reset(False)
         engine.shut()

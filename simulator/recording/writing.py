@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any, TextIO
 
 import msgspec
@@ -73,7 +74,11 @@ class Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        """Close it; a new file that nothing was written to is not left behind."""
+        with suppress(OSError):  # what could not be written has been told
+            self._file.close()
+            if self.fresh and os.path.isfile(self.path) and not os.path.getsize(self.path):
+                os.unlink(self.path)
 
 
 class StepLines:
