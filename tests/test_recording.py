@@ -27,7 +27,7 @@ from simulator.recording import Prompts, Question, Setup, record
 from simulator.recording.engine import Generate
 from simulator.recording.stint import Stint
 from simulator.recording.tags import Scanner
-from simulator.trace import ORGANIZER, ViolationKind
+from simulator.trace import MAX_NESTING, ORGANIZER, ViolationKind
 from tests.fake_engine import StepEngine
 from tests.strategies import any_traces, protocols, traces
 
@@ -250,6 +250,19 @@ def test_whatever_ends_a_run_is_raised_after_the_traces_are_out():
     assert found[0].meta["error"] == "the engine is gone" and found[0].tokens == 3
 
 
+def test_one_trace_that_cannot_be_written_does_not_take_the_others_along():
+    found = []
+
+    def emit(trace):
+        if trace.meta["query"] == 0:
+            raise ConfigError("no place for this one")
+        found.append(trace)
+
+    with pytest.raises(ConfigError, match="no place"):
+        record([TWO, TWO, TWO], StepEngine(), emit, arrivals=[0.0, 1.0, 2.0])
+    assert [trace.meta["query"] for trace in found] == [1, 2]
+
+
 def test_an_early_end_is_recorded_as_it_was():
     class Short(StepEngine):
         def generate(self, key, asked):
@@ -356,6 +369,25 @@ def test_free_budget_and_unclosed_tags():
     )
     assert trace.organizer.actions == (Think(20, "a <FORK-1>never clos", 0.0, 20.0),)
     assert [v.kind for v in check(trace)] == [ViolationKind.UNCLOSED_TAG, ViolationKind.MISSING_ANSWER]
+
+
+def test_a_model_that_never_stops_forking():
+    """Every worker forks another one, down to where a trace can say it."""
+    book = {"Question": "<FORK-1>a</FORK-1>", "Sub-query": "<FORK-1>a</FORK-1>"}
+    [trace] = play([Question("q", "sum")], StepEngine(model(book)), prompts=PROMPTS)
+    assert len(trace.threads) == 1 + 1
+    [trace] = play(
+        [Question("q", "sum")], StepEngine(model(book)), prompts=PROMPTS, protocol=Protocol(after_answer="finish")
+    )
+    assert len(trace.threads) == 1 + MAX_NESTING
+    assert ViolationKind.FORK_WITHOUT_WORKER in {violation.kind for violation in check(trace)}
+    [trace] = play(
+        [Question("q", "sum")],
+        StepEngine(model(book)),
+        prompts=PROMPTS,
+        protocol=Protocol(after_answer="finish", nested_forks=False),
+    )
+    assert len(trace.threads) == 2
 
 
 def test_free_joins_of_nobody_and_boxed_answers():

@@ -65,6 +65,7 @@ def record(
     worker_prompt: Annotated[
         str | None, typer.Option(metavar="FILE", help="Free mode: a prompt with {question} in it.")
     ] = None,
+    nested_forks: Annotated[bool, typer.Option(help="Free mode: may a worker Fork?")] = False,
     chat: Annotated[bool, typer.Option("--chat", help="Server: use /v1/chat/completions.")] = False,
     api_key_env: Annotated[
         str | None, typer.Option(metavar="VARIABLE", help="Server: the environment variable that holds its key.")
@@ -102,7 +103,11 @@ def record(
     if worker_prompt is not None:
         prompts = replace(prompts, worker=_file(worker_prompt))
     setup = Setup(
-        protocol=Protocol(capacity=capacity, when_full=full_pool),  # type: ignore[arg-type]  # it refuses others
+        protocol=Protocol(
+            capacity=capacity,
+            when_full=full_pool,  # type: ignore[arg-type]  # it refuses others
+            nested_forks=nested_forks or mode == "scripted",
+        ),
         users=concurrency,
         max_workers=max_workers,
         timeout=timeout,

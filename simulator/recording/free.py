@@ -13,7 +13,19 @@ from simulator.recording.engine import Generate
 from simulator.recording.session import Session
 from simulator.recording.stint import Stint, stamped
 from simulator.recording.tags import Effect, Scanner
-from simulator.trace import ORGANIZER, Action, Answer, Fork, Join, Return, Think, Violation, ViolationKind
+from simulator.trace import (
+    MAX_NESTING,
+    ORGANIZER,
+    Action,
+    Answer,
+    Fork,
+    Join,
+    Return,
+    Think,
+    Violation,
+    ViolationKind,
+    nesting,
+)
 
 __all__ = ["ORGANIZER_PROMPT", "WORKER_PROMPT", "Prompts", "Question", "free"]
 
@@ -37,6 +49,9 @@ Thinking: 1 + 3 = 4, and 4 + 5 = 9. <RETURN>9</RETURN>
 
 Sub-query: {question}
 Thinking:"""
+
+
+MAX_WORKERS = 10_000  # of one query
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -206,9 +221,10 @@ class _Thinker:
         me = self.me
         if effect.number in me.children:
             return
-        nested = self.session.protocol.nested_forks
-        if not self.is_organizer and not nested:
+        if not self.is_organizer and not self.session.protocol.nested_forks:
             return
+        if me.query.forked >= MAX_WORKERS or nesting(me.name) >= MAX_NESTING:
+            return  # a model that does not stop; `check` tells of the Fork that started nobody
         prompt = self.prompts.worker.replace("{question}", effect.inside.strip())
         make = lambda child, _: _Thinker(self.session, child, self.prompts).program(prompt)  # noqa: E731
         yield from self.session.fork(me, me, effect.number, make)

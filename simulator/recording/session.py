@@ -97,11 +97,18 @@ class Session:
         del self.open[query.number]  # not before: what cannot be emitted is not lost
 
     def abort(self, ended: str, error: str | None = None) -> None:
-        """End all queries as they stand."""
-        for query in list(self.open.values()):
-            self.end(query, ended, error)
+        """End all queries as they stand. One that cannot be emitted does not keep the others from it."""
         self.ready.clear()
         self.forks.clear()
+        failed: Exception | None = None
+        for query in list(self.open.values()):
+            try:
+                self.end(query, ended, error)
+            except Exception as problem:
+                failed = failed or problem
+                self.open.pop(query.number, None)
+        if failed is not None:
+            raise failed
 
     # ------------------------------------------------------------------ time
 
