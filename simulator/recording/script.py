@@ -30,6 +30,7 @@ class _Script:
         self.session = session
         self.engine = session.engine
         self.threads = threads
+        self.places = {name: place for place, name in enumerate(threads)}
 
     def organizer(self, me: Agent, host: Agent) -> Program:
         return self.program(me, host, self.threads[ORGANIZER], 0)
@@ -67,7 +68,8 @@ class _Script:
         if thread is None or index in me.children:
             return
         shared = min(thread.shared_tokens, self.engine.context(host.key))
-        yield from self.session.fork(me, host, index, lambda child, at: self.program(child, at, thread, shared))
+        number = self.places[thread.id]
+        yield from self.session.fork(me, host, index, lambda child, at: self.program(child, at, thread, shared), number)
 
     def join(self, me: Agent, host: Agent, action: Join) -> Program:
         asked = me.actions[-1]

@@ -62,7 +62,6 @@ class Session:
         self.live: dict[tuple[int, int], Agent] = {}  # threads with a generation
         self.asleep: list[Agent] = []
         self.ready: deque[tuple[Agent, Any]] = deque()
-        self.forks: list[tuple[Agent, Agent]] = []  # who works, and the worker to be placed
         self.begun = 0
 
     # ------------------------------------------------------------------ queries
@@ -99,7 +98,6 @@ class Session:
     def abort(self, ended: str, error: str | None = None) -> None:
         """End all queries as they stand. One that cannot be emitted does not keep the others from it."""
         self.ready.clear()
-        self.forks.clear()
         failed: Exception | None = None
         for query in list(self.open.values()):
             try:
@@ -180,11 +178,14 @@ class Session:
 
     # ------------------------------------------------------------------ what programs ask for
 
-    def fork(self, parent: Agent, host: Agent, index: int, make: Callable[[Agent, Agent], Program]) -> Program:
-        """Start a worker, or do what the protocol says where the pool is full."""
+    def fork(
+        self, parent: Agent, host: Agent, index: int, make: Callable[[Agent, Agent], Program], number: int | None = None
+    ) -> Program:
+        """Start a worker, the `number`-th thread of its query, or do what the protocol says where the pool is full."""
         query = parent.query
         query.forked += 1
-        child = Agent(child_id(parent.name, index), (query.number, query.forked), query, parent)
+        number = query.forked if number is None else number
+        child = Agent(child_id(parent.name, index), (query.number, number), query, parent)
         child.make = make
         parent.children[index] = child
         query.agents.append(child)
@@ -269,41 +270,53 @@ class Session:
     def _settle(self) -> None:
         """Let programs go on until each waits for the engine, another thread, or time.
 
-        Of what happens at one time, ends come before Forks: a slot that is given back can be had at once.
+        What happens at one time happens in rounds, as in a simulation. In each, ends come before Forks, so that a slot
+        that is given back can be had at once; what either sets free is of the next round.
         """
-        while self.ready or self.forks:
-            if not self.ready:
-                forks, self.forks = sorted(self.forks, key=lambda fork: (fork[0].key, fork[1].key)), []
-                for host, child in forks:
-                    if not host.ended:
-                        self._place(child)
-                        self.ready.append((host, None))
-                continue
-            agent, value = self.ready.popleft()
-            if agent.ended or agent.program is None:
-                continue
+        while self.ready:
+            now, self.ready = sorted(self.ready, key=lambda item: item[0].key), deque()
+            forks = [fork for agent, value in now if (fork := self._run(agent, value)) is not None]
+            for agent, wish in forks:
+                placed: Placed | None = wish
+                while placed is not None and not agent.ended:
+                    self._place(placed.agent)
+                    more = self._run(agent, None)
+                    placed = None if more is None else more[1]
+
+    def _run(self, agent: Agent, value: Any) -> tuple[Agent, Placed] | None:
+        """Let one program go on; return it if it has forked a worker that is to be placed."""
+        while not agent.ended and agent.program is not None:
             agent.begun = True
             try:
                 wish = agent.program.send(value)
             except StopIteration:
                 self._ended(agent)
-                continue
-            self._wish(agent, wish)
+                break
+            if isinstance(wish, Placed):
+                return agent, wish
+            if not self._come_true(agent, wish):
+                break
+            value = None
+        return None
 
-    def _wish(self, agent: Agent, wish: Wish) -> None:
-        if isinstance(wish, Placed):
-            self.forks.append((agent, wish.agent))
-        elif isinstance(wish, Generate):
+    def _come_true(self, agent: Agent, wish: Wish) -> bool:
+        """Do what a program wishes for; return whether it is true already."""
+        if isinstance(wish, Generate):
             agent.stint = Stint(wish)
             self.live[agent.key] = agent
             self.engine.generate(agent.key, wish)
         elif isinstance(wish, Sleeping):
             agent.wakes = self.now + wish.seconds
             self.asleep.append(agent)
-        elif wish.agent.ended if isinstance(wish, Awaiting) else wish.agent.granted:
-            self.ready.appendleft((agent, None))
-        else:
-            (wish.agent.waiters if isinstance(wish, Awaiting) else wish.agent.blocked).append(agent)
+        elif isinstance(wish, Granted):
+            if wish.agent.granted:
+                return True
+            wish.agent.blocked.append(agent)
+        elif isinstance(wish, Awaiting):
+            if wish.agent.ended:
+                return True
+            wish.agent.waiters.append(agent)
+        return False
 
     def _ended(self, agent: Agent) -> None:
         query = agent.query
@@ -314,13 +327,14 @@ class Session:
                 self.end(query, "answer")
                 return
         else:
+            joined = bool(agent.waiters)
             self.ready.extend((waiter, None) for waiter in agent.waiters)
             agent.waiters.clear()
             if agent.runs:
                 self.running -= 1
                 agent.runs = False
-            if self.protocol.release == "return":
-                self._release(agent)
+            if joined or self.protocol.release == "return":
+                self._release(agent)  # its Join is made in this moment, if it is waited for
             self._admit()
         if all(child is None or child.begun for child in agent.children.values()):
             self.engine.close(agent.key)  # else a child still needs its context
