@@ -75,7 +75,7 @@ def playable(trace):
 some_protocols = protocols(charge_inserted=False, delay_steps_per_second=1.0)
 
 
-@settings(max_examples=int(__import__("os").environ.get("NEX","150")))
+@settings(max_examples=150)
 @given(
     st.lists(st.one_of(traces(nested=True, delays=(1.0, 3.0), unjoined=True), any_traces()), min_size=1, max_size=3),
     some_protocols,
@@ -430,7 +430,7 @@ TAGS = st.sampled_from(
 )
 
 
-@settings(max_examples=int(__import__("os").environ.get("NEX","150")))
+@settings(max_examples=150)
 @given(st.lists(st.one_of(TEXT, TAGS), max_size=8).map("".join), st.data(), st.booleans())
 def test_where_a_segment_ends_does_not_depend_on_how_it_is_cut(text, data, organizer):
     whole = Scanner(organizer=organizer)
