@@ -1,19 +1,21 @@
 """The shipped traces are what traces/README.md says."""
 
 import ast
+import csv
 import importlib
 import json
 import os
 import re
 import runpy
+import sys
 from fractions import Fraction
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import pytest
 
 from simulator.clock import check, decode_clock
-from simulator.formats import detect, render
+from simulator.formats import detect, native, render
 from simulator.formats.reading import read
 from simulator.protocol import Protocol
 from simulator.trace import Answer, Fork, Join, Think, ViolationKind
@@ -117,7 +119,10 @@ def test_siblings(name, workers):
     assert isinstance(trace.organizer.actions[-1], Answer)
 
 
-@pytest.mark.parametrize("name", ["synthetic.jsonl", "recorded/llamacpp.jsonl"])
+RECORDED = sorted(f"recorded/{path.name}" for path in (TRACES / "recorded").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["synthetic.jsonl", *RECORDED])
 def test_native_files_are_rendered_as_they_stand(name):
     lines = (TRACES / name).read_text(encoding="utf-8").splitlines()
     assert [render(trace, "native").rstrip("\n") for trace in load(name)] == lines
@@ -219,3 +224,114 @@ def test_the_replay_would_notice_a_wrong_protocol(convert, change):
         worker[0] -= 1
     with pytest.raises(convert.Mismatch, match="step"):
         convert.replay(record)
+
+
+# Recorded by `forksim record`
+
+OWN = ("gemma", "random")
+
+
+def own_runs(model):
+    found = {}
+    for trace in load(f"recorded/own-{model}.jsonl"):
+        found.setdefault(trace.meta["run"], []).append(trace)
+    return found
+
+
+def own_steps(model):
+    found = {}
+    with open(TRACES / "recorded" / f"own-{model}-steps.csv", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row.pop("run"), []).append({name: float(value) for name, value in row.items()})
+    return found
+
+
+@pytest.mark.parametrize("model", OWN)
+def test_our_own_runs_are_what_was_asked_for(model, monkeypatch, capsys):
+    """Each spec twice, with all its tokens; a worker shares what its organizer had stored."""
+    monkeypatch.setattr(sys, "argv", ["record_specs.py"])
+    runpy.run_path(str(ROOT / "tools" / "record_specs.py"), run_name="__main__")
+    specs = {trace.id: trace for trace in map(native.decode, capsys.readouterr().out.splitlines())}
+    runs = own_runs(model)
+    assert len(runs) == 2 * len({spec.meta["run"] for spec in specs.values()}) == 36
+    seen = []
+    for name, traces in runs.items():
+        for trace in traces:
+            spec = specs[trace.id.removeprefix(f"{model}-").partition("#")[0]]
+            seen.append((spec.id, trace.meta["rep"]))
+            assert trace.meta["ended"] == "answer" and check(trace) == ()
+            assert name == f"{model}-{spec.meta['run']}-{trace.meta['rep']}"
+            assert (trace.meta["kind"], trace.meta["spec"]) == (spec.meta["kind"], spec.meta["spec"])
+            assert trace.arrival == spec.arrival
+            for thread, asked in zip(trace.threads, sorted(spec.threads, key=order(trace)), strict=True):
+                assert [a.tokens for a in thread.actions] == [a.tokens for a in asked.actions]
+                assert thread.prompt_tokens == asked.prompt_tokens
+                assert thread.shared_tokens == max(asked.shared_tokens - 1, 0)
+    assert sorted(seen) == sorted((name, rep) for name in specs for rep in (0, 1))
+
+
+def test_the_noise_is_as_stated():
+    text = (TRACES / "README.md").read_text(encoding="utf-8")
+    for model in OWN:
+        latencies = {}
+        for trace in load(f"recorded/own-{model}.jsonl"):
+            name = trace.id.partition("#")[0]
+            latencies.setdefault((trace.meta["kind"], name), []).append(trace.meta["latency"])
+        row = [model]
+        for kind in ("single", "seq", "multi"):
+            pairs = [pair for (of, _), pair in latencies.items() if of == kind]
+            spread = [200 * abs(first - second) / (first + second) for first, second in pairs]
+            row.append(f"{sum(spread) / len(spread):.1f} %, {max(spread):.1f} %")
+        assert f"| {' | '.join(row)} |" in text
+
+
+def test_our_own_runs_from_a_server():
+    traces = load("recorded/own-server.jsonl")
+    assert len(traces) == 8 and {trace.meta["run"] for trace in traces} == {"server-at-once-0", "server-at-once-1"}
+    specs = {trace.id.removeprefix("gemma-").partition("#")[0]: trace for trace in load("recorded/own-gemma.jsonl")}
+    for trace in traces:
+        asked = specs[trace.id.removeprefix("server-").partition("#")[0]]
+        assert trace.meta["ended"] == "answer" and check(trace) == () and trace.token_source == "record"
+        tokens = {thread.id: [a.tokens for a in thread.actions] for thread in trace.threads}
+        assert tokens == {thread.id: [a.tokens for a in thread.actions] for thread in asked.threads}
+    for run in ("server-at-once-0", "server-at-once-1"):
+        last = max(trace.meta["latency"] for trace in traces if trace.meta["run"] == run)
+        assert f"{last:.0f}" in (TRACES / "README.md").read_text(encoding="utf-8")
+
+
+def order(trace):
+    places = {thread.id: place for place, thread in enumerate(trace.threads)}
+    return lambda thread: places[thread.id]
+
+
+@pytest.mark.parametrize("model", OWN)
+def test_our_own_steps_add_up(model):
+    """Tokens and times of the traces are those of the steps, and no more workers ran than might."""
+    runs, steps = own_runs(model), own_steps(model)
+    assert set(runs) == set(steps)
+    for name, traces in runs.items():
+        rows = steps[name]
+        threads = [thread for trace in traces for thread in trace.threads]
+        joins = [action for thread in threads for action in thread.actions if isinstance(action, Join)]
+        own = sum(thread.prompt_tokens - thread.shared_tokens for thread in threads)
+        # What a Join inserts is prefilled with the token before it; each prefill also yields a token.
+        assert sum(row["prefill_tokens"] for row in rows) == own + sum(join.inserted_tokens + 1 for join in joins)
+        assert sum(row["decodes"] for row in rows) == sum(t.tokens for t in threads) - len(threads) - len(joins)
+        assert max(row["prefill_tokens"] for row in rows) <= 128
+        ends = {round(row["start"] + row["seconds"], 6) for row in rows}
+        ends |= {trace.arrival for trace in traces}
+        for trace in traces:
+            finish = trace.organizer.actions[-1].finish
+            assert min(abs(finish - end) for end in ends) < 2e-6
+            assert trace.meta["latency"] == pytest.approx(finish - trace.arrival, abs=2e-6)
+        for before, after in pairwise(rows):
+            assert before["start"] + before["seconds"] <= after["start"] + 2e-6
+        changes = []
+        for trace in traces:
+            for thread in trace.threads[1:]:
+                changes += [(thread.actions[0].start, 1), (thread.actions[-1].finish, -1)]
+        running = peak = 0
+        for _, change in sorted(changes):
+            running += change
+            peak = max(peak, running)
+        assert peak <= traces[0].meta["max_workers"] == 4

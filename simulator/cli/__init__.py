@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from simulator.cli import charts, checking, fidelity, gpus, running, scoring, traces
+from simulator.cli import charts, checking, fidelity, gpus, recording, running, scoring, traces
 from simulator.cli.common import complain, stdout
 from simulator.errors import SimulatorError
 
@@ -40,6 +40,7 @@ app.command("calibrate")(fidelity.calibrate)
 app.command("validate")(fidelity.validate)
 app.command("generate")(traces.generate)
 app.command("convert")(traces.convert)
+app.command("record")(recording.record)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,303 @@
+"""``forksim record``: queries played on a real engine, and a trace of each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import groupby
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import typer
+
+from simulator.cli.common import Capacity, Format, FullPool, Input, Paths, TokenCount, complain, stdout
+from simulator.errors import ConfigError, FormatError
+from simulator.formats import native
+from simulator.protocol import Protocol
+from simulator.recording import Prompts, Question, Setup
+from simulator.recording import record as play
+from simulator.recording.questions import questions
+from simulator.recording.writing import Lines, StepLines, burst_row
+from simulator.trace import Trace
+from simulator.workload import poisson_arrivals
+
+__all__ = ["record"]
+
+Query = Trace | Question
+
+
+def record(
+    traces: Paths,
+    server: Annotated[str | None, typer.Option(metavar="URL", help="An OpenAI-compatible server.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="The model, as the server calls it.")] = None,
+    llama: Annotated[
+        str | None, typer.Option(metavar="FILE.gguf", help="A model for llama.cpp in this process.")
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="scripted: structure and token counts of traces; free: the model is asked questions.")
+    ] = "scripted",
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write; standard output if not given.")
+    ] = None,
+    append: Annotated[bool, typer.Option("--append", help="Add to files that are there.")] = False,
+    arrivals: Annotated[
+        str, typer.Option(help="closed: when another is over; together: all at 0; recorded; poisson:PER_SECOND.")
+    ] = "closed",
+    concurrency: Annotated[int, typer.Option(help="Queries open at once, with closed arrivals.")] = 1,
+    capacity: Capacity = None,
+    full_pool: FullPool = "queue",
+    max_workers: Annotated[int | None, typer.Option(help="Workers that run at once, over all queries.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that a query may take.")] = 600.0,
+    repeat: Annotated[int, typer.Option(min=1, help="How often each run is recorded.")] = 1,
+    prefix: Annotated[str, typer.Option(metavar="TEXT", help="Put in front of the names of runs and traces.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Of Poisson arrivals, sampling and filler.")] = 0,
+    temperature: Annotated[float, typer.Option(help="Of sampling in free mode.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(help="Free mode: tokens that an organizer decodes at most.")] = 2048,
+    worker_tokens: Annotated[int, typer.Option(help="Free mode: tokens that a worker decodes at most.")] = 512,
+    organizer_prompt: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Free mode: a prompt with {question} in it.")
+    ] = None,
+    worker_prompt: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Free mode: a prompt with {question} in it.")
+    ] = None,
+    nested_forks: Annotated[bool, typer.Option(help="Free mode: may a worker Fork?")] = False,
+    chat: Annotated[bool, typer.Option("--chat", help="Server: use /v1/chat/completions.")] = False,
+    api_key_env: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="Server: the environment variable that holds its key.")
+    ] = None,
+    body: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Server: more keys for each request; null takes one out.")
+    ] = None,
+    context: Annotated[int, typer.Option(help="llama.cpp: tokens that its KV cache holds.")] = 8192,
+    max_prefill: Annotated[int, typer.Option(help="llama.cpp: prompt tokens in a step.")] = 128,
+    threads: Annotated[int, typer.Option(help="llama.cpp: CPU threads.")] = 1,
+    steps: Annotated[
+        str | None, typer.Option(metavar="FILE", help="llama.cpp: write every engine step, CSV or JSON lines.")
+    ] = None,
+    bursts: Annotated[str | None, typer.Option(metavar="FILE", help="Write when each burst of tokens came.")] = None,
+    format: Format = None,
+    tokens: TokenCount = "characters",
+) -> int:
+    """Play queries on a real engine, organizer and workers, and record a trace of each."""
+    if (server is None) == (llama is None):
+        raise ConfigError("record takes --server URL or --llama FILE.gguf, one of them")
+    if mode not in ("scripted", "free"):
+        raise ConfigError(f"--mode takes scripted or free, got {mode!r}")
+    if steps is not None and llama is None:
+        raise ConfigError("--steps needs --llama: a server does not say what its steps were")
+    if llama is not None and (chat or model is not None or api_key_env is not None or body is not None):
+        raise ConfigError("--model, --chat, --api-key-env and --body go with --server")
+    kind, rate = _arrivals(arrivals)
+    if concurrency != 1 and kind != "closed":
+        raise ConfigError("--concurrency goes with --arrivals closed; other arrivals say themselves who is open when")
+    if not 0 <= temperature <= 100:
+        raise ConfigError(f"--temperature takes a number from 0 to 100, got {temperature!r}")
+    prompts = Prompts(organizer_tokens=max_tokens, worker_tokens=worker_tokens)
+    if organizer_prompt is not None:
+        prompts = replace(prompts, organizer=_file(organizer_prompt))
+    if worker_prompt is not None:
+        prompts = replace(prompts, worker=_file(worker_prompt))
+    setup = Setup(
+        protocol=Protocol(
+            capacity=capacity,
+            when_full=full_pool,  # type: ignore[arg-type]  # it refuses others
+            nested_forks=nested_forks or mode == "scripted",
+        ),
+        users=concurrency,
+        max_workers=max_workers,
+        timeout=timeout,
+        prompts=prompts,
+    )
+    source = _Source(traces, mode, format, tokens)
+    queries = list(source)
+    if not queries:
+        return source.exit_code
+    with ExitStack() as stack:
+        engine: Any
+        step_lines = StepLines(stack.enter_context(Lines(steps, append=append))) if steps is not None else None
+        burst_lines = stack.enter_context(Lines(bursts, append=append)) if bursts is not None else None
+        lines = stack.enter_context(Lines(out, append=append)) if out not in (None, "-") else None
+        if llama is not None:
+            from simulator.recording.llamacpp import LlamaEngine
+
+            engine = LlamaEngine(
+                llama,
+                context=context,
+                max_prefill=max_prefill,
+                threads=threads,
+                temperature=temperature,
+                seed=seed,
+                on_step=step_lines.add if step_lines else None,
+            )
+        else:
+            from simulator.recording.server import ServerEngine
+
+            assert server is not None
+            engine = ServerEngine(
+                server,
+                model,
+                chat=chat,
+                api_key=_key(api_key_env),
+                body=_body(body),
+                temperature=temperature,
+                seed=seed,
+            )
+        stack.callback(engine.shut)
+        writer = _Writer(lines.write if lines else lambda line: (stdout.write(line + "\n"), stdout.flush()))
+        with writer:
+            for number, (rep, name, group) in enumerate(_runs(queries, repeat, prefix)):
+                if step_lines:
+                    step_lines.run = name
+                times = _times(group, kind, rate, seed + number)
+                meta: dict[str, Any] = {"rep": rep, "load": round(os.getloadavg()[0], 2)}
+                on_stint = _bursts(burst_lines, name)
+                play(group, engine, writer.emit, replace(setup, run=name, meta=meta, on_stint=on_stint), arrivals=times)
+    return max(source.exit_code, 2 if writer.failed else 0)
+
+
+def _arrivals(text: str) -> tuple[str, float]:
+    kind, colon, rate = text.partition(":")
+    if kind not in ("closed", "together", "recorded", "poisson") or (kind == "poisson") != bool(colon):
+        raise ConfigError(f"--arrivals takes closed, together, recorded or poisson:PER_SECOND; got {text!r}")
+    try:
+        number = float(rate) if colon else 1.0
+        poisson_arrivals(1, number, np.random.default_rng(0))
+    except ValueError:
+        raise ConfigError(f"--arrivals poisson:PER_SECOND takes a number from 10^-9 to 10^9; got {rate!r}") from None
+    return kind, number
+
+
+def _times(group: list[Query], kind: str, rate: float, seed: int) -> list[float] | None:
+    """Return when each query of a run arrives; None where that is when another is over."""
+    if kind == "closed":
+        return None
+    if kind == "together":
+        return [0.0] * len(group)
+    if kind == "poisson":
+        return [float(time) for time in poisson_arrivals(len(group), rate, np.random.default_rng(seed))]
+    times = []
+    for query in group:
+        arrival = query.arrival if isinstance(query, Trace) else None
+        if arrival is None:
+            raise ConfigError(
+                f"query {query.id!r} has no recorded arrival; use --arrivals together or poisson:PER_SECOND"
+            )
+        times.append(arrival)
+    return times
+
+
+def _runs(queries: list[Query], repeat: int, prefix: str) -> Iterator[tuple[int, str, list[Query]]]:
+    """Yield each run with the number of its repeat and its name: the traces with one ``meta["run"]``, or all."""
+
+    def run(query: Query) -> str:
+        return str(query.meta.get("run", "run")) if isinstance(query, Trace) else "run"
+
+    groups = [(name, list(group)) for name, group in groupby(queries, key=run)]
+    for _, members in groups:
+        if all(query.arrival is not None for query in members if isinstance(query, Trace)):
+            members.sort(key=lambda query: query.arrival or 0.0 if isinstance(query, Trace) else 0.0)
+    for rep in range(repeat):  # all once, then all again: what differs between repeats includes the time of day
+        mark = "" if repeat == 1 else f"#{rep}"
+        for name, members in groups:
+            named = [msgspec.structs.replace(each, id=f"{prefix}{each.id}{mark}") for each in members]
+            yield rep, prefix + (name if repeat == 1 else f"{name}-{rep}"), named
+
+
+class _Source:
+    """The queries of some files."""
+
+    def __init__(self, paths: list[str], mode: str, format: str | None, tokens: str) -> None:
+        self.paths = paths
+        self.input = Input(paths, format, tokens, streams=True)
+        self.free = mode == "free"
+
+    def __iter__(self) -> Iterator[Query]:
+        if not self.free:
+            yield from self.input
+            return
+        for path in self.paths:
+            for item in questions(path):
+                if isinstance(item, FormatError):
+                    self.input.refuse(item)
+                else:
+                    yield item
+
+    @property
+    def exit_code(self) -> int:
+        return self.input.exit_code
+
+
+class _Writer:
+    """Writes traces as they come. Ctrl-C ends the recording between two lines; a second one waits for the writing."""
+
+    def __init__(self, write: Callable[[str], Any]) -> None:
+        self.write = write
+        self.failed = 0
+        self.told = self.writing = False
+        self.old: list[tuple[int, Any]] = []
+
+    def __enter__(self) -> _Writer:
+        if threading.current_thread() is threading.main_thread():
+            self.old = [(number, signal.signal(number, self._hit)) for number in (signal.SIGINT, signal.SIGTERM)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.old:
+            signal.signal(number, handler)
+
+    def _hit(self, *_: object) -> None:
+        if not self.told:
+            self.told = True
+            if not self.writing:
+                raise KeyboardInterrupt
+
+    def emit(self, trace: Trace) -> None:
+        """Write a trace, and say on stderr what went wrong with it."""
+        told, self.writing = self.told, True
+        self.write(native.render(trace))
+        self.writing = False
+        if trace.meta.get("error"):
+            self.failed += 1
+            complain(f"{trace.id}: {trace.meta['ended']}: {trace.meta['error']}")
+        for key, what in (("short_tokens", "fewer"), ("extra_tokens", "more")):
+            if trace.meta.get(key):
+                complain(f"{trace.id}: the engine decoded {trace.meta[key]} tokens {what} than were asked for")
+        if self.told and not told:
+            raise KeyboardInterrupt
+
+
+def _bursts(lines: Lines | None, run: str) -> Callable[..., None] | None:
+    if lines is None:
+        return None
+    return lambda agent, stint: lines.write(burst_row(run, agent.query.id, agent.name, stint))
+
+
+def _file(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path!r}: cannot be read ({error})") from None
+
+
+def _key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    key = os.environ.get(variable)
+    if not key:
+        raise ConfigError(f"--api-key-env: the environment variable {variable} is not set")
+    return key
+
+
+def _body(text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ConfigError(f"--body takes a JSON object: {error}") from None
