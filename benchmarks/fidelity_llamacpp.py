@@ -99,6 +99,11 @@ def main(folder, pictures=None):
             for kind in KINDS:
                 error_row(name, f"latency, {kind}", half.errors(kind), half.repeats(kind))
             error_row(name, "last answer, multi", half.runs, half.run_repeats)
+    header("mean of a spec's repeats", "random", "gemma", "both models")
+    for kind in ("single", "multi"):
+        halves = [both.errors_of_means(kind) for *_, both in found["split"].values()]
+        together = joined(*(both for *_, both in found["split"].values())).errors_of_means(kind)
+        row(f"latency, {kind}", *(percent(errors.mean) for errors in (*halves, together)))
     header("law", "model", *(f"latency, {kind}" for kind in KINDS), "last answer, multi")
     for law, models in found.items():
         for model, (*_, both) in models.items():

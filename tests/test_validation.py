@@ -86,6 +86,15 @@ def test_repeats_by_hand():
     assert validate(traces[::2], gpu=TENTH).repeats() is None
 
 
+def test_errors_against_means_of_repeats_by_hand():
+    """Predicted 1.0 both times; measured 0.9 and 1.3, mean 1.1: one spec, off by 1 - 1 / 1.1."""
+    traces = [answer(0.9, spec="s", rep=0, run=0), answer(1.3, spec="s", rep=1, run=1), answer(5.0, run=2)]
+    found = validate(traces, gpu=TENTH)
+    errors = found.errors_of_means()
+    assert errors.number == 1 and errors.mean == pytest.approx(1 - 1 / 1.1)
+    assert found.errors_of_means("none of that kind") is None
+
+
 def forked(seconds, **meta):
     """Return a recorded query of 1 + 99 tokens with a Fork that starts nobody."""
     actions = (Think(1, start=0.0, finish=0.0), Fork(1, start=0.0, finish=0.0), Answer(99, start=0.0, finish=seconds))

@@ -115,6 +115,21 @@ class Validation:
             raise ConfigError(f"no query is of the kind {kind!r}; there are {', '.join(self.kinds())}")
         return _errors([(query.predicted, query.measured) for query in chosen])
 
+    def errors_of_means(self, kind: str | None = None) -> Errors | None:
+        """Return the errors of the predictions against the means over repeats, which are noisy by less than one run.
+
+        Queries without a ``meta["spec"]`` are left out; None if there are no others.
+        """
+        specs: dict[tuple[str, ...], list[Checked]] = {}
+        for query in self.queries:
+            if query.spec and kind in (None, query.kind):
+                specs.setdefault(query.spec, []).append(query)
+        means = [
+            (float(np.mean([q.predicted for q in queries])), float(np.mean([q.measured for q in queries])))
+            for queries in specs.values()
+        ]
+        return _errors(means) if means else None
+
     def repeats(self, kind: str | None = None) -> Errors | None:
         """Return how far repeats of one query are apart, relative to their mean; None if nothing was repeated."""
         return _spread([(q.spec, q.rep, q.measured) for q in self.queries if kind in (None, q.kind)])
