@@ -131,6 +131,7 @@ class BatchServer:
         self.budget = gpu.max_num_batched_tokens or 1 << 60
         self.prompt_budget = gpu.max_prefill_tokens or 1 << 60
         self.limit = min(gpu.max_num_seqs or 1 << 60, self.budget)
+        self.find: Callable[[Request], None] | None = None  # told of each request before it is admitted
         self.waiting: list[tuple[float, float, int, int, int, Request]] = []
         self.prefilling: deque[Request] = deque()
         self.prompts = 0  # tokens that they have to process, in all
@@ -207,6 +208,8 @@ class BatchServer:
 
     def _place(self, request: Request) -> bool:
         """Put a request into the batch, if it fits."""
+        if self.find is not None:
+            self.find(request)
         request.start = request.decode_start = self.clock.now
         if request.prefill and not self.free_prefill:
             self.prefilling.append(request)

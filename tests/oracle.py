@@ -75,8 +75,8 @@ class Oracle:
         self.unasked: list[int] = []
         """Queries that a closed loop has still to ask."""
         self.think = 0.0
-        self.answered: list[int] = []
-        """Queries answered in this round."""
+        self.due = 0
+        """Queries that a closed loop asks at the end of this round."""
         self.now = 0.0
         self.heap: list[tuple[float, str, int, int]] = []
         self.delays: set[tuple[int, int]] = set()
@@ -100,6 +100,8 @@ class Oracle:
                 _, kind, number, task = heapq.heappop(self.heap)
                 if kind == "arrival":
                     arrived.append(number)
+                elif kind == "user":
+                    self.due += 1
                 elif kind == "step":
                     finished.update((request.number, request) for request in self.engines[number].end_step())
                 elif (number, task) in self.delays:
@@ -141,7 +143,6 @@ class Oracle:
 
     def settle(self, finished: dict[Item, Request | None]) -> None:
         """Do one round. What has finished on a GPU in the first round has a place there that it may keep."""
-        self.answered = []
         for number, _, task in sorted(finished):
             query = self.queries[number]
             if task == query.graph.answer and not (self.cancels and query.graph.tasks[task].forks):
@@ -155,11 +156,10 @@ class Oracle:
         for item in items:
             if not self.queries[item[0]].cancelled:
                 self.go_on(item[0], item[2], 0, finished[item])
-        for _ in self.answered:
-            if self.unasked and self.think:
-                self.wake(self.think, "arrival", self.unasked.pop(0))
-            elif self.unasked:
+        for _ in range(self.due):
+            if self.unasked:
                 self.arrive(self.unasked.pop(0))
+        self.due = 0
 
     def arrive(self, number: int) -> None:
         query = self.queries[number]
@@ -172,7 +172,10 @@ class Oracle:
     def answer(self, number: int) -> None:
         query = self.queries[number]
         query.answered = self.now
-        self.answered.append(number)
+        if self.think:
+            self.wake(self.think, "user", 0)
+        else:
+            self.due += 1
         if not self.cancels:
             return
         query.cancelled = True
@@ -261,13 +264,6 @@ class Oracle:
         forked = state.waited_from
         self.start_thread(number, child)
         state.waited_from = forked
-        # Reading: a parent that is blocked goes on when the worker has both.
-        if child in query.paused:
-            task, fork = query.paused.pop(child)
-            if query.graph.next[task] >= 0:
-                query.tasks[query.graph.next[task]].granted = self.now
-            # Reading: a parent that had to wait for a slot does not keep its place, even if it got it at once.
-            self.go_on(number, task, fork, None)
 
     def release(self, number: int, thread: int) -> None:
         """Free the slot of `thread`, if it has one. It goes at once to the first that waits."""
@@ -277,7 +273,14 @@ class Oracle:
         query.holds.remove(thread)
         query.free += 1
         if query.queue and query.free > 0:
-            self.take_slot(number, query.queue.pop(0))
+            child = query.queue.pop(0)
+            self.take_slot(number, child)
+            if child in query.paused:
+                task, fork = query.paused.pop(child)
+                if query.graph.next[task] >= 0:
+                    query.tasks[query.graph.next[task]].granted = self.now
+                # Reading: a parent that had to wait for a slot does not keep its place, even if it got it at once.
+                self.go_on(number, task, fork, None)
 
     def leave_place(self, number: int, thread: int) -> None:
         """Free the place of `thread`, if it has one. It goes at once to the first that waits."""
