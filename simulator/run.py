@@ -61,6 +61,7 @@ class Run:
         )
         self.order = np.argsort(self.arrivals, kind="stable").tolist()  # not arrived yet is last
         self.arrived = 0
+        self.arriving = False
         self.due = 0  # queries of a closed loop that may arrive now
         # To be settled: query, thread, task, and whether the task has just left the batch.
         self.finished: list[tuple[int, int, int, Query, bool]] = []
@@ -92,18 +93,23 @@ class Run:
     # Events: each notes what happened and asks for a settlement at the end of the instant.
 
     def arrive(self, _: object) -> None:
-        """Start every query that arrives now, and wait for the next."""
-        order, arrivals = self.order, self.arrivals
-        while self.arrived < len(order) and arrivals[order[self.arrived]] <= self.clock.now:
-            self.enter()
-        if self.arrived < len(order) and not self.users:
-            self.clock.call_at(float(arrivals[order[self.arrived]]), self.arrive)
+        """Note that queries arrive now."""
+        self.arriving = True
         self.ask()
 
     def return_user(self, _: object) -> None:
         """Let the user whose query was answered ask the next one, after a pause."""
         self.due += 1
         self.ask()
+
+    def enter_all(self) -> None:
+        """Start every query that arrives now, and wait for the next."""
+        self.arriving = False
+        order, arrivals = self.order, self.arrivals
+        while self.arrived < len(order) and arrivals[order[self.arrived]] <= self.clock.now:
+            self.enter()
+        if self.arrived < len(order) and not self.users:
+            self.clock.call_at(float(arrivals[order[self.arrived]]), self.arrive)
 
     def enter(self) -> None:
         """Start the next query."""
@@ -182,6 +188,8 @@ class Run:
 
     def settle(self, _: object) -> None:
         """Draw every consequence of this instant, then let the GPU go on."""
+        if self.arriving:  # not before: where a query goes depends on what ends at this time
+            self.enter_all()
         while self.finished or self.due:
             finished, self.finished = self.finished, []
             if len(finished) > 1:

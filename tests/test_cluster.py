@@ -222,3 +222,10 @@ def test_capacity_knows_no_replicas():
     timeline = simulate(graph, gpu=Cluster(replicas=[GPU()] * 4), protocol=Protocol(capacity=2))
     assert timeline.overflows.tolist() == [1]
     assert timeline.answered.tolist() == [10]
+
+
+def test_what_ends_when_a_query_arrives_has_left_already():
+    """Query 0 arrives as query 1 ends: replica 0 is empty again, whichever event the clock had first."""
+    cluster = Cluster(replicas=[GPU(cost=ConstantRate(1))] * 2)
+    timeline = simulate([query(0, 1), query(0, 4)], gpu=cluster, arrivals=[4, 0])
+    assert replicas(timeline) == [0, 0]
