@@ -267,9 +267,17 @@ class BatchServer:
         """Bring the end of the leap forward to the first step boundary that has not passed."""
         if self.leap_steps == 1:
             return
+        steps = max(self._steps_to_now(), 1)
+        if steps < self.leap_steps:
+            self.leap_steps = steps
+            end = max(self.leap_start + self._decode_seconds(steps), self.clock.now)
+            self.boundary = self.clock.call_at(end, self._arrive)
+
+    def _steps_to_now(self) -> int:
+        """Return how many steps of the leap under way have begun by now: the fewest that cover the time passed."""
         elapsed = self.clock.now - self.leap_start
         seconds = self._decode_seconds
-        # Smallest k whose k steps cover the elapsed time. A guess from the first step brackets it tightly.
+        # A guess from the first step brackets it tightly.
         low, high = 0, min(self.leap_steps, int(elapsed / seconds(1)) + 1)
         if seconds(high) < elapsed:
             high = self.leap_steps
@@ -279,11 +287,7 @@ class BatchServer:
                 low = middle + 1
             else:
                 high = middle
-        steps = max(low, 1)
-        if steps < self.leap_steps:
-            self.leap_steps = steps
-            end = max(self.leap_start + seconds(steps), self.clock.now)
-            self.boundary = self.clock.call_at(end, self._arrive)
+        return low
 
     def _arrive(self, event: simpy.Event) -> None:
         """The leap is over: count its steps and hand back what finished."""

@@ -13,7 +13,7 @@ from simulator import GPU
 from simulator.errors import ConfigError
 from tests.oracle_engine import Engine
 from tests.oracle_state import PREEMPTED, Holder, ReplicaResult, Request
-from tests.paged_memory import Memory
+from tests.paged_memory import Block, Memory
 
 
 class PagedEngine(Engine):
@@ -48,7 +48,12 @@ class PagedEngine(Engine):
         return above, min(shared)
 
     def holds(self, request: Request) -> int:
-        return len(self.memory.found(request.holder, *self.kin(request.holder))[1]) * self.memory.block_size
+        blocks = self.memory.found(request.holder, *self.kin(request.holder))[1]
+        return self.known(request, blocks)
+
+    def known(self, request: Request, blocks: list[Block]) -> int:
+        """Tokens that need no processing if `blocks` are found: never the last one."""
+        return min(len(blocks), (self.total(request) - 1) // self.memory.block_size) * self.memory.block_size
 
     def take(self, request: Request) -> None:
         super().take(request)
@@ -111,7 +116,7 @@ class PagedEngine(Engine):
         for block in blocks:
             block.pins += 1
         request.total, request.pinned = total, blocks
-        request.found = min(len(blocks), (total - 1) // memory.block_size) * memory.block_size
+        request.found = self.known(request, blocks)
         self.enter(request)
         if self.reserve():
             return True

@@ -20,6 +20,7 @@ from simulator import (
     LinearBatch,
     Protocol,
     Return,
+    Think,
     Thread,
     Timeline,
     Trace,
@@ -229,3 +230,20 @@ def test_what_ends_when_a_query_arrives_has_left_already():
     cluster = Cluster(replicas=[GPU(cost=ConstantRate(1))] * 2)
     timeline = simulate([query(0, 1), query(0, 4)], gpu=cluster, arrivals=[4, 0])
     assert replicas(timeline) == [0, 0]
+
+
+def test_nothing_is_in_memory_of_a_context_of_nothing():
+    """Both replicas hold 0 tokens of it, whatever their blocks are; so it goes to the first."""
+    large, small = (replace(PAGED, num_kv_blocks=9, block_size=size) for size in (4, 1))
+    assert replicas(simulate(query(0, 1), gpu=Cluster(replicas=[large, small], routing=prefix_affinity))) == [0]
+
+
+def test_affinity_knows_what_a_request_that_ends_now_leaves_behind():
+    """The worker is routed first, to 0, the organizer to 1; the Join is ready as the organizer's last step ends.
+
+    9 of its 10 tokens are on replica 1, and none on replica 0, which is as empty.
+    """
+    organizer = Thread("organizer", (Fork(1), Think(4), Join(1), Answer(2)), 6)
+    graph = compile_trace(Trace("t", (organizer, Thread("1", (Return(1),), 1))))
+    cluster = Cluster(replicas=[PAGED] * 2, routing=prefix_affinity)
+    assert replicas(simulate(graph, gpu=cluster)) == [1, 0, 1]
