@@ -1,13 +1,13 @@
 """Scenarios for `simulate` and the oracle, and what both must agree on.
 
-A scenario is everything that `simulate` takes. All its times are multiples of 2^-12, so that sums are exact, and the two
-programs must agree to the bit.
+A scenario is everything that `simulate` takes. All its times are multiples of 2^-12, so that sums are exact, and the
+two programs must agree to the bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -35,8 +35,8 @@ class Scenario:
     """What is simulated; the fields are those of `simulate`, but for names in place of functions."""
 
     graphs: Sequence[ExecutionGraph]
-    gpu: GPU | Cluster = GPU()
-    protocol: Protocol = Protocol()
+    gpu: GPU | Cluster = field(default_factory=GPU)
+    protocol: Protocol = field(default_factory=Protocol)
     arrivals: Sequence[float] | ClosedLoop = (0.0,)
     policy: str = "fcfs"
     max_workers: int | None = None
@@ -133,7 +133,11 @@ _seconds = st.one_of(
 
 @st.composite
 def machines(
-    draw: st.DrawFn, *, cost: st.SearchStrategy[CostModel], graphs: Sequence[ExecutionGraph], protocol: Protocol, paged: bool
+    draw: st.DrawFn,
+    cost: st.SearchStrategy[CostModel],
+    graphs: Sequence[ExecutionGraph],
+    protocol: Protocol,
+    paged: bool,
 ) -> GPU:
     """A GPU, with KV memory that is just enough for the largest request of `graphs`, or more, if `paged`."""
     seqs = draw(st.sampled_from((None, None, 1, 2, 3, 4, 8)))
@@ -184,10 +188,8 @@ def scenarios(
         graphs = draw(conversations(graphs))
     cost = draw(st.sampled_from((_steps, _seconds, _seconds, _seconds)))
     n = draw(st.sampled_from((0, 1, 2, 2, 3))) if clusters else 0
-    replicas = [
-        draw(machines(cost=cost, graphs=graphs, protocol=protocol, paged=draw(st.booleans()) if paged is None else paged))
-        for _ in range(max(n, 1))
-    ]
+    paging = st.booleans() if paged is None else st.just(paged)
+    replicas = [draw(machines(cost, graphs, protocol, draw(paging))) for _ in range(max(n, 1))]
     if n and draw(st.booleans()):
         replicas = replicas[:1] * n
     routing = draw(st.sampled_from(list(ROUTINGS))) if n else "least-loaded"

@@ -369,9 +369,7 @@ class Oracle:
     def state(self, request: Request) -> TaskState:
         return self.queries[request.query].tasks[request.task]
 
-    def write(
-        self, number: int, thread: int, task: int, *, tokens: int = 0, flags: int = 0, replica: int = -1
-    ) -> None:
+    def write(self, number: int, thread: int, task: int, *, tokens: int = 0, flags: int = 0, replica: int = -1) -> None:
         query = self.queries[number]
         s = query.tasks[task]
         assert not s.ended, "a task that is done goes on"

@@ -32,9 +32,7 @@ class PagedEngine(Engine):
     def result(self) -> ReplicaResult:
         assert not any(block.pins for block in self.memory.blocks.values()), "nothing runs, but blocks are pinned"
         memory = self.memory
-        return super().result()._replace(
-            preemptions=self.preemptions, evictions=memory.evictions, most=memory.most
-        )
+        return super().result()._replace(preemptions=self.preemptions, evictions=memory.evictions, most=memory.most)
 
     def kin(self, holder: Holder) -> tuple[Holder | None, int]:
         """The nearest ancestor that has had a request here, and what is shared with it."""

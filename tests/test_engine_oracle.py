@@ -1,4 +1,4 @@
-"""`simulate` against the oracle, over all that it takes: clusters, conversations, closed loops, workers of all queries."""
+"""`simulate` against the oracle, over all that it takes: clusters, conversations, closed loops, memory."""
 
 from __future__ import annotations
 
