@@ -177,7 +177,13 @@ def conversations(draw: st.DrawFn, graphs: list[ExecutionGraph]) -> list[Executi
 
 @st.composite
 def scenarios(
-    draw: st.DrawFn, *, paged: bool | None = None, clusters: bool = True, most: int = 4, **fixed: Any
+    draw: st.DrawFn,
+    *,
+    paged: bool | None = None,
+    clusters: bool = True,
+    routing: str | None = None,
+    most: int = 4,
+    **fixed: Any,
 ) -> Scenario:
     """Scenarios of every kind; `paged`: all replicas have KV memory, or none. `fixed` is of the protocol."""
     protocol = draw(protocols(**fixed))
@@ -187,12 +193,12 @@ def scenarios(
     if draw(st.booleans()):
         graphs = draw(conversations(graphs))
     cost = draw(st.sampled_from((_steps, _seconds, _seconds, _seconds)))
-    n = draw(st.sampled_from((0, 1, 2, 2, 3))) if clusters else 0
+    n = draw(st.sampled_from((2, 2, 3) if routing else (0, 1, 2, 2, 3))) if clusters else 0
     paging = st.booleans() if paged is None else st.just(paged)
     replicas = [draw(machines(cost, graphs, protocol, draw(paging))) for _ in range(max(n, 1))]
     if n and draw(st.booleans()):
         replicas = replicas[:1] * n
-    routing = draw(st.sampled_from(list(ROUTINGS))) if n else "least-loaded"
+    routing = routing or (draw(st.sampled_from(list(ROUTINGS))) if n else "least-loaded")
     times: list[float] | ClosedLoop = draw(arrivals(replicas[0], len(graphs)))
     if draw(st.sampled_from((False, False, True))):
         times = ClosedLoop(draw(st.integers(1, 3)), draw(st.sampled_from((0.0, 0.0, 0.5, 1.0, 5 * TICK))))
