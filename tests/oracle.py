@@ -109,7 +109,7 @@ class Oracle:
                     item = (number, self.queries[number].graph.tasks[task].thread, task)
                     finished[item] = None
                     self.write(*item)
-            # Reading: of queries that arrive at one time, the earlier ones are there already for the later ones.
+            # In their order: the earlier ones are there already for the later ones.
             for number in sorted(arrived):
                 self.arrive(number)
             self.settle(finished | self.take_round())
@@ -164,7 +164,6 @@ class Oracle:
     def arrive(self, number: int) -> None:
         query = self.queries[number]
         query.arrived = self.now
-        # Reading: whose prefix it is, is settled when it arrives.
         query.above = self.named.get(query.graph.prefix_of) if query.graph.prefix_of is not None else None
         self.named[query.graph.name] = number
         self.start_thread(number, 0)

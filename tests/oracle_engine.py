@@ -56,7 +56,7 @@ class Engine:
             return self.held[holder]
         graph = self.world.queries[holder[0]].graph
         above = self.world.above(holder)
-        # Reading: one GPU alone has what a worker shares with its parent, come what may.
+        # One GPU alone has what a worker shares with its parent, come what may.
         if holder[1] and len(self.world.engines) == 1:
             return graph.shared[holder[1]]
         if above is None:

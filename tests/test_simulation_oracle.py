@@ -17,7 +17,7 @@ from tests.strategies import protocols, traces
 one_gpu = scenarios(paged=False, clusters=False, most=3)
 
 
-@settings(max_examples=400, **QUIET)
+@settings(max_examples=300, **QUIET)
 @given(one_gpu)
 def test_simpy_equals_heapq(scenario: Scenario):
     agree(scenario)
@@ -62,7 +62,7 @@ def longer(trace: Trace, times: int) -> Trace:
     return msgspec.structs.replace(trace, threads=tuple(threads))
 
 
-@settings(max_examples=150, **QUIET)
+@settings(max_examples=100, **QUIET)
 @given(
     # Without Delays: 0.5 + 0.5 and 1.0 seconds later is one time in one program and two in the other.
     st.lists(traces(nested=True, unjoined=True, prompts=True), min_size=1, max_size=3),
