@@ -60,8 +60,7 @@ class Run:
             self.clock, cluster, self.request_done, self.ask, self.request_preempted, self.open, bool(self.prefixes)
         )
         self.order = np.argsort(self.arrivals, kind="stable").tolist()  # not arrived yet is last
-        self.arrived = 0
-        self.arriving = False
+        self.arrived, self.arriving = 0, False  # how many have; whether some do now
         self.due = 0  # queries of a closed loop that may arrive now
         # To be settled: query, thread, task, and whether the task has just left the batch.
         self.finished: list[tuple[int, int, int, Query, bool]] = []
@@ -105,11 +104,10 @@ class Run:
     def enter_all(self) -> None:
         """Start every query that arrives now, and wait for the next."""
         self.arriving = False
-        order, arrivals = self.order, self.arrivals
-        while self.arrived < len(order) and arrivals[order[self.arrived]] <= self.clock.now:
+        while self.arrived < len(self.order) and self.arrivals[self.order[self.arrived]] <= self.clock.now:
             self.enter()
-        if self.arrived < len(order) and not self.users:
-            self.clock.call_at(float(arrivals[order[self.arrived]]), self.arrive)
+        if self.arrived < len(self.order) and not self.users:
+            self.clock.call_at(float(self.arrivals[self.order[self.arrived]]), self.arrive)
 
     def enter(self) -> None:
         """Start the next query."""
