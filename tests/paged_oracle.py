@@ -47,7 +47,8 @@ class PagedEngine(Engine):
 
     def holds(self, request: Request) -> int:
         blocks = self.memory.found(request.holder, *self.kin(request.holder))[1]
-        return self.known(request, blocks)
+        # Its last request may end at this boundary; the block that it worked in is then of no use.
+        return self.known(request, [block for block in blocks if block.full])
 
     def known(self, request: Request, blocks: list[Block]) -> int:
         """Tokens that need no processing if `blocks` are found: never the last one."""
