@@ -53,6 +53,17 @@ class PagedServer(BatchServer):
 
     def submit(self, request: Request) -> None:
         """Put `request` in the queue, unless it can never fit."""
+        self._check(request)
+        BatchServer.submit(self, request)
+
+    def keep(self, request: Request) -> None:
+        """Let a thread go on in its place, and in its blocks, unless that can never fit."""
+        self._check(request)
+        del self.leaving[request.holder]
+        self.batch[request.holder] = request  # the key is there already: the turn stays
+        super().keep(request)
+
+    def _check(self, request: Request) -> None:
         most = request.total + request.tokens - request.emitted - 1
         if -(-most // self.size) > self.cache.blocks:
             graph, blocks = request.owner.graph, self.cache.blocks
@@ -60,13 +71,6 @@ class PagedServer(BatchServer):
                 f"{graph.name}: thread {graph.threads[request.thread]} needs {most} tokens in KV memory, and"
                 f" {blocks} blocks of {self.size} hold {blocks * self.size}"
             )
-        BatchServer.submit(self, request)
-
-    def keep(self, request: Request) -> None:
-        """Let a thread go on in its place, and in its blocks."""
-        del self.leaving[request.holder]
-        self.batch[request.holder] = request  # the key is there already: the turn stays
-        super().keep(request)
 
     def cancel(self, request: Request) -> None:
         """As `BatchServer.cancel`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from math import inf
+from math import inf, isnan
 
 from simulator import GPU, ClosedLoop, Cluster
 from simulator.cost import DecodeSteps
@@ -301,7 +301,7 @@ class Oracle:
             while state.joined < len(spec.joins) and spec.joins[state.joined] in query.ended | query.dropped:
                 state.joined += 1
                 self.release(number, spec.joins[state.joined - 1])
-        if state.waits_for == 0:
+        if state.waits_for == 0 and isnan(state.ready):  # a slot freed here may have led back to this task
             self.ready(number, task, place)
 
     def ready(self, number: int, task: int, place: Request | None) -> None:

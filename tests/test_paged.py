@@ -129,6 +129,16 @@ def test_what_never_fits_is_refused():
         scene(forks_and_joins(), 2, block_size=4)
 
 
+def test_what_never_fits_is_refused_in_a_kept_place_too():
+    """The worker forks and goes on for 17 tokens. It would be cancelled long before, but nobody knows that."""
+    organizer = Thread("organizer", (Fork(1, 1), Answer(2)))
+    worker = Thread("1", (Fork(1, 1), Return(17)))
+    graph = compile_trace(Trace("t", (organizer, worker, Thread("1.1", (Return(1),)))))
+    with pytest.raises(ConfigError, match="thread 1 needs 18 tokens in KV memory, and 8 blocks of 2 hold 16"):
+        scene(graph, 8, block_size=2)
+    scene(graph, 9, block_size=2)
+
+
 @settings(max_examples=100, **QUIET)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=5), st.data())
 def test_memory_without_end_changes_nothing_for_prompts_that_nobody_shares(shapes, data):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator import GPU, ExecutionGraph, LinearBatch, Protocol, Trace, compile_trace
+from simulator import GPU, ConstantRate, ExecutionGraph, LinearBatch, Protocol, Trace, compile_trace
 from simulator.graph import Task
 from simulator.protocol import WHEN_FULL
 from simulator.trace import Delay
@@ -48,6 +48,23 @@ def test_joins_by_another_thread_than_the_parent():
         protocol = Protocol(capacity=4, when_full=when_full, release="join", after_answer="finish")
         graph = ExecutionGraph(tasks, tuple("012345"), (0,) * 6, (0,) * 6, protocol)
         agree(Scenario([graph], protocol=protocol))
+
+
+def test_a_slot_freed_by_a_join_leads_back_to_that_join():
+    """Task 6 joins 1 and 2 behind 4; making one Join frees the slot that the parent of 4 and 5 is blocked on."""
+    tasks = (
+        Task(0, 1, forks=(1, 2)),
+        Task(2, 1, forks=(3,)),
+        Task(1, 1, forks=(4, 5)),
+        Task(0, seconds=1.0),
+        Task(4),
+        Task(5),
+        Task(5, joins=(4, 1, 2)),
+        Task(3),
+    )
+    protocol = Protocol(capacity=5, when_full="block", release="join")
+    graph = ExecutionGraph(tasks, tuple("012345"), (0,) * 6, (0,) * 6, protocol)
+    agree(Scenario([graph], GPU(cost=ConstantRate(2.0)), protocol))
 
 
 def longer(trace: Trace, times: int) -> Trace:
