@@ -8,8 +8,8 @@ from typing import Any
 from simulator import GPU
 from tests.oracle_state import CANCELLED, Holder, ReplicaResult, Request
 
-LIVELOCK = 20_000
-"""Steps that no scenario of the tests takes."""
+LIVELOCK = 200_000
+"""Steps that no scenario takes."""
 
 
 class Engine:
