@@ -37,11 +37,12 @@ from simulator import (
     simulate,
 )
 from simulator.paged import PagedServer
+from simulator.policy import fcfs
 from simulator.timeline import PREEMPTED
 from simulator.workload import poisson_arrivals
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.paged_oracle import paged_oracle  # the slow reference
+from tests.oracle import oracle  # the slow reference
 
 PROMPTS = LinearBatch(COST.a, COST.b, COST.c, p=2.0e-5, q=9e-10)
 CHUNKS = GPU(cost=PROMPTS, max_num_seqs=LIMIT, max_num_batched_tokens=8192)
@@ -129,14 +130,8 @@ def leaps(tokens=4096):
     runs = {
         "leaps": lambda: simulate(graphs, gpu=FULL),
         "this engine, step by step": lambda: step_by_step(graphs),
-        "the reference of the tests": lambda: paged_oracle(
-            graphs,
-            cost=FULL.cost,
-            num_kv_blocks=FULL.num_kv_blocks,
-            max_num_seqs=LIMIT,
-            max_num_batched_tokens=FULL.max_num_batched_tokens,
-            protocol=Protocol(),
-            arrivals=[0.0] * len(graphs),
+        "the reference of the tests": lambda: oracle(
+            graphs, gpu=FULL, protocol=Protocol(), arrivals=[0.0] * len(graphs), policy_key=fcfs
         ),
     }
     done = in_turn(runs, 3)

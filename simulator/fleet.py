@@ -58,11 +58,12 @@ class Fleet:
         for index, gpu in enumerate(cluster.replicas):
             notify = ask if self.alone else self._asker(index)
             finished = self._finished if self.tracked else done
-            self.servers.append(
-                BatchServer(clock, gpu, finished, notify)
-                if gpu.num_kv_blocks is None
-                else PagedServer(clock, gpu, finished, notify, preempted)
-            )
+            if gpu.num_kv_blocks is None:
+                server: BatchServer = BatchServer(clock, gpu, finished, notify)
+                server.find = self._find if self.tracked else None
+            else:
+                server = PagedServer(clock, gpu, finished, notify, preempted)
+            self.servers.append(server)
         first = self.servers[0]
         first.stored = lambda: sum(query.stored(first.step) for query in open.values())
         self.query = self.thread = self.task = 0
@@ -86,9 +87,6 @@ class Fleet:
                 request.prefill = request.total = 1
                 request.owner.context[request.thread] += 1
             request.holder = self._settle(request, replica)
-        elif not self.alone or (self.tracked and request.owner.begins_with_prefix(request.thread)):
-            request.context = min(self._known(request.owner, request.thread, replica), request.context)
-            request.prefill = request.total - request.context
         server.submit(request)
 
     def keep(self, request: Request) -> None:
@@ -156,6 +154,13 @@ class Fleet:
         return min(self._known(request.owner, request.thread, replica), request.context)
 
     # What is in memory.
+
+    def _find(self, request: Request) -> None:
+        """Settle how much of its context a request need not process, where memory never runs out."""
+        query: Query = request.owner
+        if not self.alone or query.begins_with_prefix(request.thread):
+            request.context = min(self._known(query, request.thread, request.replica), request.context)
+            request.prefill = request.total - request.context
 
     def _known(self, query: Query, thread: int, replica: int) -> int:
         """Return how many tokens of a thread's context were computed on a replica whose memory never runs out."""

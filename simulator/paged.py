@@ -47,10 +47,23 @@ class PagedServer(BatchServer):
         # Ended at this boundary: query, thread, task, and the tokens in memory.
         self.leaving: dict[Holder, tuple[int, int, int, int]] = {}
         self.short = False  # whether others might come in after the next step
+        self.taken = 1  # steps of the leap under way whose blocks have been taken
+        self.passed = 0  # steps of it that are over, as of the last `_catch_up`
         self.phases = [0] * self.size  # decoding sequences by when they begin a new block, see `_begun`
 
     def submit(self, request: Request) -> None:
         """Put `request` in the queue, unless it can never fit."""
+        self._check(request)
+        BatchServer.submit(self, request)
+
+    def keep(self, request: Request) -> None:
+        """Let a thread go on in its place, and in its blocks, unless that can never fit."""
+        self._check(request)
+        del self.leaving[request.holder]
+        self.batch[request.holder] = request  # the key is there already: the turn stays
+        super().keep(request)
+
+    def _check(self, request: Request) -> None:
         most = request.total + request.tokens - request.emitted - 1
         if -(-most // self.size) > self.cache.blocks:
             graph, blocks = request.owner.graph, self.cache.blocks
@@ -58,13 +71,6 @@ class PagedServer(BatchServer):
                 f"{graph.name}: thread {graph.threads[request.thread]} needs {most} tokens in KV memory, and"
                 f" {blocks} blocks of {self.size} hold {blocks * self.size}"
             )
-        BatchServer.submit(self, request)
-
-    def keep(self, request: Request) -> None:
-        """Let a thread go on in its place, and in its blocks."""
-        del self.leaving[request.holder]
-        self.batch[request.holder] = request  # the key is there already: the turn stays
-        super().keep(request)
 
     def cancel(self, request: Request) -> None:
         """As `BatchServer.cancel`."""
@@ -155,17 +161,41 @@ class PagedServer(BatchServer):
 
     def held(self, holder: Holder, total: int) -> int:
         """Return how many of a context's `total` tokens need no processing, if it were admitted now."""
-        found = self.cache.prefix(holder.parent, self._in_memory) if holder.parent is not None else 0
-        base, own = self.cache.found(holder, found)
-        return self.cache.known(base + own, total)
+        self._catch_up()
+        if holder.busy:  # its last request ends at this boundary
+            have = self._in_memory(holder) // self.size if self.cache.caching else 0
+        else:
+            found = self.cache.prefix(holder.parent, self._in_memory) if holder.parent is not None else 0
+            have = sum(self.cache.found(holder, found))
+        return self.cache.known(have, max(total, 1))
+
+    def _catch_up(self) -> None:
+        """Take the blocks that the leap under way has begun by now, and note how many of its steps are over."""
+        if self.boundary is None or self.leap_steps == 1:
+            return
+        begun = self._steps_to_now()
+        over = self.leap_start + self._decode_seconds(begun) <= self.clock.now
+        self.passed = begun if over else begun - 1
+        self._take_until(begun)
+
+    def _take_until(self, steps: int) -> None:
+        """Take the blocks that the first `steps` steps of a leap begin; the first step's have been taken before it."""
+        if steps > self.taken:
+            cache = self.cache
+            cache.free -= self._begun(self.taken, steps)
+            self.taken = steps
+            if cache.free < 0:
+                cache.evict()
 
     def _in_memory(self, holder: Holder) -> int:
-        return self._computed(self.batch[holder])
+        """Return the tokens in memory of a thread with a request in the batch, or one that ends at this boundary."""
+        left = self.leaving.get(holder)
+        return left[3] if left else self._computed(self.batch[holder])
 
     def _computed(self, request: Request) -> int:
         """Return the tokens that a request in the batch has in memory."""
         if request.state == DECODING:
-            return request.context + self.step - request.joined_step - 1
+            return request.context + self.step + self.passed - request.joined_step - 1
         return request.context
 
     def _decode(self, request: Request) -> None:
@@ -179,11 +209,9 @@ class PagedServer(BatchServer):
         self.leaving[request.holder] = (request.owner.index, request.thread, request.task, behind + self.step)
 
     def _arrive(self, event: simpy.Event) -> None:
-        if event is self.boundary and self.leap_steps > 1:
-            cache = self.cache
-            cache.free -= self._begun(1, self.leap_steps)
-            if cache.free < 0:
-                cache.evict()
+        if event is self.boundary:
+            self._take_until(self.leap_steps)
+            self.taken, self.passed = 1, 0
         BatchServer._arrive(self, event)
 
     def _end_prompt(self, request: Request) -> None:

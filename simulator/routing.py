@@ -30,7 +30,7 @@ class Choice(Protocol):
         ...
 
     def held(self, replica: int) -> int:
-        """Return how many tokens of the request's context are in KV memory there, from the first one on."""
+        """Return how many tokens of the request's context it need not process, if admitted there now."""
         ...
 
 

@@ -60,7 +60,7 @@ class Run:
             self.clock, cluster, self.request_done, self.ask, self.request_preempted, self.open, bool(self.prefixes)
         )
         self.order = np.argsort(self.arrivals, kind="stable").tolist()  # not arrived yet is last
-        self.arrived = 0
+        self.arrived, self.arriving = 0, False  # how many have; whether some do now
         self.due = 0  # queries of a closed loop that may arrive now
         # To be settled: query, thread, task, and whether the task has just left the batch.
         self.finished: list[tuple[int, int, int, Query, bool]] = []
@@ -92,18 +92,22 @@ class Run:
     # Events: each notes what happened and asks for a settlement at the end of the instant.
 
     def arrive(self, _: object) -> None:
-        """Start every query that arrives now, and wait for the next."""
-        order, arrivals = self.order, self.arrivals
-        while self.arrived < len(order) and arrivals[order[self.arrived]] <= self.clock.now:
-            self.enter()
-        if self.arrived < len(order) and not self.users:
-            self.clock.call_at(float(arrivals[order[self.arrived]]), self.arrive)
+        """Note that queries arrive now."""
+        self.arriving = True
         self.ask()
 
     def return_user(self, _: object) -> None:
         """Let the user whose query was answered ask the next one, after a pause."""
         self.due += 1
         self.ask()
+
+    def enter_all(self) -> None:
+        """Start every query that arrives now, and wait for the next."""
+        self.arriving = False
+        while self.arrived < len(self.order) and self.arrivals[self.order[self.arrived]] <= self.clock.now:
+            self.enter()
+        if self.arrived < len(self.order) and not self.users:
+            self.clock.call_at(float(self.arrivals[self.order[self.arrived]]), self.arrive)
 
     def enter(self) -> None:
         """Start the next query."""
@@ -182,6 +186,8 @@ class Run:
 
     def settle(self, _: object) -> None:
         """Draw every consequence of this instant, then let the GPU go on."""
+        if self.arriving:  # not before: where a query goes depends on what ends at this time
+            self.enter_all()
         while self.finished or self.due:
             finished, self.finished = self.finished, []
             if len(finished) > 1:

@@ -131,6 +131,7 @@ class BatchServer:
         self.budget = gpu.max_num_batched_tokens or 1 << 60
         self.prompt_budget = gpu.max_prefill_tokens or 1 << 60
         self.limit = min(gpu.max_num_seqs or 1 << 60, self.budget)
+        self.find: Callable[[Request], None] | None = None  # told of each request before it is admitted
         self.waiting: list[tuple[float, float, int, int, int, Request]] = []
         self.prefilling: deque[Request] = deque()
         self.prompts = 0  # tokens that they have to process, in all
@@ -207,6 +208,8 @@ class BatchServer:
 
     def _place(self, request: Request) -> bool:
         """Put a request into the batch, if it fits."""
+        if self.find is not None:
+            self.find(request)
         request.start = request.decode_start = self.clock.now
         if request.prefill and not self.free_prefill:
             self.prefilling.append(request)
@@ -264,9 +267,17 @@ class BatchServer:
         """Bring the end of the leap forward to the first step boundary that has not passed."""
         if self.leap_steps == 1:
             return
+        steps = max(self._steps_to_now(), 1)
+        if steps < self.leap_steps:
+            self.leap_steps = steps
+            end = max(self.leap_start + self._decode_seconds(steps), self.clock.now)
+            self.boundary = self.clock.call_at(end, self._arrive)
+
+    def _steps_to_now(self) -> int:
+        """Return how many steps of the leap under way have begun by now: the fewest that cover the time passed."""
         elapsed = self.clock.now - self.leap_start
         seconds = self._decode_seconds
-        # Smallest k whose k steps cover the elapsed time. A guess from the first step brackets it tightly.
+        # A guess from the first step brackets it tightly.
         low, high = 0, min(self.leap_steps, int(elapsed / seconds(1)) + 1)
         if seconds(high) < elapsed:
             high = self.leap_steps
@@ -276,11 +287,7 @@ class BatchServer:
                 low = middle + 1
             else:
                 high = middle
-        steps = max(low, 1)
-        if steps < self.leap_steps:
-            self.leap_steps = steps
-            end = max(self.leap_start + seconds(steps), self.clock.now)
-            self.boundary = self.clock.call_at(end, self._arrive)
+        return low
 
     def _arrive(self, event: simpy.Event) -> None:
         """The leap is over: count its steps and hand back what finished."""

@@ -244,7 +244,13 @@ class Timeline:
 
 
 def in_order(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return rows that are in order of finish also in order of query, thread and task where they finish at once."""
+    """Return rows that are in order of finish also in order of query, thread and task where they finish at once.
+
+    >>> rows = np.zeros((2, len(COLUMNS)))
+    >>> rows[0, 0] = 1  # query 1 before query 0
+    >>> in_order(rows)[:, 0].tolist()
+    [0.0, 1.0]
+    """
     finish = rows[:, COLUMNS.index("finish")]
     if np.all(finish[1:] > finish[:-1]):
         return rows

@@ -2,6 +2,9 @@
 
 Written from ``docs/semantics.md`` alone; it shares nothing with `simulator.simulation` but the graphs and the cost
 model. It is slow and plain on purpose. Where the page leaves a choice, the reading taken here is marked ``Reading:``.
+
+Here are the queries: instants and rounds, pools, places, arrivals, routing. The GPUs are in `tests.oracle_engine` and,
+with KV memory, `tests.paged_oracle`.
 """
 
 from __future__ import annotations
@@ -9,136 +12,181 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Sequence
 from math import inf, isnan
-from typing import Any
 
+from simulator import GPU, ClosedLoop, Cluster
 from simulator.cost import DecodeSteps
 from simulator.graph import ExecutionGraph
 from simulator.protocol import Protocol
-from tests.oracle_state import OracleResult, QueryState, Row, SequenceState, TaskState
+from tests.oracle_engine import Engine
+from tests.oracle_state import CANCELLED, INLINE, Holder, OracleResult, QueryState, Request, Row, TaskState
+from tests.paged_oracle import PagedEngine
 
 PolicyKey = Callable[[ExecutionGraph], Sequence[float]]
 """Of a graph, one key a task: what waiting work is sorted by, smallest first."""
+
+Item = tuple[int, int, int]
+"""Query, thread, task."""
 
 
 def oracle(
     graphs: Sequence[ExecutionGraph],
     *,
-    cost: Any,
-    max_num_seqs: int | None = None,
-    max_num_batched_tokens: int | None = None,
+    gpu: GPU | Cluster,
+    routing: str = "least-loaded",
     protocol: Protocol,
-    arrivals: Sequence[float],
-    policy_key: PolicyKey | None = None,
+    arrivals: Sequence[float] | ClosedLoop,
+    policy_key: PolicyKey,
+    max_workers: int | None = None,
 ) -> OracleResult:
-    """Simulate `graphs`, one a query, arriving at `arrivals`."""
-    return _Oracle(graphs, cost, max_num_seqs, max_num_batched_tokens, protocol, arrivals, policy_key).run()
+    """Simulate `graphs`, one a query. `routing` is that of the cluster, by name."""
+    replicas = gpu.replicas if isinstance(gpu, Cluster) else (gpu,)
+    return Oracle(graphs, replicas, routing, protocol, policy_key, max_workers).run(arrivals)
 
 
-class _Oracle:
+class Oracle:
     def __init__(
         self,
         graphs: Sequence[ExecutionGraph],
-        cost: Any,
-        max_num_seqs: int | None,
-        max_num_batched_tokens: int | None,
+        replicas: Sequence[GPU],
+        routing: str,
         protocol: Protocol,
-        arrivals: Sequence[float],
-        policy_key: PolicyKey | None,
+        policy_key: PolicyKey,
+        max_workers: int | None,
     ) -> None:
-        self.cost = cost
-        self.room = min(max_num_seqs or inf, max_num_batched_tokens or inf)
-        self.budget = max_num_batched_tokens or inf
+        self.engines = [(PagedEngine if gpu.num_kv_blocks else Engine)(self, i, gpu) for i, gpu in enumerate(replicas)]
+        self.in_steps = isinstance(replicas[0].cost, DecodeSteps)
+        self.routing = routing
+        self.routed = 0
         self.protocol = protocol
         self.cancels = protocol.after_answer == "cancel"
-        self.keys = [policy_key(graph) if policy_key else [0] * len(graph) for graph in graphs]
+        self.keys = [policy_key(graph) for graph in graphs]
         capacity = inf if protocol.capacity is None else protocol.capacity
         self.queries = [
             QueryState(graph, [TaskState(1 + len(task.joins), task.tokens) for task in graph.tasks], capacity - 1)
             for graph in graphs
         ]
+        self.named: dict[str, int] = {}
+        """By name: the query that has arrived last."""
+        self.places = inf if max_workers is None else max_workers
+        """Free places for workers of all queries."""
+        self.placed: set[Holder] = set()
+        """Workers that have one."""
+        self.place_queue: list[Holder] = []
+        self.unasked: list[int] = []
+        """Queries that a closed loop has still to ask."""
+        self.think = 0.0
+        self.due = 0
+        """Queries that a closed loop asks at the end of this round."""
         self.now = 0.0
         self.heap: list[tuple[float, str, int, int]] = []
-        for number, arrival in enumerate(arrivals):
-            heapq.heappush(self.heap, (arrival, "arrival", number, 0))
-        self.batch: list[SequenceState] = []
-        self.chunks: dict[SequenceState, int] = {}
-        self.stepping = False
-        self.waiting: list[SequenceState] = []
         self.delays: set[tuple[int, int]] = set()
-        self.next_round: list[tuple[int, int, int]] = []
-        self.rows: dict[tuple[int, int, int], Row] = {}
-        self.steps = 0
-        self.busy = 0.0
-        self.changes: list[tuple[float, int]] = []
+        self.next_round: list[Item] = []
+        self.rows: list[Row] = []
 
     # Instants
 
-    def run(self) -> OracleResult:
+    def run(self, arrivals: Sequence[float] | ClosedLoop) -> OracleResult:
+        if isinstance(arrivals, ClosedLoop):
+            self.unasked = list(range(arrivals.users, len(self.queries)))
+            self.think = arrivals.think
+            arrivals = [0.0] * min(arrivals.users, len(self.queries))
+        for number, arrival in enumerate(arrivals):
+            self.wake(arrival, "arrival", number)
         while self.heap:
             self.now = self.heap[0][0]
-            finished: list[tuple[int, int, int]] = []
-            places: dict[tuple[int, int, int], int] = {}
+            finished: dict[Item, Request | None] = {}
             arrived: list[int] = []
             while self.heap and self.heap[0][0] == self.now:
                 _, kind, number, task = heapq.heappop(self.heap)
                 if kind == "arrival":
                     arrived.append(number)
+                elif kind == "user":
+                    self.due += 1
                 elif kind == "step":
-                    places = self.end_step()
-                    finished += places
+                    finished.update((request.number, request) for request in self.engines[number].end_step())
                 elif (number, task) in self.delays:
                     self.delays.remove((number, task))
-                    finished.append((number, self.queries[number].graph.tasks[task].thread, task))
-                    self.write(*finished[-1], tokens=0)
-            self.kept: dict[int, SequenceState] = {}
+                    item = (number, self.queries[number].graph.tasks[task].thread, task)
+                    finished[item] = None
+                    self.write(*item)
+            # In their order: the earlier ones are there already for the later ones.
             for number in sorted(arrived):
-                self.start_thread(number, 0)
-            self.settle(finished + self.take_round(), places)
+                self.arrive(number)
+            self.settle(finished | self.take_round())
             while self.next_round:
-                self.settle(self.take_round(), {})
-            if not self.stepping:
-                self.plan()
+                self.settle(self.take_round())
+            for engine in self.engines:
+                if not engine.stepping:
+                    engine.plan()
         stuck = tuple(number for number, query in enumerate(self.queries) if query.live and not query.cancelled)
         return OracleResult(
-            self.rows,
+            sorted(self.rows, key=lambda row: (row.finish, row[:3])),
+            [query.arrived for query in self.queries],
             [query.answered for query in self.queries],
             [query.overflows for query in self.queries],
             stuck,
-            self.steps,
-            self.busy,
-            self.changes,
+            [engine.result() for engine in self.engines],
         )
 
-    def take_round(self) -> list[tuple[int, int, int]]:
+    def wake(self, seconds: float, kind: str, number: int, task: int = 0) -> None:
+        """Something happens `seconds` from now."""
+        heapq.heappush(self.heap, (self.now + seconds, kind, number, task))
+
+    def take_round(self) -> dict[Item, Request | None]:
         """Finish the tasks that take no time and were ready."""
         taken, self.next_round = self.next_round, []
         for number, thread, task in taken:
             state = self.queries[number].tasks[task]
             state.start = state.decode_start = self.now
-            self.write(number, thread, task, tokens=0)
-        return taken
+            self.write(number, thread, task)
+        return dict.fromkeys(taken)
 
-    def settle(self, finished: list[tuple[int, int, int]], places: dict[tuple[int, int, int], int]) -> None:
-        """Do one round. `places` says which of `finished` have a place in the batch that they may keep."""
-        finished = sorted(finished)
-        for number, _, task in finished:
+    def settle(self, finished: dict[Item, Request | None]) -> None:
+        """Do one round. What has finished on a GPU in the first round has a place there that it may keep."""
+        for number, _, task in sorted(finished):
             query = self.queries[number]
             if task == query.graph.answer and not (self.cancels and query.graph.tasks[task].forks):
                 self.answer(number)
-        finished = [item for item in finished if not self.queries[item[0]].cancelled]
-        for number, thread, task in finished:
-            if self.protocol.release == "return" and task == self.queries[number].graph.last[thread]:
-                self.release(number, thread)
-        for item in finished:
+        items = [item for item in sorted(finished) if not self.queries[item[0]].cancelled]
+        for number, thread, task in items:
+            if task == self.queries[number].graph.last[thread]:
+                if self.protocol.release == "return":
+                    self.release(number, thread)
+                self.leave_place(number, thread)
+        for item in items:
             if not self.queries[item[0]].cancelled:
-                self.go_on(item[0], item[2], 0, places.get(item))
+                self.go_on(item[0], item[2], 0, finished[item])
+        for _ in range(self.due):
+            if self.unasked:
+                self.arrive(self.unasked.pop(0))
+        self.due = 0
+
+    def arrive(self, number: int) -> None:
+        query = self.queries[number]
+        query.arrived = self.now
+        query.above = self.named.get(query.graph.prefix_of) if query.graph.prefix_of is not None else None
+        self.named[query.graph.name] = number
+        self.start_thread(number, 0)
 
     def answer(self, number: int) -> None:
-        self.queries[number].answered = self.now
-        if self.cancels:
-            self.cancel(number)
+        query = self.queries[number]
+        query.answered = self.now
+        if self.think:
+            self.wake(self.think, "user", 0)
+        else:
+            self.due += 1
+        if not self.cancels:
+            return
+        query.cancelled = True
+        for delay in sorted(d for d in self.delays if d[0] == number):
+            self.delays.remove(delay)
+            self.write(number, query.graph.tasks[delay[1]].thread, delay[1], flags=CANCELLED)
+        for thread in sorted(thread for other, thread in self.placed if other == number):
+            self.leave_place(number, thread)
 
-    def start_thread(self, number: int, thread: int, place: int | None = None) -> None:
+    # Threads and pools
+
+    def start_thread(self, number: int, thread: int, place: Request | None = None) -> None:
         query = self.queries[number]
         query.live.add(thread)
         task = query.graph.first[thread]
@@ -148,7 +196,7 @@ class _Oracle:
             query.context[thread] = query.graph.shared[thread]
         self.less(number, task, place)
 
-    def go_on(self, number: int, task: int, fork: int, place: int | None) -> None:
+    def go_on(self, number: int, task: int, fork: int, place: Request | None) -> None:
         """Let the thread of `task`, which has finished, go on with its Fork number `fork`."""
         query = self.queries[number]
         graph = query.graph
@@ -164,11 +212,10 @@ class _Oracle:
         while fork < len(forks):
             child = forks[fork]
             fork += 1
+            query.tasks[graph.first[child]].waited_from = self.now
             if query.free > 0 or self.protocol.when_full == "allow":
                 query.overflows += query.free <= 0
-                query.free -= 1
-                query.holds.add(child)
-                self.start_thread(number, child)
+                self.take_slot(number, child)
                 continue
             query.overflows += 1
             if self.protocol.when_full == "drop":
@@ -183,7 +230,6 @@ class _Oracle:
             else:
                 query.live.add(child)
                 query.queue.append(child)
-                query.tasks[graph.first[child]].waited_from = self.now
                 if self.protocol.when_full == "block":
                     query.paused[child] = (task, fork)
                     return
@@ -198,6 +244,26 @@ class _Oracle:
         if thread in query.inline:
             self.go_on(number, *query.paused.pop(thread), place)
 
+    def take_slot(self, number: int, child: int) -> None:
+        """`child` takes a slot, or needs none; it runs as soon as it has a place, too."""
+        query = self.queries[number]
+        query.free -= 1
+        query.holds.add(child)
+        if self.places > 0:
+            self.take_place(number, child)
+        else:
+            query.live.add(child)
+            self.place_queue.append((number, child))
+
+    def take_place(self, number: int, child: int) -> None:
+        query = self.queries[number]
+        self.places -= 1
+        self.placed.add((number, child))
+        state = query.tasks[query.graph.first[child]]
+        forked = state.waited_from
+        self.start_thread(number, child)
+        state.waited_from = forked
+
     def release(self, number: int, thread: int) -> None:
         """Free the slot of `thread`, if it has one. It goes at once to the first that waits."""
         query = self.queries[number]
@@ -207,11 +273,7 @@ class _Oracle:
         query.free += 1
         if query.queue and query.free > 0:
             child = query.queue.pop(0)
-            query.free -= 1
-            query.holds.add(child)
-            forked = query.tasks[query.graph.first[child]].waited_from
-            self.start_thread(number, child)
-            query.tasks[query.graph.first[child]].waited_from = forked
+            self.take_slot(number, child)
             if child in query.paused:
                 task, fork = query.paused.pop(child)
                 if query.graph.next[task] >= 0:
@@ -219,7 +281,17 @@ class _Oracle:
                 # Reading: a parent that had to wait for a slot does not keep its place, even if it got it at once.
                 self.go_on(number, task, fork, None)
 
-    def less(self, number: int, task: int, place: int | None) -> None:
+    def leave_place(self, number: int, thread: int) -> None:
+        """Free the place of `thread`, if it has one. It goes at once to the first that waits."""
+        if (number, thread) not in self.placed:
+            return
+        self.placed.remove((number, thread))
+        self.places += 1
+        self.place_queue = [holder for holder in self.place_queue if not self.queries[holder[0]].cancelled]
+        if self.place_queue:
+            self.take_place(*self.place_queue.pop(0))
+
+    def less(self, number: int, task: int, place: Request | None) -> None:
         """`task` has one thing less to wait for."""
         query = self.queries[number]
         state = query.tasks[task]
@@ -229,8 +301,13 @@ class _Oracle:
             while state.joined < len(spec.joins) and spec.joins[state.joined] in query.ended | query.dropped:
                 state.joined += 1
                 self.release(number, spec.joins[state.joined - 1])
-        if state.waits_for:
-            return
+        if state.waits_for == 0 and isnan(state.ready):  # a slot freed here may have led back to this task
+            self.ready(number, task, place)
+
+    def ready(self, number: int, task: int, place: Request | None) -> None:
+        query = self.queries[number]
+        state = query.tasks[task]
+        spec = query.graph.tasks[task]
         state.ready = self.now
         missing = query.not_inserted
         for child in spec.joins:
@@ -244,143 +321,62 @@ class _Oracle:
             prefill = spec.prefill - missing.pop(spec.thread, 0)
             if spec.thread in query.inline and task == query.graph.reader(query.graph.first[spec.thread]):
                 prefill -= _own_prompt(query.graph, spec.thread)
-            sequence = SequenceState(number, spec.thread, task, prefill)
+            key = (self.keys[number][task], self.now, (number, spec.thread, task))
+            request = Request(number, spec.thread, task, self.holder(number, spec.thread), state.tokens, prefill, key)
             # Reading: prompts that are free are something to prefill all the same.
             if place is not None and not spec.joins and not prefill:
-                self.kept[place] = sequence
+                place.follow = request
             else:
-                self.waiting.append(sequence)
+                self.engines[self.route(request)].take(request)
+                self.routed += 1
             return
-        pause = self.protocol.delay_steps(spec.seconds) if isinstance(self.cost, DecodeSteps) else spec.seconds
+        pause = self.protocol.delay_steps(spec.seconds) if self.in_steps else spec.seconds
         if pause:
             state.start = state.decode_start = self.now
             self.delays.add((number, task))
-            heapq.heappush(self.heap, (self.now + pause, "delay", number, task))
+            self.wake(pause, "delay", number, task)
         else:
             self.next_round.append((number, spec.thread, task))
 
-    def cancel(self, number: int) -> None:
-        """End all threads of an answered query."""
-        query = self.queries[number]
-        query.cancelled = True
-        for delay in sorted(d for d in self.delays if d[0] == number):
-            self.delays.remove(delay)
-            self.write(number, query.graph.tasks[delay[1]].thread, delay[1], tokens=0, cancelled=True)
+    # What the GPUs ask
 
-    def write(self, number: int, thread: int, task: int, *, tokens: int, cancelled: bool = False) -> None:
-        query = self.queries[number]
-        s = query.tasks[task]
-        key = (number, thread, task)
-        assert key not in self.rows, f"task {key} ran twice"
-        times = (s.waited_from, s.granted, s.ready, s.start, s.decode_start, self.now)
-        self.rows[key] = Row(*times, tokens, cancelled, thread in query.inline)
+    def route(self, request: Request) -> int:
+        """The replica that `request` goes to."""
+        loads = [engine.load() for engine in self.engines]
+        if self.routing == "round-robin":
+            return self.routed % len(loads)
+        if self.routing == "least-loaded":
+            return loads.index(min(loads))
+        held = [engine.holds(request) for engine in self.engines]
+        best = [i for i in range(len(held)) if held[i] == max(held)]
+        return min(best, key=lambda i: (loads[i], i))
 
-    # The GPU
-
-    def host(self, number: int, thread: int) -> int:
-        """The thread whose context `thread` reads and writes."""
+    def holder(self, number: int, thread: int) -> Holder:
+        """Whose context `thread` reads and writes."""
         query = self.queries[number]
         while thread in query.inline:
             thread = query.graph.parent(thread)
-        return thread
+        return number, thread
 
-    def plan(self) -> None:
-        """At a boundary, or while idle: who leaves, stays and enters; then the next step starts."""
-        batch: list[SequenceState] = []
-        for place, sequence in enumerate(self.batch):
-            query = self.queries[sequence.query]
-            if sequence.tokens < query.tasks[sequence.task].tokens:
-                if query.cancelled:
-                    self.leave_cancelled(sequence)
-                else:
-                    batch.append(sequence)
-            elif place in self.kept:
-                kept = self.kept[place]
-                if query.cancelled:
-                    self.leave_cancelled(kept)
-                else:
-                    state = query.tasks[kept.task]
-                    state.start = state.decode_start = self.now
-                    batch.append(kept)
-        # Reading: work that waits for admission leaves at the end of the step, too, if it is cancelled in mid-step.
-        for sequence in [s for s in self.waiting if self.queries[s.query].cancelled]:
-            self.waiting.remove(sequence)
-            self.leave_cancelled(sequence)
-        self.waiting.sort(
-            key=lambda s: (
-                self.keys[s.query][s.task],
-                self.queries[s.query].tasks[s.task].ready,
-                (s.query, s.thread, s.task),
-            )
-        )
-        while self.waiting and len(batch) < self.room:
-            sequence = self.waiting.pop(0)
-            query = self.queries[sequence.query]
-            state = query.tasks[sequence.task]
-            state.start = self.now
-            if self.cost.prefill_is_free:
-                query.context[self.host(sequence.query, sequence.thread)] += sequence.prefill
-                sequence.prefill = 0
-            if not sequence.prefill:
-                state.decode_start = self.now
-            batch.append(sequence)
-        if len(batch) != (self.changes[-1][1] if self.changes else 0):
-            self.changes.append((self.now, len(batch)))
-        self.batch = batch
-        if batch:
-            self.start_step()
+    def above(self, holder: Holder) -> Holder | None:
+        """With whose context that of `holder` begins."""
+        query = self.queries[holder[0]]
+        if holder[1]:
+            return self.holder(holder[0], query.graph.parent(holder[1]))
+        return None if query.above is None else (query.above, 0)
 
-    def leave_cancelled(self, sequence: SequenceState) -> None:
-        state = self.queries[sequence.query].tasks[sequence.task]
-        if isnan(state.start):  # not admitted
-            state.start = self.now
-        if isnan(state.decode_start):  # its prompt is not processed yet
-            state.decode_start = self.now
-        self.write(sequence.query, sequence.thread, sequence.task, tokens=sequence.tokens, cancelled=True)
+    def state(self, request: Request) -> TaskState:
+        return self.queries[request.query].tasks[request.task]
 
-    def start_step(self) -> None:
-        decoding = [s for s in self.batch if not s.prefill]
-        context = sum(self.queries[s.query].context[self.host(s.query, s.thread)] for s in decoding)
-        left = self.budget - len(decoding)
-        prefill_tokens = prefill_context = 0
-        self.chunks = {}
-        for sequence in self.batch:
-            m = min(sequence.prefill, left)
-            if m:
-                before = self.queries[sequence.query].context[self.host(sequence.query, sequence.thread)]
-                self.chunks[sequence] = int(m)
-                left -= m
-                prefill_tokens += int(m)
-                prefill_context += int(m * before + m * (m + 1) // 2)
-        seconds = self.cost.step_seconds(len(decoding), context, prefill_tokens, prefill_context)
-        self.stepping = True
-        self.steps += 1
-        self.busy += seconds
-        heapq.heappush(self.heap, (self.now + seconds, "step", 0, 0))
-
-    def end_step(self) -> dict[tuple[int, int, int], int]:
-        """Give out the step's tokens. Return the tasks that have finished, with their places in the batch."""
-        self.stepping = False
-        finished: dict[tuple[int, int, int], int] = {}
-        for place, sequence in enumerate(self.batch):
-            query = self.queries[sequence.query]
-            host = self.host(sequence.query, sequence.thread)
-            if sequence.prefill:
-                chunk = self.chunks.get(sequence, 0)
-                sequence.prefill -= chunk
-                query.context[host] += chunk
-                if sequence.prefill:
-                    continue
-                query.tasks[sequence.task].decode_start = self.now
-            sequence.tokens += 1
-            query.context[host] += 1
-            if sequence.tokens == query.tasks[sequence.task].tokens:
-                # Reading: work cancelled in mid-step that gets its last token in that step was not cut short.
-                key = (sequence.query, sequence.thread, sequence.task)
-                self.write(*key, tokens=sequence.tokens)
-                if not query.cancelled:
-                    finished[key] = place
-        return finished
+    def write(self, number: int, thread: int, task: int, *, tokens: int = 0, flags: int = 0, replica: int = -1) -> None:
+        query = self.queries[number]
+        s = query.tasks[task]
+        assert not s.ended, "a task that is done goes on"
+        s.ended = flags in (0, CANCELLED)
+        flags |= INLINE * (thread in query.inline)
+        times = (s.waited_from, s.granted, s.ready, s.start, s.decode_start, self.now)
+        self.rows.append(Row(number, thread, task, *times, tokens - s.reported, flags, replica))
+        s.reported = tokens
 
 
 def _own_prompt(graph: ExecutionGraph, thread: int) -> int:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import nan
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from simulator.graph import ExecutionGraph
 
+CANCELLED, INLINE, PREEMPTED = 1, 2, 4
+
+Holder = tuple[int, int]
+"""Query and thread: whose context it is. An inline worker has none of its own."""
+
 
 class Row(NamedTuple):
-    """What happened to one task; times in seconds."""
+    """One stay of a task in the batch, or its time off the GPU; times in seconds."""
 
+    query: int
+    thread: int
+    task: int
     waited_from: float
     granted: float
     ready: float
@@ -19,37 +27,78 @@ class Row(NamedTuple):
     decode_start: float
     finish: float
     tokens: int
-    cancelled: bool
-    inline: bool
+    flags: int
+    replica: int
+
+
+class ReplicaResult(NamedTuple):
+    """What one GPU did."""
+
+    steps: int
+    busy: float
+    batch: list[tuple[float, int]]
+    """Time, and sequences in the batch from then on; only where that changes."""
+    preemptions: int
+    evictions: int
+    prefilled: int
+    """Prompt tokens processed, those processed again included."""
+    most: int
+    """The most blocks of KV memory in use at once, blocks that nobody runs on included."""
 
 
 @dataclass
 class OracleResult:
     """All that the oracle says."""
 
-    rows: dict[tuple[int, int, int], Row]
-    """By query, thread, task."""
+    rows: list[Row]
+    arrivals: list[float]
+    """NaN if it never came."""
     answered: list[float]
     """NaN if never."""
     overflows: list[int]
     deadlocked: tuple[int, ...]
-    steps: int
-    busy: float
-    batch: list[tuple[float, int]]
-    """Time, and sequences in the batch from then on; only where that changes."""
+    replicas: list[ReplicaResult]
 
 
 @dataclass(eq=False)
-class SequenceState:
-    """One task on its way through the GPU."""
+class Request:
+    """One task on its way through a GPU."""
 
     query: int
     thread: int
     task: int
+    holder: Holder
+    wanted: int
+    """Tokens to decode."""
     prefill: int
-    """Prompt tokens not processed yet."""
+    """Tokens put into the context for it."""
+    key: tuple[Any, ...]
+    """What the queue is sorted by; preemption does not change it."""
     tokens: int = 0
     """Tokens out."""
+    total: int = 0
+    """From admission on: tokens to process before the first token of this stay comes out."""
+    found: int = 0
+    """Of these, those found, and then also those processed."""
+    pinned: list[Any] = field(default_factory=list)
+    """Blocks of KV memory that it needs."""
+    follow: Request | None = None
+    """What has the place in the batch after it."""
+
+    @property
+    def number(self) -> tuple[int, int, int]:
+        """The order of everything that happens at one time."""
+        return self.query, self.thread, self.task
+
+    @property
+    def prompt(self) -> int:
+        """Prompt tokens left to process."""
+        return max(self.total - self.found, 0)
+
+    @property
+    def done(self) -> bool:
+        """Whether all its tokens are out."""
+        return self.tokens == self.wanted
 
 
 @dataclass(eq=False)
@@ -64,6 +113,9 @@ class TaskState:
     ready: float = nan
     start: float = nan
     decode_start: float = nan
+    reported: int = 0
+    """Tokens in the rows that it has already."""
+    ended: bool = False
 
 
 @dataclass(eq=False)
@@ -83,7 +135,7 @@ class QueryState:
     dropped: set[int] = field(default_factory=set)
     inline: set[int] = field(default_factory=set)
     live: set[int] = field(default_factory=set)
-    """Threads that were started, or wait for a slot, and have not ended."""
+    """Threads that were started, or wait for a slot or a place, and have not ended."""
     context: dict[int, int] = field(default_factory=dict)
     """By thread whose context it is: an inline worker has none of its own."""
     not_inserted: dict[int, int] = field(default_factory=dict)
@@ -91,6 +143,9 @@ class QueryState:
     ended: set[int] = field(default_factory=set)
     reached: set[int] = field(default_factory=set)
     """Tasks whose thread has got to them."""
+    above: int | None = None
+    """The query with whose organizer's context this one's begins."""
     cancelled: bool = False
+    arrived: float = nan
     answered: float = nan
     overflows: int = 0

@@ -5,37 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-Thread = tuple[int, int]
-"""Query and thread: who has blocks."""
+from tests.oracle_state import Holder, Request
 
 
 @dataclass(eq=False)
 class Block:
     """Room for `block_size` tokens."""
 
-    owner: Thread
+    owner: Holder
     index: int
     """Its place in the owner's context."""
     full: bool = False
     pins: int = 1
     """Running requests that need it."""
-
-
-@dataclass(eq=False)
-class Request:
-    """What a request in the batch has in memory."""
-
-    thread: Thread
-    total: int
-    """Tokens to have in memory before the first token comes out."""
-    found: int
-    """Tokens in memory so far: those found, then also those processed."""
-    pinned: list[Block]
-
-    @property
-    def prompt(self) -> int:
-        """Prompt tokens left to process."""
-        return max(self.total - self.found, 0)
 
 
 @dataclass
@@ -45,17 +27,17 @@ class Memory:
     size: int
     block_size: int
     caching: bool
-    parent: Callable[[Thread], Thread | None]
-    blocks: dict[tuple[Thread, int], Block] = field(default_factory=dict)
+    parent: Callable[[Holder], Holder | None]
+    blocks: dict[tuple[Holder, int], Block] = field(default_factory=dict)
     """Every block in use, by owner and place."""
-    base: dict[Thread, int] = field(default_factory=dict)
-    unpinned: dict[Thread, int] = field(default_factory=dict)
+    base: dict[Holder, int] = field(default_factory=dict)
+    unpinned: dict[Holder, int] = field(default_factory=dict)
     """When blocks of a thread were last unpinned: a count of such events, so that no two are at once."""
     events: int = 0
     evictions: int = 0
     most: int = 0
 
-    def at(self, thread: Thread | None, index: int) -> Block | None:
+    def at(self, thread: Holder | None, index: int) -> Block | None:
         """The full block that holds the tokens from ``index * block_size`` on of `thread`'s context."""
         if thread is None:
             return None
@@ -64,14 +46,14 @@ class Memory:
         block = self.blocks.get((thread, index))
         return block if block and block.full else None
 
-    def run(self, thread: Thread | None) -> int:
+    def run(self, thread: Holder | None) -> int:
         """How many blocks of `thread` are in memory from the first on without a gap."""
         n = 0
         while self.at(thread, n):
             n += 1
         return n
 
-    def own(self, thread: Thread) -> list[Block]:
+    def own(self, thread: Holder) -> list[Block]:
         """The own blocks of `thread`, in order."""
         return sorted((b for b in self.blocks.values() if b.owner == thread), key=lambda b: b.index)
 
@@ -83,7 +65,7 @@ class Memory:
         """Give `request` a block to work in at place `index`."""
         if len(self.blocks) == self.size:
             self.evict()
-        block = Block(request.thread, index)
+        block = Block(request.holder, index)
         assert (block.owner, index) not in self.blocks
         self.blocks[block.owner, index] = block
         request.pinned.append(block)
@@ -107,16 +89,15 @@ class Memory:
         return [
             i
             for i in range(last)
-            if i >= self.base[request.thread] and (request.thread, i) not in self.blocks  # base and own are pinned
+            if i >= self.base[request.holder] and (request.holder, i) not in self.blocks  # base and own are pinned
         ]
 
-    def found(self, thread: Thread, shared: int) -> tuple[int, list[Block], list[Block]]:
+    def found(self, thread: Holder, parent: Holder | None, shared: int) -> tuple[int, list[Block], list[Block]]:
         """What `thread` finds: its base from now on, its blocks of use, and its own that are of no use any more."""
         if not self.caching:
             return 0, [], []
         own, useless = self.own(thread), list[Block]()
         base = self.base.get(thread, 0)
-        parent = self.parent(thread)
         if own and self.run(parent) < base:
             own, useless = [], own
         if not own:
@@ -130,21 +111,21 @@ class Memory:
 
     def end(self, request: Request) -> None:
         """`request` leaves the batch: nobody needs its blocks any more but those who run."""
-        owners = {request.thread} | {block.owner for block in request.pinned}
+        owners = {request.holder} | {block.owner for block in request.pinned}
         for block in request.pinned:
             block.pins -= 1
             if not block.full or not self.caching:
                 self.free(block)
         # Reading: blocks that others still pin count as unpinned by this request.
-        for thread in self.lineage(request.thread):
+        for thread in self.lineage(request.holder):
             if thread in owners:
                 self.events += 1
                 self.unpinned[thread] = self.events
         request.pinned = []
 
-    def lineage(self, thread: Thread) -> Iterator[Thread]:
+    def lineage(self, thread: Holder) -> Iterator[Holder]:
         """`thread` and its ancestors, the root last."""
-        at: Thread | None = thread
+        at: Holder | None = thread
         while at is not None:
             yield at
             at = self.parent(at)

@@ -248,18 +248,31 @@ def test_policies(here, forksim, policy):
     assert [record["latency"] for record in records] == [measure(timeline, query).latency for query in range(4)]
 
 
+NESTED = parse(
+    "<FORK-1>a</FORK-1><JOIN-1>x</JOIN-1><ANSWER>1</ANSWER>",
+    workers={"1": "<FORK-1>b</FORK-1><JOIN-1>y</JOIN-1><RETURN>x</RETURN>", "1.1": "<RETURN>y</RETURN>"},
+    id="stuck",
+)
+
+
 def test_a_deadlock_is_named_on_stderr_and_the_rest_goes_on(here, forksim):
-    stuck = parse(
-        "<FORK-1>a</FORK-1><JOIN-1>x</JOIN-1><ANSWER>1</ANSWER>",
-        workers={"1": "<FORK-1>b</FORK-1><JOIN-1>y</JOIN-1><RETURN>x</RETURN>", "1.1": "<RETURN>y</RETURN>"},
-        id="stuck",
-    )
-    write("stuck.jsonl", stuck, ALONE)
+    write("stuck.jsonl", NESTED, ALONE)
     code, out, err = forksim("run", "stuck.jsonl", "-c", 2)
     assert code == 0
     assert err == "forksim: stuck: deadlock: 1.1 waits for a slot held by 1, 1 waits to join 1.1\n"
     assert re.search(r"^ ?stuck .* deadlock .* -  +pool_overflow", out, re.MULTILINE)
     assert re.search(r"^ ?alone ", out, re.MULTILINE)
+
+
+def test_queries_that_nobody_is_left_to_ask_are_counted_on_stderr(here, forksim):
+    """One user; the first query waits for a place that its own worker has, and the others never come."""
+    write("stuck.jsonl", NESTED, ALONE, ALONE)
+    code, out, err = forksim("run", "stuck.jsonl", "--arrivals", "closed:1", "--max-workers", 1)
+    assert code == 0
+    deadlock, lost = err.splitlines()
+    assert "1.1 waits for one of the max_workers places, and all are taken" in deadlock
+    assert lost == "forksim: 2 of 3 queries never arrived: each user waits for an answer in a deadlock"
+    assert "queries 3, answered 0" in out
 
 
 # --out

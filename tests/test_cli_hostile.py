@@ -413,6 +413,21 @@ BAD_OPTIONS = [
         "--arrivals takes alone, together, recorded, poisson:PER_SECOND or closed:USERS; got 'bogus'",
     ),
     (("--arrivals", "recorded"), "trace 'good' has no recorded arrival; use --arrivals together or poisson:PER_SECOND"),
+    *(
+        (
+            ("--arrivals", f"closed:{users}"),
+            f"--arrivals closed:USERS takes a whole number from 1 to 10^9; got '{users}'",
+        )
+        for users in ("0", "-1", "", "1.5", "nan", "1e3", "3:4", "1_0", " 4", "٣", "9" * 40)
+    ),
+    (("--arrivals", "poisson:1_0"), "takes a number from 10^-9 to 10^9; got '1_0'"),
+    (("--max-workers", 0), "Invalid value for '--max-workers'"),
+    (("--max-workers", "1.5"), "Invalid value for '--max-workers'"),
+    (("--max-prefill-tokens", 0), "max_prefill_tokens must be a whole number from 1"),
+    (("--replicas", 0), "Invalid value for '--replicas'"),
+    (("--replicas", 10**12), "Invalid value for '--replicas'"),
+    (("--routing", "bogus"), "no routing is called 'bogus'; accepted: round-robin, least-loaded, prefix-affinity"),
+    (("--gpu", "steps", "--gpu", "rate:9"), "replicas must all take steps"),
     (("--seed", -1), "Invalid value for '--seed'"),
     (("--format", "bogus"), "no format is called 'bogus'; accepted are native, asyncthink, multiverse"),
     (("--tokens", "bogus"), "--tokens takes characters, words or a tokenizer.json; "),

@@ -14,12 +14,14 @@ from simulator import (
     Cluster,
     ConfigError,
     ConstantRate,
+    Delay,
     ExecutionGraph,
     Fork,
     Join,
     LinearBatch,
     Protocol,
     Return,
+    Think,
     Thread,
     Timeline,
     Trace,
@@ -222,3 +224,51 @@ def test_capacity_knows_no_replicas():
     timeline = simulate(graph, gpu=Cluster(replicas=[GPU()] * 4), protocol=Protocol(capacity=2))
     assert timeline.overflows.tolist() == [1]
     assert timeline.answered.tolist() == [10]
+
+
+def test_what_ends_when_a_query_arrives_has_left_already():
+    """Query 0 arrives as query 1 ends: replica 0 is empty again, whichever event the clock had first."""
+    cluster = Cluster(replicas=[GPU(cost=ConstantRate(1))] * 2)
+    timeline = simulate([query(0, 1), query(0, 4)], gpu=cluster, arrivals=[4, 0])
+    assert replicas(timeline) == [0, 0]
+
+
+def test_nothing_is_in_memory_of_a_context_of_nothing():
+    """Both replicas hold 0 tokens of it, whatever their blocks are; so it goes to the first."""
+    large, small = (replace(PAGED, num_kv_blocks=9, block_size=size) for size in (4, 1))
+    assert replicas(simulate(query(0, 1), gpu=Cluster(replicas=[large, small], routing=prefix_affinity))) == [0]
+
+
+def test_affinity_knows_what_a_request_that_ends_now_leaves_behind():
+    """The worker is routed first, to 0, the organizer to 1; the Join is ready as the organizer's last step ends.
+
+    9 of its 10 tokens are on replica 1, and none on replica 0, which is as empty.
+    """
+    organizer = Thread("organizer", (Fork(1), Think(4), Join(1), Answer(2)), 6)
+    graph = compile_trace(Trace("t", (organizer, Thread("1", (Return(1),), 1))))
+    cluster = Cluster(replicas=[PAGED] * 2, routing=prefix_affinity)
+    assert replicas(simulate(graph, gpu=cluster)) == [1, 0, 1]
+
+
+def test_affinity_in_mid_leap_finds_what_the_parent_has_computed_since_its_fork():
+    """Blocks of 3. The organizer forks with 3 tokens, the last not in memory yet, and goes on for 50 steps.
+
+    The worker is ready 5.5 s later, and all 3 tokens that it shares are in a full block by then: it goes to replica 0.
+    """
+    organizer = Thread("organizer", (Fork(1, 1), Answer(50)), 2)
+    graph = compile_trace(Trace("t", (organizer, Thread("1", (Delay(5.5), Return(1)), 4, 3))))
+    gpu = replace(PAGED, block_size=3)
+    assert replicas(simulate(graph, gpu=Cluster(replicas=[gpu] * 2, routing=prefix_affinity))) == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("pause", "replica"), [(5.25, 0), (9.25, 1)])
+def test_affinity_in_mid_leap_knows_what_has_been_evicted(pause, replica):
+    """10 blocks of 1. The first query leaves 5 of them in use; the second takes them one by one, in a leap of 8 steps.
+
+    The first goes on in mid-leap: with some of its blocks left where they are, without any where nobody is.
+    """
+    first = compile_trace(Trace("a", (Thread("organizer", (Think(1), Delay(pause), Answer(1)), 5),)))
+    gpu = replace(PAGED, num_kv_blocks=10)
+    cluster = Cluster(replicas=[gpu] * 2, routing=prefix_affinity)
+    timeline = simulate([first, query(2, 9)], gpu=cluster, arrivals=[0, 2])
+    assert [int(row[11]) for row in sorted(timeline.rows.tolist())] == [0, -1, replica, 0]

@@ -37,6 +37,8 @@ class Load:
                 f"--arrivals takes alone, together, recorded, poisson:PER_SECOND or closed:USERS; got {text!r}"
             )
         try:
+            if not number.isascii() or "_" in number or number != number.strip():  # which int() and float() take
+                raise ValueError
             if kind == "poisson":
                 poisson_arrivals(1, float(number), np.random.default_rng(0))
                 return cls(kind, rate=float(number))

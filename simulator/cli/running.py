@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -70,7 +71,7 @@ def run(
         str,
         typer.Option(help=ARRIVALS),
     ] = "alone",
-    max_workers: Annotated[int | None, typer.Option(help="Most workers of all queries that run at once.")] = None,
+    max_workers: Annotated[int | None, typer.Option(min=1, help="Most workers of all queries at once.")] = None,
     policy: Annotated[str, typer.Option(help=f"Admission to a full batch: {', '.join(POLICIES)}.")] = "fcfs",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the Poisson arrivals.")] = 0,
     format: Format = None,
@@ -123,6 +124,8 @@ def run(
             if files:
                 files.add(timeline, query, metrics)
             shared = timeline if len(timeline) > 1 else None
+    if shared is not None and (lost := sum(math.isnan(arrival) for arrival in shared.arrivals.tolist())):
+        complain(f"{lost:,} of {len(shared):,} queries never arrived: each user waits for an answer in a deadlock")
     tally.unreadable = source.unreadable
     summary: dict[str, Any] = dict(tally.summary())
     if shared is not None:
