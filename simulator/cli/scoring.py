@@ -9,8 +9,8 @@ import typer
 from simulator.cli.common import Format, Input, Json, Paths, TokenCount, print_json, say, screen_width, show
 from simulator.protocol import Protocol
 from simulator.report import REWARD_LEGEND, Tally, number, rewards_table, summary_table
-from simulator.reward import Reward
-from simulator.reward import score as reward_of
+from simulator.rewards import Score
+from simulator.rewards import score as reward_of
 
 __all__ = ["score"]
 
@@ -39,7 +39,7 @@ def score(
     )
     source = Input(traces, format, tokens, streams=json)
     tally = Tally(("reward", "accuracy", "concurrency", "T_steps", "eta", "eta_over_c"))
-    shown: list[tuple[str, Reward]] = []
+    shown: list[tuple[str, Score]] = []
     for trace in source:
         result = reward_of(trace, rules)
         values = {

@@ -38,7 +38,7 @@ from simulator.formats import FORMATS, LOGS, agentic, asyncthink, detect, lookup
 from simulator.tokens import TokenCounter, by_characters
 from simulator.trace import MAX_TOKENS, Outcome, Trace
 
-__all__ = ["MAX_RECORD", "dump", "read", "sayer"]
+__all__ = ["MAX_RECORD", "Record", "dump", "read", "sayer", "trace_of"]
 
 MAX_RECORD = 64 * 2**20
 """The most bytes a record may have. Longer ones are skipped."""
@@ -46,7 +46,7 @@ MAX_RECORD = 64 * 2**20
 _JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 
 
-class _Record(msgspec.Struct):
+class Record(msgspec.Struct):
     """An object of somebody else's: only these keys are looked at."""
 
     id: str | int | None = None
@@ -63,8 +63,14 @@ class _Record(msgspec.Struct):
     tokens: int | list[int] | None = None
     prompt_tokens: int | None = None
 
+    @property
+    def first(self) -> str | None:
+        """The text: the first of those that are there."""
+        texts = (self.organizer, self.output, self.text, self.completion, self.response)
+        return next((text for text in texts if text is not None), None)
 
-_decoder = msgspec.json.Decoder(_Record)
+
+_decoder = msgspec.json.Decoder(Record)
 
 
 def read(
@@ -253,10 +259,26 @@ def _record(line: bytes, name: str, format: str | None, count: TokenCounter, kee
         raise not_native or FormatError(str(error)) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise FormatError(f"not one complete JSON object on one line: {error}") from None
-    texts = (record.organizer, record.output, record.text, record.completion, record.response)
-    text = next((text for text in texts if text is not None), None)
+    if not_native and record.first is None:
+        raise not_native
+    return trace_of(record, name, format, count, keep)
+
+
+def trace_of(record: Record, name: str, format: str | None, count: TokenCounter, keep: bool) -> Trace:
+    """Return the Trace of a record that is not native; `name` is its id where it has none.
+
+    Raises
+    ------
+    FormatError
+        If it has no text, or workers beside a text of a format without.
+
+    >>> from simulator.tokens import by_words
+    >>> trace_of(Record(organizer="So <ANSWER>9</ANSWER>", correct=True), "a", None, by_words, True).outcome.accuracy
+    1.0
+    """
+    text = record.first
     if text is None:
-        raise not_native or FormatError(
+        raise FormatError(
             f'has nothing to parse; accepted are native records ("schema": "{native.SCHEMA}") and objects with a text'
             " under output, text, completion, response or organizer, or requests with input_length and hash_ids"
         )
