@@ -3,7 +3,7 @@
 A reward needs no simulation, only the decode-step clock in closed form; the one exception is the term `wallclock`.
 """
 
-from simulator.rewards.batch import ScoreBatch, score, score_batch
+from simulator.rewards.batch import ScoreBatch, process_pool, score, score_batch
 from simulator.rewards.library import REWARDS, make_reward
 from simulator.rewards.loading import load_reward, parse_reward
 from simulator.rewards.result import Phase, Rollout, Score
@@ -27,6 +27,7 @@ __all__ = [
     "load_reward",
     "make_reward",
     "parse_reward",
+    "process_pool",
     "score",
     "score_batch",
     "simulated_seconds",

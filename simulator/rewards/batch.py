@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice, repeat
 from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,16 @@ from simulator.rewards.loading import load_reward
 from simulator.rewards.result import Rollout, Score
 from simulator.rewards.rollouts import Judged, Reader, RolloutLike, outcome_of
 from simulator.rewards.spec import Reward
+from simulator.rewards.timed import map_watched
 from simulator.trace import Trace, Violation, ViolationKind
 
 __all__ = ["CHUNK", "ScoreBatch", "process_pool", "resolve", "score", "score_batch"]
 
 CHUNK = 1024
 """Rollouts that are scored, and held in memory as Python objects, at once."""
+
+SHARED_CHUNK = 128
+"""The same, where processes share the work."""
 
 MAX_REASON = 300
 _DEFAULT = asyncthink()
@@ -71,7 +76,8 @@ def resolve(reward: Reward | str, protocol: Protocol | None) -> tuple[Reward, Pr
 class ScoreBatch:
     """Scores of many rollouts, a numpy array a column, in the order the rollouts came in.
 
-    A rollout that could not be scored has `failed` set, earns what a format error earns, and is 0 in all else.
+    A rollout that could not be scored has `failed` set and earns what a format error earns; its accuracy is NaN, and
+    all else is 0.
     """
 
     total: npt.NDArray[np.float64]
@@ -143,6 +149,7 @@ def score_batch(
     outcomes: Iterable[Judged] | None = None,
     reader: Reader = _READER,
     workers: int | Executor = 1,
+    max_seconds: float | None = None,
 ) -> ScoreBatch:
     """Score rollouts. Whatever is wrong with one of them is a matter of its row.
 
@@ -163,6 +170,10 @@ def score_batch(
     workers : int or concurrent.futures.Executor
         Processes to share the work; or a pool of yours, which saves starting one at every call. More than one needs a
         reward and a reader that can be pickled.
+    max_seconds : float, optional
+        A rollout that takes longer is given up and fails. The rollouts are then scored in processes that are watched,
+        also with one worker. This is the one option that can make two runs differ, and only in the rows it strikes;
+        `Reader.max_size` bounds the work of a row the same way every time, as parsing and scoring are linear in it.
 
     Returns
     -------
@@ -188,114 +199,136 @@ def score_batch(
     """
     spec, rules = resolve(reward, protocol)
     spec.check(rules)
-    judged = repeat(None) if outcomes is None else outcomes
     task = partial(_score_chunk, spec, rules, reader)
-    if isinstance(workers, Executor):
-        parts = list(workers.map(task, _chunks(rollouts, judged, 256)))
-    elif isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+    if not isinstance(workers, Executor) and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise ConfigError(f"workers must be a whole number from 1, or a pool; got {workers!r}")
+    chunks = _chunks(rollouts, outcomes, CHUNK if workers == 1 else SHARED_CHUNK)
+    if max_seconds is not None:
+        if isinstance(workers, Executor):
+            raise ConfigError("max_seconds needs processes of its own: give workers as a number")
+        if isinstance(max_seconds, bool) or not isinstance(max_seconds, (int, float)) or not 0 < max_seconds <= 1e6:
+            raise ConfigError(f"max_seconds must be a number above 0 and at most 10^6, got {max_seconds!r}")
+        parts = map_watched(task, chunks, seconds=max_seconds, workers=workers, context=_context())
+    elif isinstance(workers, Executor):
+        parts = list(workers.map(task, chunks))
     elif workers == 1:
-        parts = list(map(task, _chunks(rollouts, judged, CHUNK)))
+        parts = list(map(task, chunks))
     else:
         with process_pool(workers) as pool:
-            parts = list(pool.map(task, _chunks(rollouts, judged, 256)))
+            parts = list(pool.map(task, chunks))
     return ScoreBatch.join(parts) if len(parts) != 1 else parts[0]
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
-    """Return a pool of processes that share nothing with this one.
+    """Return a pool of processes for `score_batch`, worth keeping where batches come one after another.
 
-    Not forked from it: a trainer has threads and a GPU, neither of which survives a fork.
+    Not forked from this process: a trainer has threads and a GPU, neither of which survives a fork.
     """
-    method = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
-    return ProcessPoolExecutor(workers, mp_context=get_context(method))
+    return ProcessPoolExecutor(workers, mp_context=_context())
+
+
+def _context() -> BaseContext:
+    return get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
 
 
 _Chunk = list[tuple[Any, Any]]
 
 
-def _chunks(rollouts: Iterable[Any], judged: Iterable[Any], size: int) -> Iterator[_Chunk]:
+def _chunks(rollouts: Iterable[Any], judged: Iterable[Any] | None, size: int) -> Iterator[_Chunk]:
     """Yield rollouts with their verdicts, at least one chunk."""
+    if isinstance(rollouts, (str, bytes, Mapping, Trace)):
+        raise ConfigError(f"rollouts must be several, such as [rollout]; got one {type(rollouts).__name__}")
     try:
-        pairs = zip(rollouts, judged, strict=not isinstance(judged, repeat))
-        chunk = list(islice(pairs, size))
-        yield chunk
-        while chunk := list(islice(pairs, size)):
-            yield chunk
-    except ValueError as error:
-        if "zip()" in str(error):
-            raise ConfigError("outcomes must be as many as rollouts") from None
-        raise
+        items, verdicts = iter(rollouts), repeat(None) if judged is None else iter(judged)
     except TypeError as error:
         raise ConfigError(f"rollouts and outcomes must be iterables: {error}") from None
+    first = True
+    while (chunk := list(islice(items, size))) or first:
+        given = list(islice(verdicts, len(chunk)))
+        if len(given) < len(chunk):
+            raise ConfigError("there are fewer outcomes than rollouts")
+        yield list(zip(chunk, given, strict=True))
+        first = False
+    if judged is not None and next(verdicts, _END) is not _END:
+        raise ConfigError("there are more outcomes than rollouts")
 
 
-def _score_chunk(reward: Reward, protocol: Protocol, reader: Reader, chunk: _Chunk) -> ScoreBatch:
+_END: Any = object()
+
+
+def _score_chunk(
+    reward: Reward, protocol: Protocol, reader: Reader, chunk: _Chunk, beat: Callable[[], None] | None = None
+) -> ScoreBatch:
     rows: list[tuple[float, ...]] = []
+    counts: list[tuple[int, int, int, int]] = []
     reasons: list[str | None] = []
     found: list[tuple[int, tuple[Violation, ...]]] = []
-    add_row, add_reason = rows.append, reasons.append
     names = reward.names
-    width = len(names)
     gate, make_score, read = reward.gate, reward.score, reader.trace
     for place, (item, verdict) in enumerate(chunk):
+        reason = None
         try:
             rollout = Rollout(read(item, "rollout", verdict if verdict is None else outcome_of(verdict)), protocol)
             result = make_score(rollout)
             clock = rollout.clock
             accuracy = math.nan if result.accuracy is None else result.accuracy
-            reason = None
+            row = (result.total, *result.terms.values(), accuracy, result.eta, result.eta_over_c, False)
+            numbers = (clock.latency, clock.peak_concurrency, clock.workers, clock.work)
             if clock.violations:
-                found.append((place, clock.violations))
                 closed = gate.closes(clock.violations, protocol) if gate is not None else None
-                reason = None if closed is None else str(closed)[:MAX_REASON]
-            add_row(
-                (
-                    result.total,
-                    *result.terms.values(),
-                    accuracy,
-                    result.eta,
-                    result.eta_over_c,
-                    clock.latency,
-                    clock.peak_concurrency,
-                    clock.workers,
-                    clock.work,
-                    False,
-                )
-            )
-            add_reason(reason)
+                reason = None if closed is None else _line(str(closed))
+                found.append((place, clock.violations))
         except Exception as error:  # of any kind: a bad row must not stop a trainer
             price = reward.price(protocol)
-            add_row((price, price, *repeat(0.0, width - 1), math.nan, 0.0, 0.0, 0, 0, 0, 0, True))
-            text = str(error) if isinstance(error, SimulatorError) else f"{type(error).__name__}: {error}"
-            add_reason(" ".join(text.split())[:MAX_REASON])
-    return _batch(rows, reasons, found, names)
+            row = (price, price, *repeat(0.0, len(names) - 1), math.nan, 0.0, 0.0, True)
+            numbers = (0, 0, 0, 0)
+            reason = _why(error)
+        rows.append(row)
+        counts.append(numbers)
+        reasons.append(reason)
+        if beat is not None:
+            beat()
+    return _batch(rows, counts, reasons, found, names)
+
+
+def _why(error: Exception) -> str:
+    try:
+        text = str(error)
+    except Exception:  # of somebody else's
+        text = ""
+    return _line(text if isinstance(error, SimulatorError) else f"{type(error).__name__}: {text}")
+
+
+def _line(text: str) -> str:
+    return " ".join(text[:MAX_REASON].split())
 
 
 def _batch(
     rows: list[tuple[float, ...]],
+    numbers: list[tuple[int, int, int, int]],
     reasons: list[str | None],
     found: list[tuple[int, tuple[Violation, ...]]],
     names: tuple[str, ...],
 ) -> ScoreBatch:
     width = len(names)
-    # All numbers are exact in a float: tokens are bounded by 10^12 a piece.
-    table = np.array(rows, dtype=np.float64).reshape(len(rows), width + 9).T
+    floats = np.array(rows, dtype=np.float64).reshape(len(rows), width + 5).T.copy()
+    whole = np.array(numbers, dtype=np.int64).reshape(len(rows), 4).T.copy()
     counts = {kind: np.zeros(len(rows), dtype=np.int64) for kind in _KINDS}
     for place, violations in found:
         for violation in violations:
             counts[violation.kind.value][place] += 1
-    accuracy, eta, ratio, latency, peak, workers, work, failed = table[width + 1 :]
+    accuracy, eta, ratio, failed = floats[width + 1 :]
+    latency, peak, workers, work = whole
     return ScoreBatch(
-        total=table[0].copy(),
-        terms={name: table[1 + i].copy() for i, name in enumerate(names)},
-        accuracy=accuracy.copy(),
-        latency=latency.astype(np.int64),
-        eta=eta.copy(),
-        eta_over_c=ratio.copy(),
-        peak_concurrency=peak.astype(np.int64),
-        workers=workers.astype(np.int64),
-        work=work.astype(np.int64),
+        total=floats[0],
+        terms={name: floats[1 + i] for i, name in enumerate(names)},
+        accuracy=accuracy,
+        latency=latency,
+        eta=eta,
+        eta_over_c=ratio,
+        peak_concurrency=peak,
+        workers=workers,
+        work=work,
         violations=counts,
         failed=failed.astype(np.bool_),
         reason=tuple(reasons),
