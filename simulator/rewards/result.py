@@ -9,7 +9,7 @@ from simulator.compiler import compile_trace
 from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
 from simulator.protocol import Protocol
-from simulator.trace import ORGANIZER, Answer, Delay, Fork, Join, Outcome, Trace, Violation, child_id
+from simulator.trace import Answer, Delay, Fork, Join, Outcome, Trace, Violation
 
 __all__ = ["Phase", "Rollout", "Score"]
 
@@ -136,9 +136,17 @@ class Rollout:
         return self._phases
 
     @property
+    def blocks(self) -> list[tuple[int, list[int]]]:
+        """The phases in tokens: the organizer's, and those of each worker with everything nested in it."""
+        if self._tokens is None:
+            self._tokens = _tokens(self)
+        tokens = self._tokens
+        return [(main, [tokens[name] for name in workers]) for main, workers in self.phases]
+
+    @property
     def work(self) -> int:
         """Tokens of the organizer and of all workers it forked, with everything nested in them."""
-        return sum(phase.main + sum(map(self.tokens, phase.workers)) for phase in self.phases)
+        return sum(main + sum(lengths) for main, lengths in self.blocks)
 
     def tokens(self, worker: str) -> int:
         """Return the tokens that a worker and everything nested in it decode."""
@@ -159,23 +167,24 @@ def _phases(rollout: Rollout) -> tuple[Phase, ...]:
     workers: list[str] = []
     running: set[int] = set()
     forked: set[int] = set()
-    for action in rollout.trace.organizer.actions:
-        if isinstance(action, Delay):
+    for action in rollout.trace.threads[0].actions:
+        if type(action) is Delay:
             continue
-        main += action.tokens
-        if isinstance(action, Fork):
-            name = child_id(ORGANIZER, action.index)
-            if action.index not in forked and name in ran:
+        main += action.tokens  # type: ignore[union-attr]  # mypy does not narrow by type()
+        if type(action) is Fork:
+            index = action.index
+            name = str(index)
+            if index not in forked and name in ran:
                 workers.append(name)
-                running.add(action.index)
-            forked.add(action.index)
-        elif isinstance(action, Join):
+                running.add(index)
+            forked.add(index)
+        elif type(action) is Join:
             running.discard(action.index)
             if workers and not running:
                 found.append(Phase(main, tuple(workers)))
                 main = 0
                 workers = []
-        elif isinstance(action, Answer):
+        elif type(action) is Answer:
             break
     if main or workers:
         found.append(Phase(main, tuple(workers)))
@@ -184,12 +193,16 @@ def _phases(rollout: Rollout) -> tuple[Phase, ...]:
 
 def _tokens(rollout: Rollout) -> dict[str, int]:
     """Return the tokens of each thread that ran, with all below it. Parents come before their children."""
+    ran = rollout.clock.intervals
     total: dict[str, int] = {}
+    nested = False
     for thread in rollout.trace.threads:
-        if thread.id in rollout.clock.intervals:
+        if thread.id in ran:
             total[thread.id] = thread.tokens
-    for name in reversed(total):
-        parent = name.rpartition(".")[0]
-        if parent:
-            total[parent] += total[name]
+            nested = nested or "." in thread.id
+    if nested:
+        for name in reversed(total):
+            parent = name.rpartition(".")[0]
+            if parent:
+                total[parent] += total[name]
     return total

@@ -79,14 +79,13 @@ def acceleration(
     if only_if_correct and rollout.accuracy != 1:
         return 0.0
     longest = total = 0
-    for main, workers in rollout.phases:
-        lengths = [rollout.tokens(name) for name in workers]
+    for main, lengths in rollout.blocks:
         total += main + sum(lengths)
-        if wrappers == "sequential":
-            inner = [max(length - wrapper_tokens, 0) for length in lengths]
-            longest += main + sum(lengths) - sum(inner) + max(inner, default=0)
-        else:
-            longest += main + max(lengths, default=0)
+        longest += main
+        if lengths:
+            longest += max(lengths)
+            if wrappers == "sequential":  # of all threads but the longest, which has its own already
+                longest += sum([min(wrapper_tokens, length) for length in lengths]) - min(wrapper_tokens, max(lengths))
     if not longest:
         return 0.0
     value = 1 - longest / total if ratio == "share" else total / longest - 1
@@ -103,8 +102,7 @@ def efficiency(
     words without tags where this counts tokens.
     """
     total = traversed = 0
-    for main, workers in rollout.phases:
-        lengths = [rollout.tokens(name) for name in workers]
+    for main, lengths in rollout.blocks:
         total += main + sum(lengths)
         traversed += main
         if lengths:
