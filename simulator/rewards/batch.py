@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -30,8 +30,8 @@ __all__ = ["CHUNK", "ScoreBatch", "process_pool", "resolve", "score", "score_bat
 CHUNK = 1024
 """Rollouts that are scored, and held in memory as Python objects, at once."""
 
-SHARED_CHUNK = 128
-"""The same, where processes share the work."""
+SHARED_CHUNK = 512
+"""The same, where processes share the work: the larger, the less is spent on handing it over."""
 
 MAX_REASON = 300
 _DEFAULT = asyncthink()
@@ -202,7 +202,7 @@ def score_batch(
     task = partial(_score_chunk, spec, rules, reader)
     if not isinstance(workers, Executor) and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise ConfigError(f"workers must be a whole number from 1, or a pool; got {workers!r}")
-    chunks = _chunks(rollouts, outcomes, CHUNK if workers == 1 else SHARED_CHUNK)
+    chunks = _chunks(rollouts, outcomes, CHUNK if workers == 1 else _share(rollouts))
     if max_seconds is not None:
         if isinstance(workers, Executor):
             raise ConfigError("max_seconds needs processes of its own: give workers as a number")
@@ -256,6 +256,11 @@ def _chunks(rollouts: Iterable[Any], judged: Iterable[Any] | None, size: int) ->
 _END: Any = object()
 
 
+def _share(rollouts: Iterable[Any]) -> int:
+    """Return how many rollouts a process is handed at once: a sixteenth of them, within reason."""
+    return max(32, min(SHARED_CHUNK, len(rollouts) // 16)) if isinstance(rollouts, Sized) else SHARED_CHUNK
+
+
 def _score_chunk(
     reward: Reward, protocol: Protocol, reader: Reader, chunk: _Chunk, beat: Callable[[], None] | None = None
 ) -> ScoreBatch:
@@ -296,7 +301,8 @@ def _why(error: Exception) -> str:
         text = str(error)
     except Exception:  # of somebody else's
         text = ""
-    return _line(text if isinstance(error, SimulatorError) else f"{type(error).__name__}: {text}")
+    name = "" if isinstance(error, SimulatorError) else type(error).__name__
+    return _line(": ".join(part for part in (name, text) if part))
 
 
 def _line(text: str) -> str:

@@ -155,7 +155,7 @@ class Reader:
         ids = [each for each in texts if _is_ids(each)]
         self._bound(sum(len(each) for each in texts if each.__class__ is str), "characters")
         self._bound(sum(map(len, ids)), "token ids")
-        simple = given.keys() <= _SIMPLE and not ids
+        simple = given.keys() <= _SIMPLE and not ids and (workers is None or workers.__class__ is dict)
         if simple and text.__class__ is str and (key == "organizer" or workers):
             if self.format not in (None, "asyncthink"):
                 raise FormatError(f"has workers beside its text, as {self.format} has not")
@@ -188,7 +188,10 @@ class Reader:
             return "".join([tag_of.get(number, _FILLER) for number in ids])
         if self.decode is None:
             raise FormatError("token ids need Reader(decode=...) or Reader(tags=...)")
-        return self.decode([int(number) for number in ids])
+        text = self.decode([int(number) for number in ids])
+        if not isinstance(text, str):
+            raise FormatError(f"decode returned no text but {type(text).__name__}")
+        return text
 
     def _count_ids(self, piece: str) -> int:
         return len(self._pattern.sub(_FILLER, piece)) if self._pattern else len(piece)
