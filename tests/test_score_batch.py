@@ -228,6 +228,17 @@ def test_outcomes_in_many_shapes(correct):
     same(expected, score_batch([parse(FORKED, outcome=Outcome(correct=False))], protocol=RULES, outcomes=[correct]))
 
 
+def test_other_columns_do_not_matter():
+    """A trainer passes on whatever its data set has."""
+    given = {"completion": FORKED, "id": 3.5, "index": [], "prompt": object(), "prompt_tokens": np.int64(7)}
+    assert score_batch([given], protocol=RULES).reason == (None,)
+
+
+def test_an_organizer_of_a_given_format():
+    text = "<Parallel><Path>odd</Path><Path>even</Path></Parallel>"
+    assert len(Reader(format="parallel_r1").trace({"organizer": text}).threads) == 3
+
+
 def test_solutions_found():
     batch = score_batch([{"output": FORKED, "found": 3, "wanted": 4}], protocol=RULES)
     assert batch.accuracy.tolist() == [0.75]
@@ -316,6 +327,7 @@ def raising(error):
         ({"output": "a", "workers": {"x": "b"}}, Reader(), "a worker is called by its Fork index"),
         ({"output": "a", "workers": 5}, Reader(), "Expected `object | null`, got `int`"),
         ({"output": "a", "workers": {"1": "b"}}, Reader(format="multiverse"), "has workers beside its text"),
+        ({"output": [1], "workers": {"1": "b"}}, Reader(tags={"<a>": 1}), "texts and token ids side by side"),
         ({"output": "a", "correct": 0.5}, Reader(), "an outcome is an Outcome, true, false, 1, 0 or None; got 0.5"),
         ({"output": "a", "correct": "yes"}, Reader(), "got 'yes'"),
         ({"output": "a", "found": 3}, Reader(), "an outcome counts solutions with both"),

@@ -153,28 +153,29 @@ class Reader:
             outcome = outcome_of(correct)
         texts: list[Any] = [text, *workers.values()] if isinstance(workers, Mapping) else [text]
         ids = [each for each in texts if _is_ids(each)]
-        self._bound(sum(len(each) for each in texts if each.__class__ is str), "characters")
+        self._bound(sum([len(each) for each in texts if each.__class__ is str]), "characters")
         self._bound(sum(map(len, ids)), "token ids")
-        simple = given.keys() <= _SIMPLE and not ids and (workers is None or workers.__class__ is dict)
-        if simple and text.__class__ is str and (key == "organizer" or workers):
-            if self.format not in (None, "asyncthink"):
-                raise FormatError(f"has workers beside its text, as {self.format} has not")
-            if workers is None or (all(map(_is_text, workers)) and all(map(_is_text, workers.values()))):
-                return asyncthink.parse(
-                    text, workers=workers, id=id, count=self.count, keep_text=False, outcome=outcome
-                )
-        count, fields = self.count, {**given, key: text, "workers": workers, "correct": None}
-        if outcome is not None:
-            fields |= {"correct": outcome.correct, "found": outcome.found, "wanted": outcome.wanted}
+        count, fields = self.count, {key: text, "workers": workers}
         if ids:
-            fields[key], fields["workers"] = (
-                self._text(text),
-                workers and {name: self._text(each) for name, each in workers.items()},
-            )
+            if len(ids) < len(texts):
+                raise FormatError("has texts and token ids side by side; accepted are all texts, or all ids")
+            fields = {key: self._text(text)}
+            if isinstance(workers, Mapping):
+                fields["workers"] = {name: self._text(each) for name, each in workers.items()}
             if self._pattern is None:
                 fields["tokens"] = sum(map(len, ids))
             else:
                 count = self._count_ids
+        elif given.keys() <= _SIMPLE and text.__class__ is str and workers.__class__ is dict:
+            # What most are, without the price of a general conversion.
+            if self.format in (None, "asyncthink") and all(map(_is_text, (*workers, *workers.values()))):
+                return asyncthink.parse(text, workers=workers, id=id, count=count, keep_text=False, outcome=outcome)
+        for name in _NUMBERS:
+            if name in given and name not in fields:
+                value = given[name]
+                fields[name] = value.item() if isinstance(value, np.generic) else value
+        if outcome is not None:
+            fields |= {"correct": outcome.correct, "found": outcome.found, "wanted": outcome.wanted}
         try:
             record = msgspec.convert(fields, Record)
         except msgspec.ValidationError as error:
@@ -198,6 +199,7 @@ class Reader:
 
 
 _SIMPLE = frozenset({*_TEXTS, "workers", "correct"})
+_NUMBERS = ("found", "wanted", "tokens", "prompt_tokens")
 
 
 def _is_text(value: Any) -> bool:
@@ -205,6 +207,8 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_ids(value: Any) -> bool:
+    if value.__class__ is str:
+        return False
     if isinstance(value, np.ndarray):
         return value.ndim == 1 and value.dtype.kind in "iu"
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes, bytearray, memoryview)):
