@@ -166,10 +166,14 @@ class Reader:
                 fields["tokens"] = sum(map(len, ids))
             else:
                 count = self._count_ids
-        elif given.keys() <= _SIMPLE and text.__class__ is str and workers.__class__ is dict:
-            # What most are, without the price of a general conversion.
-            if self.format in (None, "asyncthink") and all(map(_is_text, (*workers, *workers.values()))):
-                return asyncthink.parse(text, workers=workers, id=id, count=count, keep_text=False, outcome=outcome)
+        elif (
+            given.keys() <= _SIMPLE
+            and self.format in (None, "asyncthink")
+            and workers.__class__ is dict
+            and text.__class__ is str
+            and all(map(_is_text, (*workers, *workers.values())))
+        ):  # what most are, without the price of a general conversion
+            return asyncthink.parse(text, workers=workers, id=id, count=count, keep_text=False, outcome=outcome)
         for name in _NUMBERS:
             if name in given and name not in fields:
                 value = given[name]
