@@ -11,10 +11,12 @@ import gc
 import os
 import pstats
 import random
-import resource
+import re
 import statistics
 import subprocess
 import sys
+import tempfile
+from itertools import islice
 from time import perf_counter, process_time
 
 from bench_scoring import prose
@@ -22,7 +24,9 @@ from bench_scoring import trace as asyncthink
 
 from simulator import Protocol, score_batch
 from simulator.clock import decode_clock
+from simulator.export import score_file
 from simulator.rewards import REWARDS, Reader, Rollout, process_pool
+from simulator.rewards.batch import CHUNK
 
 ROLLOUTS = 8192
 RULES = Protocol(capacity=5)
@@ -100,7 +104,8 @@ def cores():
         with process_pool(n) as pool:
             score_batch(texts, protocol=RULES, workers=pool)  # starts it
             shared = median(lambda: score_batch(texts, protocol=RULES, workers=pool), perf_counter, 5)
-        print(f"  {n} processes  {shared:6.3f} s of the wall  {alone / shared:5.2f} x")
+            own = median(lambda: score_batch(texts, protocol=RULES, workers=pool), process_time, 5)
+        print(f"  {n} processes  {shared:6.3f} s of the wall  {alone / shared:5.2f} x; {own:.3f} s of CPU to hand over")
 
 
 def where():
@@ -131,23 +136,29 @@ def where():
 
 def memory():
     """Print the peak memory of processes that score more and more rollouts, made one at a time."""
-    for n in (ROLLOUTS, 16 * ROLLOUTS):
-        done = subprocess.run(
-            [sys.executable, __file__, "--memory", str(n)], check=True, capture_output=True, text=True
-        )
-        print(f"{n:,} AsyncThink rollouts from a generator: peak {done.stdout.strip()} MiB")
+    for how, what in (("batch", "into one ScoreBatch"), ("file", "a chunk at a time into a file")):
+        for n in (ROLLOUTS, 16 * ROLLOUTS):
+            command = [sys.executable, __file__, "--memory", how, str(n)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            print(f"{n:,} AsyncThink rollouts from a generator {what}: peak {done.stdout.strip()} MiB")
 
 
-def stream(n):
+def stream(how, n):
     few = rollouts("asyncthink", 512)
-    batch = score_batch((dict(few[i % 512]) for i in range(n)), protocol=RULES)
-    assert len(batch) == n
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    items = (dict(few[i % 512]) for i in range(n))
+    if how == "batch":
+        assert len(score_batch(items, protocol=RULES)) == n
+    else:
+        with tempfile.TemporaryDirectory() as folder, score_file(f"{folder}/scores.jsonl") as add:
+            while chunk := list(islice(items, CHUNK)):
+                add(score_batch(chunk, protocol=RULES).columns())
+    with open("/proc/self/status") as status:  # not getrusage: a child's begins at its parent's
+        print(int(re.search(r"VmHWM:\s+(\d+) kB", status.read())[1]) // 1024)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--memory"]:
-        stream(int(sys.argv[2]))
+        stream(sys.argv[2], int(sys.argv[3]))
     else:
         for part in (speed, where, memory, cores):
             part()

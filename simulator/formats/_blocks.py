@@ -246,14 +246,13 @@ class _Scan:
         parent = self.thread
         if self.thread.wrappers:
             self._end_wrappers()
-        gap = self.text[self.at : start]
-        if gap and not (parent.waiting and gap.isspace()):
+        if self.at < start and not (parent.waiting and self.text[self.at : start].isspace()):
             self._give(start)
         parent.forks += 1
         parent.paths += 1
         parent.actions.append(Fork(parent.forks))
         label = _LABEL.match(self.text, end)
-        name = child_id(parent.id, parent.forks)
+        name = child_id(parent.id, parent.forks) if self.parents else str(parent.forks)
         self.parents.append(parent)
         context = parent.context
         self.thread = _Open(name, parent.forks, context, context, (start, 0), label[1] if label else None)

@@ -192,11 +192,11 @@ def _phases(rollout: Rollout) -> tuple[Phase, ...]:
 
 
 def _tokens(rollout: Rollout) -> dict[str, int]:
-    """Return the tokens of each thread that ran, with all below it. Parents come before their children."""
+    """Return the tokens of each worker that ran, with all below it. Parents come before their children."""
     ran = rollout.clock.intervals
     total: dict[str, int] = {}
     nested = False
-    for thread in rollout.trace.threads:
+    for thread in rollout.trace.threads[1:]:
         if thread.id in ran:
             total[thread.id] = thread.tokens
             nested = nested or "." in thread.id

@@ -84,8 +84,9 @@ def acceleration(
         longest += main
         if lengths:
             longest += max(lengths)
-            if wrappers == "sequential":  # of all threads but the longest, which has its own already
-                longest += sum([min(wrapper_tokens, length) for length in lengths]) - min(wrapper_tokens, max(lengths))
+            if wrappers == "sequential" and len(lengths) > 1:  # all wrappers but those of the longest, already counted
+                lengths.sort()
+                longest += sum([min(wrapper_tokens, length) for length in lengths[:-1]])
     if not longest:
         return 0.0
     value = 1 - longest / total if ratio == "share" else total / longest - 1
