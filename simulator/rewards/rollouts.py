@@ -12,7 +12,7 @@ import numpy as np
 
 from simulator.errors import ConfigError, FormatError
 from simulator.formats import asyncthink, detect, lookup
-from simulator.formats.reading import Record, trace_of
+from simulator.formats.records import Record, trace_of
 from simulator.tokens import TokenCounter, by_characters
 from simulator.trace import Outcome, Trace
 
