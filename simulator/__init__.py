@@ -3,7 +3,7 @@
 The path of data, one verb a step::
 
     text --parse--> Trace --compile_trace--> ExecutionGraph --simulate--> Timeline --measure--> Metrics
-                      `--score--> Reward
+                      `--score--> Score
 """
 
 from simulator.clock import DecodeClock, check, decode_clock
@@ -20,7 +20,7 @@ from simulator.metrics import Metrics, measure, summarize
 from simulator.profiles import load_profile
 from simulator.protocol import Protocol
 from simulator.realised import breakdown, realised_path
-from simulator.reward import Reward, reward, score
+from simulator.rewards import Reader, Reward, Score, ScoreBatch, load_reward, make_reward, score, score_batch
 from simulator.simulation import simulate
 from simulator.timeline import Span, SpanKind, Timeline
 from simulator.trace import (
@@ -64,9 +64,12 @@ __all__ = [
     "Metrics",
     "Outcome",
     "Protocol",
+    "Reader",
     "Return",
     "Reward",
     "Roofline",
+    "Score",
+    "ScoreBatch",
     "SimulatorError",
     "Span",
     "SpanKind",
@@ -87,13 +90,15 @@ __all__ = [
     "dump",
     "from_networkx",
     "load_profile",
+    "load_reward",
+    "make_reward",
     "measure",
     "parse",
     "read",
     "realised_path",
     "render",
-    "reward",
     "score",
+    "score_batch",
     "simulate",
     "summarize",
     "to_networkx",

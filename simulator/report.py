@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.metrics import Metrics
-from simulator.reward import Reward
+from simulator.rewards import FORMAT_ERROR, Score
 from simulator.trace import Violation
 
 __all__ = [
@@ -156,22 +156,21 @@ def metrics_table(rows: Iterable[Metrics], unit: str, *, title: str | None = Non
     return table
 
 
-def rewards_table(rows: Iterable[tuple[str, Reward]], *, narrow: bool = False) -> Table:
-    """Return a table with one line a reward; see `metrics_table` for `narrow`."""
-    table = _table(
-        ("reward", "accuracy", "concurrency", "format error", *(() if narrow else ("T steps", "eta")), "eta/c"),
-        narrow=narrow,
-    )
-    for name, reward in rows:
+def rewards_table(rows: Iterable[tuple[str, Score]], *, narrow: bool = False) -> Table:
+    """Return a table with one line a score, all of one reward; see `metrics_table` for `narrow`."""
+    scores = list(rows)
+    names = [name for name in (scores[0][1].terms if scores else ()) if name != FORMAT_ERROR] + [FORMAT_ERROR]
+    titles = (name.replace("_", " ") for name in names)
+    table = _table(("reward", *titles, *(() if narrow else ("T steps", "eta")), "eta/c"), narrow=narrow)
+    for name, score in scores:
+        unknown = score.accuracy is None
         table.add_row(
             Text(printable(name)),
-            number(reward.total),
-            "unknown" if reward.accuracy is None else number(reward.terms["accuracy"]),
-            number(reward.terms["concurrency"]),
-            number(reward.terms["format_error"]),
-            *(() if narrow else (count(reward.latency), number(reward.eta))),
-            number(reward.eta_over_c),
-            faults(reward.violations),
+            number(score.total),
+            *("unknown" if unknown and term == "accuracy" else number(score.terms[term]) for term in names),
+            *(() if narrow else (count(score.latency), number(score.eta))),
+            number(score.eta_over_c),
+            faults(score.violations),
         )
     return table
 

@@ -209,7 +209,7 @@ class Thread(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     @property
     def tokens(self) -> int:
         """Tokens this thread decodes."""
-        return sum(action.tokens for action in self.actions if action.__class__ is not Delay)  # type: ignore[union-attr,misc]
+        return sum([action.tokens for action in self.actions if action.__class__ is not Delay])  # type: ignore[union-attr,misc]
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -335,6 +336,54 @@ def test_scores_are_what_score_says(here, forksim):
         )
         assert record["accuracy"] == result.accuracy
     assert last["summary"]["reward"]["mean"] == pytest.approx(np.mean([record["reward"] for record in records]))
+
+
+def test_scores_go_to_a_file_one_row_a_record(here, forksim):
+    with open("some.jsonl", "w") as file:
+        file.write('{"id": "a", "output": "<ANSWER>9</ANSWER>", "correct": true}\nnonsense\n{"output": "<JOIN-4>"}\n')
+    code, out, err = forksim("score", "some.jsonl", "-c", 2, "-o", "new/scores.jsonl")
+    assert code == 2
+    assert "2 traces: 1 ok, 1 with violations (missing_answer 1, unknown_join 1), 1 unreadable" in out
+    assert "some.jsonl:2: not one complete JSON object" in err
+    rows = lines(Path("new/scores.jsonl").read_text())
+    assert [(row["trace"], row["total"], row["failed"]) for row in rows] == [
+        ("a", 1.25, False),
+        ("some.jsonl:2", -1.0, True),
+        ("some:3", -1.0, False),
+    ]
+    assert rows[1]["reason"].startswith("some.jsonl:2: not one complete JSON object")
+    assert (rows[2]["n_unknown_join"], rows[2]["accuracy"]) == (1, None)
+
+
+def test_scores_as_parquet(here, forksim):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert forksim("score", "traces.jsonl", "-o", "scores.parquet")[0] == 0
+    assert forksim("score", "traces.jsonl", "-o", "scores.jsonl")[0] == 0
+    table = parquet.read_table("scores.parquet").to_pylist()
+    records = lines(Path("scores.jsonl").read_text())
+    assert len(table) == len(records) == len(TRACES)
+    for row, line in zip(table, records, strict=True):
+        assert {key: None if value != value else value for key, value in row.items()} == line
+
+
+def test_without_pyarrow_parquet_says_what_it_needs(here, forksim, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    code, _, err = forksim("score", "traces.jsonl", "-o", "scores.parquet")
+    assert (code, err) == (2, "forksim: Parquet files need: pip install 'forksim[parquet]'\n")
+    assert not os.path.exists("scores.parquet")
+
+
+def test_a_reward_file_on_the_command_line(here, forksim):
+    with open("reward.toml", "w") as file:
+        file.write('reward = "parallel_r1"\n[protocol]\ncapacity = 7\n[terms.accuracy]\n')
+    *records, last = lines(forksim("score", "traces.jsonl", "--reward", "reward.toml", "--json")[1])
+    assert [list(record["terms"]) for record in records] == [
+        ["format_error", "correct", "efficiency", "accuracy"]
+    ] * len(TRACES)
+    assert all(record["eta"] == pytest.approx(7 * record["eta_over_c"]) for record in records)
+    assert list(last["summary"])[4:7] == ["reward", "accuracy", "correct"]
+    out = forksim("score", "traces.jsonl", "--reward", "reward.toml", "-c", 3)[1]
+    assert out.endswith("scored with reward.toml, c = 3\n")
 
 
 def test_check_says_what_check_says(here, forksim):

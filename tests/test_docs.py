@@ -1,5 +1,6 @@
 """What the documentation says is so. Its `>>>` blocks are collected by pytest itself, as doctests; the rest is here."""
 
+import inspect
 import pkgutil
 import re
 import shlex
@@ -18,6 +19,7 @@ from simulator.formats import FORMATS
 from simulator.metrics import METRICS, SUMMARIES
 from simulator.policy import POLICIES
 from simulator.protocol import FORMAT_ERRORS
+from simulator.rewards import REWARDS, TERMS
 from simulator.tokens import COUNTERS
 from simulator.trace import Answer, Delay, Fork, Join, Outcome, Return, Think, Thread, Trace, Violation, ViolationKind
 from simulator.workload import FAMILIES
@@ -152,7 +154,33 @@ def test_every_counter_is_explained():
 
 def test_every_registry_is_in_the_table_of_extensions():
     registries = [pkgutil.resolve_name(name) for row in rows("extending.md", "to add") for name in ticked(row[2])]
-    assert registries == [FORMATS, COSTS, LAWS, profiles, POLICIES, METRICS, SUMMARIES, COUNTERS, FAMILIES]
+    assert registries == [
+        FORMATS,
+        COSTS,
+        LAWS,
+        profiles,
+        POLICIES,
+        METRICS,
+        SUMMARIES,
+        TERMS,
+        REWARDS,
+        COUNTERS,
+        FAMILIES,
+    ]
+
+
+@pytest.mark.parametrize(("title", "registry"), [("reward", REWARDS), ("term", TERMS)])
+def test_every_reward_and_term_is_in_its_table_with_all_its_options(title, registry):
+    table = {ticked(row[0])[0]: ticked(row[2]) for row in rows("reward.md", title)}
+    assert table == {
+        name: [each.name for each in inspect.signature(function).parameters.values() if each.kind is each.KEYWORD_ONLY]
+        for name, function in registry.items()
+    }
+
+
+def test_the_reward_file_on_the_page_is_the_one_that_ships():
+    [block] = blocks(ROOT / "docs" / "reward.md", "toml")
+    assert block == (ROOT / "examples" / "reward.toml").read_text(encoding="utf-8")
 
 
 def test_every_module_has_its_floor():

@@ -22,8 +22,8 @@ from simulator import (
     Violation,
     ViolationKind,
     decode_clock,
-    reward,
     score,
+    score_batch,
 )
 from simulator.formats import parse
 from simulator.protocol import FORMAT_ERRORS
@@ -195,7 +195,7 @@ def test_a_reward_needs_a_capacity():
     with pytest.raises(ConfigError, match=message):
         score(ONE_WORKER, Protocol())
     with pytest.raises(ConfigError, match=message):
-        reward(decode_clock(ONE_WORKER), RIGHT, Protocol())
+        score_batch([ONE_WORKER], protocol=Protocol())
 
 
 @pytest.mark.parametrize(

@@ -165,14 +165,17 @@ class Input:
         self.unreadable = 0
 
     def __iter__(self) -> Iterator[Trace]:
+        return (item for item in self.all() if not isinstance(item, FormatError))
+
+    def all(self) -> Iterator[Trace | FormatError]:
+        """Yield what cannot be read as well, once it has been reported."""
         with _progress(self.streams) as advance:
             for path in self.paths:
                 for item in self._read(path):
                     if isinstance(item, FormatError):
                         self.unreadable += 1
                         complain(str(item))
-                    else:
-                        yield item
+                    yield item
                     advance()
 
     def _read(self, path: str) -> Iterator[Trace | FormatError]:

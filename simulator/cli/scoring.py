@@ -2,50 +2,112 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated, Any
 
 import typer
 
 from simulator.cli.common import Format, Input, Json, Paths, TokenCount, print_json, say, screen_width, show
+from simulator.errors import ConfigError, FormatError, SimulatorError
+from simulator.export import score_file
 from simulator.protocol import Protocol
 from simulator.report import REWARD_LEGEND, Tally, number, rewards_table, summary_table
-from simulator.reward import Reward
-from simulator.reward import score as reward_of
+from simulator.rewards import FORMAT_ERROR, REWARDS, Reward, Rollout, Score, load_reward, score_batch
+from simulator.rewards.batch import CHUNK
 
 __all__ = ["score"]
 
-_DEFAULT = Protocol()
+_DEFAULT = Protocol(capacity=4)
 
 
 def score(
     traces: Paths,
-    capacity: Annotated[int, typer.Option("--capacity", "-c", help="Pool capacity c, the c of eta/c.")] = 4,
-    eta_weight: Annotated[float, typer.Option(help="Lambda: weight of the concurrency term.")] = _DEFAULT.eta_weight,
-    eta_threshold: Annotated[float, typer.Option(help="Tau: eta/c earns nothing beyond it.")] = _DEFAULT.eta_threshold,
+    reward: Annotated[
+        str,
+        typer.Option(metavar="REWARD", help=f"One of {', '.join(REWARDS)}, or a .toml file that says one."),
+    ] = "asyncthink",
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Write a row a rollout to a .jsonl or .parquet file."),
+    ] = None,
+    capacity: Annotated[
+        int | None, typer.Option("--capacity", "-c", help="Pool capacity c, the c of eta/c.", show_default="4")
+    ] = None,
+    eta_weight: Annotated[
+        float | None, typer.Option(help="Lambda: weight of the concurrency term.", show_default="0.5")
+    ] = None,
+    eta_threshold: Annotated[
+        float | None, typer.Option(help="Tau: eta/c earns nothing beyond it.", show_default="1.0")
+    ] = None,
     format_error_reward: Annotated[
-        float, typer.Option(help="R_FE: what a format error earns.")
-    ] = _DEFAULT.format_error_reward,
+        float | None, typer.Option(help="R_FE: what a format error earns.", show_default="-1.0")
+    ] = None,
     format: Format = None,
     tokens: TokenCount = "characters",
     rows: Annotated[int, typer.Option(min=0, help="Lines of the table at most.")] = 40,
     json: Json = False,
 ) -> int:
-    """Score traces with the AsyncThink reward: accuracy + lambda * min(eta/c, tau) / tau, or R_FE."""
-    rules = Protocol(
-        capacity=capacity,
-        eta_weight=eta_weight,
-        eta_threshold=eta_threshold,
-        format_error_reward=format_error_reward,
-    )
+    """Score traces, by default with the AsyncThink reward: accuracy + lambda * min(eta/c, tau) / tau, or R_FE."""
+    spec = load_reward(reward)
+    constants = {"eta_weight": eta_weight, "eta_threshold": eta_threshold, "format_error_reward": format_error_reward}
+    given: dict[str, Any] = {name: value for name, value in constants.items() if value is not None}
+    if given and reward != "asyncthink":
+        option = next(iter(given)).replace("_", "-")
+        raise ConfigError(f"--{option} is of the asyncthink reward; other rewards have their constants in a .toml file")
+    given |= {} if capacity is None else {"capacity": capacity}
+    rules = (spec.protocol or _DEFAULT).with_(**given)
+    if rules.capacity is None:
+        rules = rules.with_(capacity=_DEFAULT.capacity)
+    spec.check(rules)
     source = Input(traces, format, tokens, streams=json)
-    tally = Tally(("reward", "accuracy", "concurrency", "T_steps", "eta", "eta_over_c"))
-    shown: list[tuple[str, Reward]] = []
+    names = [name for name in spec.names if name not in (FORMAT_ERROR, "accuracy")]
+    tally = Tally(("reward", "accuracy", *names, "T_steps", "eta", "eta_over_c"))
+    if out is None:
+        shown = _print(source, spec, rules, tally, 0 if json else rows, json)
+    else:
+        shown = []
+        _write(source, spec, rules, tally, out)
+    tally.unreadable = source.unreadable
+    if json:
+        print_json({"summary": tally.summary()})
+    elif tally.traces:
+        if shown:
+            show(rewards_table(shown, narrow=screen_width() < 110))
+        if out is None and tally.traces > len(shown):
+            say(f"and {tally.traces - len(shown):,} more (--rows or --json show all)\n")
+        if tally.traces > 1:
+            show(summary_table(tally))
+        say(tally.sentence())
+        _say_constants(reward, rules)
+        if shown and reward == "asyncthink":
+            say(REWARD_LEGEND)
+    return source.exit_code
+
+
+def _say_constants(reward: str, rules: Protocol) -> None:
+    if reward == "asyncthink":
+        weight, tau, error = map(number, (rules.eta_weight, rules.eta_threshold, rules.format_error_reward))
+        say(f"scored with c = {rules.capacity}, lambda = {weight}, tau = {tau}, R_FE = {error}")
+    else:
+        say(f"scored with {reward}, c = {rules.capacity}")
+
+
+def _print(
+    source: Input, reward: Reward, rules: Protocol, tally: Tally, rows: int, json: bool
+) -> list[tuple[str, Score]]:
+    """Score one trace at a time; return the first `rows` scores."""
+    shown: list[tuple[str, Score]] = []
     for trace in source:
-        result = reward_of(trace, rules)
+        try:
+            result = reward.score(Rollout(trace, rules))
+        except (SimulatorError, ArithmeticError, ValueError) as error:
+            source.refuse(FormatError(f"trace {trace.id!r} cannot be scored: {error}"))
+            continue
         values = {
+            **result.terms,
             "reward": result.total,
             "accuracy": float("nan") if result.accuracy is None else result.accuracy,
-            "concurrency": result.terms["concurrency"],
             "T_steps": float(result.latency),
             "eta": result.eta,
             "eta_over_c": result.eta_over_c,
@@ -53,24 +115,36 @@ def score(
         tally.add(values.__getitem__, (violation.kind.value for violation in result.violations))
         if json:
             kinds = sorted({violation.kind.value for violation in result.violations})
-            print_json({"trace": trace.id, **values, "terms": result.terms, "kinds": kinds})
+            record = {name: values[name] for name in tally.values}
+            print_json({"trace": trace.id, **record, "terms": result.terms, "kinds": kinds})
         elif len(shown) < rows:
             shown.append((trace.id, result))
-    tally.unreadable = source.unreadable
-    if json:
-        print_json({"summary": tally.summary()})
-    elif tally.traces:
-        if shown:
-            show(rewards_table(shown, narrow=screen_width() < 110))
-        if tally.traces > len(shown):
-            say(f"and {tally.traces - len(shown):,} more (--rows or --json show all)\n")
-        if tally.traces > 1:
-            show(summary_table(tally))
-        say(tally.sentence())
-        say(
-            f"scored with c = {capacity}, lambda = {number(eta_weight)}, tau = {number(eta_threshold)},"
-            f" R_FE = {number(format_error_reward)}"
-        )
-        if shown:
-            say(REWARD_LEGEND)
-    return source.exit_code
+    return shown
+
+
+def _write(source: Input, reward: Reward, rules: Protocol, tally: Tally, path: str) -> None:
+    """Score a chunk at a time into a file, a row for each record, also for one that cannot be read."""
+    items = source.all()
+    titles = {"reward": "total", "T_steps": "latency", "eta": "eta", "eta_over_c": "eta_over_c", "accuracy": "accuracy"}
+    with score_file(path) as write:
+        for chunk in _chunks(items):
+            batch = score_batch(chunk, reward=reward, protocol=rules)
+            ids = [f"{item.path}:{item.line}" if isinstance(item, FormatError) else item.id for item in chunk]
+            columns: dict[str, Any] = {"trace": ids, **batch.columns()}
+            write(columns)
+            values = {name: columns[titles.get(name, f"term_{name}")] for name in tally.values}
+            kinds = {kind: column for kind, column in batch.violations.items() if column.any()}
+            for row, item in enumerate(chunk):
+                if batch.failed[row]:
+                    if not isinstance(item, FormatError):
+                        source.refuse(FormatError(f"trace {item.id!r} cannot be scored: {batch.reason[row]}"))
+                    continue
+                tally.add(
+                    {name: float(column[row]) for name, column in values.items()}.__getitem__,
+                    (kind for kind, column in kinds.items() for _ in range(column[row])),
+                )
+
+
+def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
+    while chunk := list(islice(items, CHUNK)):
+        yield chunk

@@ -34,7 +34,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 from simulator.formats._dialect import Dialect
 from simulator.tokens import TokenCounter, by_characters, counter_name
@@ -104,6 +103,7 @@ class _Scan:
         self.dialect = dialect
         self.count = count
         self.keep = keep
+        self.by_length = count is by_characters and not keep  # then no piece of the text is needed
         self.at = 0  # text before here belongs to an action
         self.loose = 0  # from here on nothing of the organizer's is open
         self.thread = _Open(ORGANIZER, 0, 0, 0, (0, 0), None)
@@ -115,20 +115,10 @@ class _Scan:
         self.unlisted = 0
 
     def trace(self, id: str, outcome: Outcome | None) -> Trace:
-        handlers: dict[str, Callable[[int, int], None]] = {}
-        for name, opening, closing in (
-            ("Parallel", self._open_block, self._close_block),
-            (self.dialect.path, self._open_path, self._close_path),
-            (self.dialect.plan, self._open_plan, None),
-            ("Outline", self._open_outline, None),
-            (self.dialect.summary, self._open_summary, None),
-            ("Think", self._open_think, self._close_think),
-            ("think", self._open_think, self._close_think),
-        ):
-            handlers[f"<{name}>"] = opening
-            handlers[f"</{name}>"] = closing or partial(self._close_wrapper, name)
+        handlers = _HANDLERS.get(self.dialect.name) or _handlers(self.dialect)
         for match in self.dialect.tags.finditer(self.text):
-            handlers[match[0]](match.start(), match.end())
+            start, end = match.span()
+            handlers[match[0]](self, start, end)
         self._finish()
         threads = [
             Thread(thread.id, tuple(thread.actions), thread.prompt, thread.prompt, thread.label)
@@ -149,7 +139,8 @@ class _Scan:
             self.loose = end
         if root.block:
             self._end_block(end)
-        self._end_wrappers()
+        if self.thread.wrappers:
+            self._end_wrappers()
         if self.think and not self.thought:
             self._unclosed("<Think> is never closed", self.think)
         start = self._answer()
@@ -186,8 +177,11 @@ class _Scan:
                 thread.context += tokens
             thread.waiting.clear()
         if self.at < end:
-            piece = self.text[self.at : end]
-            tokens = self.count(piece)
+            if self.by_length:
+                tokens, piece = (end - self.at + 3) >> 2, None
+            else:
+                piece = self.text[self.at : end]
+                tokens = self.count(piece)
             thread.actions.append(kind(tokens, piece if self.keep else None))
             thread.context += tokens
             self.at = end
@@ -213,7 +207,8 @@ class _Scan:
             return self._stray("<Parallel> is nested too deep", start)
         if self.thread.block:
             self._end_block(start)
-        self._end_wrappers()
+        if self.thread.wrappers:
+            self._end_wrappers()
         self.thread.block = self._mark(start)
 
     def _close_block(self, start: int, end: int) -> None:
@@ -225,7 +220,8 @@ class _Scan:
 
     def _end_block(self, at: int, closed: bool = False) -> None:
         thread = self.thread
-        self._end_wrappers()
+        if self.thread.wrappers:
+            self._end_wrappers()
         if thread.block and not closed:
             self._unclosed("<Parallel> is never closed", thread.block)
         thread.block = None
@@ -248,15 +244,15 @@ class _Scan:
                 return self._stray(f"<{self.dialect.path}> stands outside a block", start)
             self._end_path(start)
         parent = self.thread
-        self._end_wrappers()
-        gap = self.text[self.at : start]
-        if gap and not (parent.waiting and gap.isspace()):
+        if self.thread.wrappers:
+            self._end_wrappers()
+        if self.at < start and not (parent.waiting and self.text[self.at : start].isspace()):
             self._give(start)
         parent.forks += 1
         parent.paths += 1
         parent.actions.append(Fork(parent.forks))
         label = _LABEL.match(self.text, end)
-        name = child_id(parent.id, parent.forks)
+        name = child_id(parent.id, parent.forks) if self.parents else str(parent.forks)
         self.parents.append(parent)
         context = parent.context
         self.thread = _Open(name, parent.forks, context, context, (start, 0), label[1] if label else None)
@@ -271,7 +267,8 @@ class _Scan:
         worker = self.thread
         if worker.block:
             self._end_block(at)
-        self._end_wrappers()
+        if self.thread.wrappers:
+            self._end_wrappers()
         if not closed:
             self._unclosed(f"<{self.dialect.path}> is never closed", worker.mark)
         self._give(at, Return if closed else Think)
@@ -292,9 +289,9 @@ class _Scan:
             self._unclosed("<Outline> is never closed", wrappers.pop()[1])
         wrappers.append(("Outline", self._mark(start)))
 
-    def _close_wrapper(self, name: str | None, start: int, end: int) -> None:
+    def _close_wrapper(self, name: str, start: int, end: int) -> None:
         wrappers = self.thread.wrappers
-        if all(wrapper != name for wrapper, _ in wrappers):
+        if not wrappers or (wrappers[-1][0] != name and all(wrapper != name for wrapper, _ in wrappers)):
             return self._stray(f"</{name}> closes nothing", start)
         while wrappers[-1][0] != name:
             inner, mark = wrappers.pop()
@@ -310,7 +307,8 @@ class _Scan:
             self._end_path(start)
             thread = self.thread
         if inside:
-            self._end_wrappers()
+            if self.thread.wrappers:
+                self._end_wrappers()
             thread.concluded = True
         else:
             if thread.block:
@@ -329,3 +327,29 @@ class _Scan:
             return self._stray("</Think> closes nothing", start)
         self.thought = True
         self.loose = end
+
+
+_Handler = Callable[[_Scan, int, int], None]
+_HANDLERS: dict[str, dict[str, _Handler]] = {}  # by dialect: making them anew for each text would cost a tenth of it
+
+
+def _handlers(dialect: Dialect) -> dict[str, _Handler]:
+    """Return, and remember, what each tag of a dialect does."""
+
+    def closes(name: str) -> _Handler:
+        return lambda scan, start, end: scan._close_wrapper(name, start, end)
+
+    handlers: dict[str, _Handler] = {}
+    for name, opening, closing in (
+        ("Parallel", _Scan._open_block, _Scan._close_block),
+        (dialect.path, _Scan._open_path, _Scan._close_path),
+        (str(dialect.plan), _Scan._open_plan, None),
+        ("Outline", _Scan._open_outline, None),
+        (dialect.summary, _Scan._open_summary, None),
+        ("Think", _Scan._open_think, _Scan._close_think),
+        ("think", _Scan._open_think, _Scan._close_think),
+    ):
+        handlers[f"<{name}>"] = opening
+        handlers[f"</{name}>"] = closing or closes(name)
+    _HANDLERS[dialect.name] = handlers
+    return handlers

@@ -52,6 +52,7 @@ _FORK, _JOIN, _RETURN, _ANSWER = 1, 3, 5, 7  # odd kinds open, the even one afte
 _NAMES = {"FORK": _FORK, "JOIN": _JOIN, "RETURN": _RETURN, "ANSWER": _ANSWER}
 MAX_WORKERS = 10_000
 MAX_TAGS = 100_000  # of one thread: what follows is read as text, so that hostile text cannot fill memory
+_HINT = re.compile(r"</?(?:FORK|JOIN|RETURN|ANSWER|WORKER)")
 _SECTION = re.compile(r"\n?<WORKER-?([\d.]{1,200})>")
 _PLAIN = re.compile(r"0|[1-9][0-9]{0,9}").fullmatch
 _RETURNED = re.compile(r"<RETURN>([^<]*)</RETURN>")
@@ -314,6 +315,9 @@ def detect(text: str) -> bool:
     >>> detect("<FORK-1>x</FORK-1>"), detect("plain")
     (True, False)
     """
+    # Texts of other dialects have none of these, and this expression fails at the first letter of their tags.
+    if _HINT.search(text) is None:
+        return False
     return _TAGS.search(text) is not None or _SECTION.search(text) is not None
 
 

@@ -32,6 +32,8 @@ Answer.
 
 from __future__ import annotations
 
+import re
+
 from simulator.formats import _blocks, _layout
 from simulator.formats._dialect import Dialect
 from simulator.tokens import TokenCounter, by_characters
@@ -39,6 +41,7 @@ from simulator.trace import Outcome, Trace
 
 __all__ = ["detect", "parse", "render"]
 
+_OWN = re.compile("<(?:Goal|/?Think)>")
 DIALECT = Dialect(
     name="multiverse",
     path="Path",
@@ -107,6 +110,4 @@ def detect(text: str) -> bool:
     >>> detect("<Think>so"), detect("<Parallel><Path>")
     (True, False)
     """
-    return any(tag in text for tag in ("<Goal>", "<Think>", "</Think>")) or (
-        "<Path>" in text and ("<Outline>" in text or "<Conclusion>" in text)
-    )
+    return _OWN.search(text) is not None or ("<Path>" in text and ("<Outline>" in text or "<Conclusion>" in text))

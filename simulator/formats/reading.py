@@ -34,9 +34,10 @@ from typing import IO, Any, BinaryIO
 import msgspec
 
 from simulator.errors import ConfigError, FormatError, SimulatorError
-from simulator.formats import FORMATS, LOGS, agentic, asyncthink, detect, lookup, mooncake, native
+from simulator.formats import FORMATS, LOGS, agentic, detect, lookup, mooncake, native
+from simulator.formats.records import Record, trace_of
 from simulator.tokens import TokenCounter, by_characters
-from simulator.trace import MAX_TOKENS, Outcome, Trace
+from simulator.trace import Outcome, Trace
 
 __all__ = ["MAX_RECORD", "dump", "read", "sayer"]
 
@@ -46,25 +47,7 @@ MAX_RECORD = 64 * 2**20
 _JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 
 
-class _Record(msgspec.Struct):
-    """An object of somebody else's: only these keys are looked at."""
-
-    id: str | int | None = None
-    index: str | int | None = None
-    output: str | None = None
-    text: str | None = None
-    completion: str | None = None
-    response: str | None = None
-    organizer: str | None = None
-    workers: dict[str, str] | None = None
-    correct: bool | None = None
-    found: int | None = None
-    wanted: int | None = None
-    tokens: int | list[int] | None = None
-    prompt_tokens: int | None = None
-
-
-_decoder = msgspec.json.Decoder(_Record)
+_decoder = msgspec.json.Decoder(Record)
 
 
 def read(
@@ -253,56 +236,9 @@ def _record(line: bytes, name: str, format: str | None, count: TokenCounter, kee
         raise not_native or FormatError(str(error)) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise FormatError(f"not one complete JSON object on one line: {error}") from None
-    texts = (record.organizer, record.output, record.text, record.completion, record.response)
-    text = next((text for text in texts if text is not None), None)
-    if text is None:
-        raise not_native or FormatError(
-            f'has nothing to parse; accepted are native records ("schema": "{native.SCHEMA}") and objects with a text'
-            " under output, text, completion, response or organizer, or requests with input_length and hash_ids"
-        )
-    given = record.id if record.id is not None else record.index
-    id = name if given is None else str(given)
-    outcome = None
-    if record.correct is not None or record.found is not None or record.wanted is not None:
-        outcome = Outcome(record.correct, record.found, record.wanted)
-    if record.tokens is not None:
-        count = _spread(record.tokens, len(text) + sum(map(len, (record.workers or {}).values())))
-    if record.workers is not None or (record.organizer is not None and format is None):
-        if format not in (None, "asyncthink"):
-            raise FormatError(f"has workers beside its text, as {format} has not; accepted is the asyncthink format")
-        trace = asyncthink.parse(text, workers=record.workers, id=id, count=count, keep_text=keep, outcome=outcome)
-    else:
-        trace = lookup(format or detect(text)).parse(text, id=id, count=count, keep_text=keep, outcome=outcome)
-    return _prompted(trace, record.prompt_tokens) if record.prompt_tokens else trace
-
-
-def _spread(tokens: int | list[int], characters: int) -> TokenCounter:
-    """Return a counter that deals `tokens` out over the pieces of a text by their characters."""
-    total = tokens if isinstance(tokens, int) else len(tokens)
-    if not 0 <= total <= MAX_TOKENS:
-        raise FormatError(f"tokens must be a number from 0 to 10^12, or the token ids; got {total}")
-    seen = 0
-
-    def count(piece: str) -> int:
-        nonlocal seen
-        before, seen = seen, seen + len(piece)
-        return total * seen // characters - total * before // characters if characters else 0
-
-    count.token_source = "record, spread by characters"  # type: ignore[attr-defined]
-    return count
-
-
-def _prompted(trace: Trace, tokens: int) -> Trace:
-    """Put the query's tokens in front of every thread's context; workers that share their parent's share them too."""
-    threads = tuple(
-        msgspec.structs.replace(
-            thread,
-            prompt_tokens=thread.prompt_tokens + tokens,
-            shared_tokens=thread.shared_tokens + (tokens if thread.shared_tokens else 0),
-        )
-        for thread in trace.threads
-    )
-    return msgspec.structs.replace(trace, threads=threads)
+    if not_native and record.first is None:
+        raise not_native
+    return trace_of(record, name, format, count, keep)
 
 
 def _placed(error: SimulatorError, path: str, line: int | None) -> FormatError:

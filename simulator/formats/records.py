@@ -1,0 +1,99 @@
+"""Records that are not native: objects of somebody else, of which the text is parsed and a few keys are looked at."""
+
+from __future__ import annotations
+
+import msgspec
+
+from simulator.errors import FormatError
+from simulator.formats import asyncthink, detect, lookup, native
+from simulator.tokens import TokenCounter
+from simulator.trace import MAX_TOKENS, Outcome, Trace
+
+__all__ = ["Record", "trace_of"]
+
+
+class Record(msgspec.Struct):
+    """An object of somebody else's: only these keys are looked at."""
+
+    id: str | int | None = None
+    index: str | int | None = None
+    output: str | None = None
+    text: str | None = None
+    completion: str | None = None
+    response: str | None = None
+    organizer: str | None = None
+    workers: dict[str, str] | None = None
+    correct: bool | None = None
+    found: int | None = None
+    wanted: int | None = None
+    tokens: int | list[int] | None = None
+    prompt_tokens: int | None = None
+
+    @property
+    def first(self) -> str | None:
+        """The text: the first of those that are there."""
+        texts = (self.organizer, self.output, self.text, self.completion, self.response)
+        return next((text for text in texts if text is not None), None)
+
+
+def trace_of(record: Record, name: str, format: str | None, count: TokenCounter, keep: bool) -> Trace:
+    """Return the Trace of a record that is not native; `name` is its id where it has none.
+
+    Raises
+    ------
+    FormatError
+        If it has no text, or workers beside a text of a format without.
+
+    >>> from simulator.tokens import by_words
+    >>> trace_of(Record(organizer="So <ANSWER>9</ANSWER>", correct=True), "a", None, by_words, True).outcome.accuracy
+    1.0
+    """
+    text = record.first
+    if text is None:
+        raise FormatError(
+            f'has nothing to parse; accepted are native records ("schema": "{native.SCHEMA}") and objects with a text'
+            " under output, text, completion, response or organizer, or requests with input_length and hash_ids"
+        )
+    given = record.id if record.id is not None else record.index
+    id = name if given is None else str(given)
+    outcome = None
+    if record.correct is not None or record.found is not None or record.wanted is not None:
+        outcome = Outcome(record.correct, record.found, record.wanted)
+    if record.tokens is not None:
+        count = _spread(record.tokens, len(text) + sum(map(len, (record.workers or {}).values())))
+    if record.workers is not None or (record.organizer is not None and format is None):
+        if format not in (None, "asyncthink"):
+            raise FormatError(f"has workers beside its text, as {format} has not; accepted is the asyncthink format")
+        trace = asyncthink.parse(text, workers=record.workers, id=id, count=count, keep_text=keep, outcome=outcome)
+    else:
+        trace = lookup(format or detect(text)).parse(text, id=id, count=count, keep_text=keep, outcome=outcome)
+    return _prompted(trace, record.prompt_tokens) if record.prompt_tokens else trace
+
+
+def _spread(tokens: int | list[int], characters: int) -> TokenCounter:
+    """Return a counter that deals `tokens` out over the pieces of a text by their characters."""
+    total = tokens if isinstance(tokens, int) else len(tokens)
+    if not 0 <= total <= MAX_TOKENS:
+        raise FormatError(f"tokens must be a number from 0 to 10^12, or the token ids; got {total}")
+    seen = 0
+
+    def count(piece: str) -> int:
+        nonlocal seen
+        before, seen = seen, seen + len(piece)
+        return total * seen // characters - total * before // characters if characters else 0
+
+    count.token_source = "record, spread by characters"  # type: ignore[attr-defined]
+    return count
+
+
+def _prompted(trace: Trace, tokens: int) -> Trace:
+    """Put the query's tokens in front of every thread's context; workers that share their parent's share them too."""
+    threads = tuple(
+        msgspec.structs.replace(
+            thread,
+            prompt_tokens=thread.prompt_tokens + tokens,
+            shared_tokens=thread.shared_tokens + (tokens if thread.shared_tokens else 0),
+        )
+        for thread in trace.threads
+    )
+    return msgspec.structs.replace(trace, threads=threads)

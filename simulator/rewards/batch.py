@@ -1,0 +1,341 @@
+"""Scoring many rollouts: one row each, whatever they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice, repeat
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.errors import ConfigError, SimulatorError
+from simulator.protocol import Protocol
+from simulator.rewards.library import asyncthink
+from simulator.rewards.loading import load_reward
+from simulator.rewards.result import Rollout, Score
+from simulator.rewards.rollouts import Judged, Reader, RolloutLike, outcome_of
+from simulator.rewards.spec import Reward
+from simulator.rewards.timed import map_watched
+from simulator.trace import Trace, Violation, ViolationKind
+
+__all__ = ["CHUNK", "ScoreBatch", "process_pool", "resolve", "score", "score_batch"]
+
+CHUNK = 1024
+"""Rollouts that are scored, and held in memory as Python objects, at once."""
+
+SHARED_CHUNK = 512
+"""The same, where processes share the work: the larger, the less is spent on handing it over."""
+
+MAX_REASON = 300
+_DEFAULT = asyncthink()
+_READER = Reader()
+_KINDS = tuple(kind.value for kind in ViolationKind)
+
+
+def score(trace: Trace, protocol: Protocol | None = None, *, reward: Reward | str = _DEFAULT) -> Score:
+    """Return the reward of one trace.
+
+    Parameters
+    ----------
+    trace : Trace
+    protocol : Protocol, optional
+        Default: the reward's own, or ``Protocol()``. The AsyncThink reward needs a `capacity`.
+    reward : Reward or str
+        Default: AsyncThink's. A name or a file is loaded (see `load_reward`).
+
+    Raises
+    ------
+    ConfigError
+        If the protocol lacks what the reward needs.
+
+    >>> from simulator.trace import Answer, Fork, Join, Outcome, Return, Think, Thread
+    >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
+    >>> trace = Trace("t", (organizer, Thread("1", (Return(9),))), Outcome(correct=True))
+    >>> result = score(trace, Protocol(capacity=2))
+    >>> result.total, result.terms["accuracy"], round(result.terms["concurrency"], 6)
+    (1.296875, 1.0, 0.296875)
+    """
+    spec, rules = resolve(reward, protocol)
+    return spec.score(Rollout(trace, rules))
+
+
+def resolve(reward: Reward | str, protocol: Protocol | None) -> tuple[Reward, Protocol]:
+    """Return the reward, loaded if it is a name, and the protocol that goes with it."""
+    spec = reward if isinstance(reward, Reward) else load_reward(reward)
+    return spec, protocol or spec.protocol or Protocol()
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreBatch:
+    """Scores of many rollouts, a numpy array a column, in the order the rollouts came in.
+
+    A rollout that could not be scored has `failed` set and earns what a format error earns; its accuracy is NaN, and
+    all else is 0.
+    """
+
+    total: npt.NDArray[np.float64]
+    """The reward: the sum of the terms."""
+    terms: dict[str, npt.NDArray[np.float64]]
+    """Each term, ``format_error`` first."""
+    accuracy: npt.NDArray[np.float64]
+    """R_A before any format error; NaN where nobody judged."""
+    latency: npt.NDArray[np.int64]
+    """Critical-path latency T, in decode steps."""
+    eta: npt.NDArray[np.float64]
+    """Concurrency ratio."""
+    eta_over_c: npt.NDArray[np.float64]
+    """eta over the pool capacity; NaN without one."""
+    peak_concurrency: npt.NDArray[np.int64]
+    """Most agents active at once."""
+    workers: npt.NDArray[np.int64]
+    """Workers that ran."""
+    work: npt.NDArray[np.int64]
+    """Tokens decoded by all threads that ran."""
+    violations: dict[str, npt.NDArray[np.int64]]
+    """How many of each `ViolationKind` there are, by its value."""
+    failed: npt.NDArray[np.bool_]
+    """Whether the rollout could not be scored at all."""
+    reason: tuple[str | None, ...]
+    """Why it failed, or the violation that cost it the reward; None where all is well."""
+
+    def __len__(self) -> int:
+        return len(self.total)
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Return all columns flat, as a table has them: ``term_NAME`` for terms, ``n_KIND`` for violations.
+
+        >>> batch = score_batch(["<ANSWER>9</ANSWER>"], protocol=Protocol(capacity=1))
+        >>> list(batch.columns())[:5]
+        ['total', 'term_format_error', 'term_accuracy', 'term_concurrency', 'accuracy']
+        """
+        return {
+            "total": self.total,
+            **{f"term_{name}": column for name, column in self.terms.items()},
+            **{name: getattr(self, name) for name in _PLAIN},
+            **{f"n_{kind}": column for kind, column in self.violations.items()},
+            "failed": self.failed,
+            "reason": np.array(self.reason, dtype=object),
+        }
+
+    @classmethod
+    def join(cls, parts: Sequence[ScoreBatch]) -> ScoreBatch:
+        """Return the rows of all parts, which must be of one reward, one after another."""
+        first = parts[0]
+        stacked: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in (*_PLAIN, "total", "failed")
+        }
+        for name in ("terms", "violations"):
+            stacked[name] = {
+                key: np.concatenate([getattr(part, name)[key] for part in parts]) for key in getattr(first, name)
+            }
+        return cls(**stacked, reason=tuple(chain.from_iterable(part.reason for part in parts)))
+
+
+_PLAIN = ("accuracy", "latency", "eta", "eta_over_c", "peak_concurrency", "workers", "work")
+
+
+def score_batch(
+    rollouts: Iterable[RolloutLike],
+    *,
+    reward: Reward | str = _DEFAULT,
+    protocol: Protocol | None = None,
+    outcomes: Iterable[Judged] | None = None,
+    reader: Reader = _READER,
+    workers: int | Executor = 1,
+    max_seconds: float | None = None,
+) -> ScoreBatch:
+    """Score rollouts. Whatever is wrong with one of them is a matter of its row.
+
+    Parameters
+    ----------
+    rollouts : iterable
+        Each a `Trace`, a text of any format, token ids (see `Reader`), or a mapping: a text or ids under ``organizer``,
+        ``output``, ``text``, ``completion`` or ``response``; optionally ``workers`` (a mapping from ids to texts, or a
+        list), ``correct``, ``found`` and ``wanted``, ``tokens``, ``prompt_tokens``. Other keys are ignored.
+    reward : Reward or str
+        Default: AsyncThink's. A name or a file is loaded (see `load_reward`).
+    protocol : Protocol, optional
+        Default: the reward's own, or ``Protocol()``. The AsyncThink reward needs a `capacity`.
+    outcomes : iterable, optional
+        How each was judged: an Outcome, true or false, 1 or 0, or None for what the rollout itself says.
+    reader : Reader
+        Format, token counting, token ids, and how large a rollout may be.
+    workers : int or concurrent.futures.Executor
+        Processes to share the work; or a pool of yours, which saves starting one at every call. More than one needs a
+        reward and a reader that can be pickled.
+    max_seconds : float, optional
+        A rollout that takes longer is given up and fails. The rollouts are then scored in processes that are watched,
+        also with one worker. This is the one option that can make two runs differ, and only in the rows it strikes;
+        `Reader.max_size` bounds the work of a row the same way every time, as parsing and scoring are linear in it.
+
+    Returns
+    -------
+    ScoreBatch
+        The same for the same input, however many workers.
+
+    Raises
+    ------
+    ConfigError
+        If the reward, the protocol and the options do not fit together. Nothing in a rollout raises.
+
+    Examples
+    --------
+    >>> texts = ["So <FORK-1>q</FORK-1><JOIN-1>9</JOIN-1><ANSWER>9</ANSWER>", "<JOIN-1> <ANSWER>9</ANSWER>", None]
+    >>> batch = score_batch(texts, protocol=Protocol(capacity=2), outcomes=[True, True, True])
+    >>> batch.total.tolist()
+    [1.25, -1.0, -1.0]
+    >>> for reason in batch.reason:
+    ...     print(reason)
+    None
+    unknown_join: thread organizer action 0: Join of sub-query 1, which was not forked
+    a rollout is a Trace, a text, a mapping with a text, or token ids; got NoneType
+    """
+    spec, rules = resolve(reward, protocol)
+    spec.check(rules)
+    task = partial(_score_chunk, spec, rules, reader)
+    if not isinstance(workers, Executor) and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise ConfigError(f"workers must be a whole number from 1, or a pool; got {workers!r}")
+    chunks = _chunks(rollouts, outcomes, CHUNK if workers == 1 else _share(rollouts))
+    if max_seconds is not None:
+        if isinstance(workers, Executor):
+            raise ConfigError("max_seconds needs processes of its own: give workers as a number")
+        if isinstance(max_seconds, bool) or not isinstance(max_seconds, (int, float)) or not 0 < max_seconds <= 1e6:
+            raise ConfigError(f"max_seconds must be a number above 0 and at most 10^6, got {max_seconds!r}")
+        parts = map_watched(task, chunks, seconds=max_seconds, workers=workers, context=_context())
+    elif isinstance(workers, Executor):
+        parts = list(workers.map(task, chunks))
+    elif workers == 1:
+        parts = list(map(task, chunks))
+    else:
+        with process_pool(workers) as pool:
+            parts = list(pool.map(task, chunks))
+    return ScoreBatch.join(parts) if len(parts) != 1 else parts[0]
+
+
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """Return a pool of processes for `score_batch`, worth keeping where batches come one after another.
+
+    Not forked from this process: a trainer has threads and a GPU, neither of which survives a fork.
+    """
+    return ProcessPoolExecutor(workers, mp_context=_context())
+
+
+def _context() -> BaseContext:
+    return get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+
+
+_Chunk = list[tuple[Any, Any]]
+
+
+def _chunks(rollouts: Iterable[Any], judged: Iterable[Any] | None, size: int) -> Iterator[_Chunk]:
+    """Yield rollouts with their verdicts, at least one chunk."""
+    if isinstance(rollouts, (str, bytes, Mapping, Trace)):
+        raise ConfigError(f"rollouts must be several, such as [rollout]; got one {type(rollouts).__name__}")
+    try:
+        items, verdicts = iter(rollouts), repeat(None) if judged is None else iter(judged)
+    except TypeError as error:
+        raise ConfigError(f"rollouts and outcomes must be iterables: {error}") from None
+    first = True
+    while (chunk := list(islice(items, size))) or first:
+        given = list(islice(verdicts, len(chunk)))
+        if len(given) < len(chunk):
+            raise ConfigError("there are fewer outcomes than rollouts")
+        yield list(zip(chunk, given, strict=True))
+        first = False
+    if judged is not None and next(verdicts, _END) is not _END:
+        raise ConfigError("there are more outcomes than rollouts")
+
+
+_END: Any = object()
+
+
+def _share(rollouts: Iterable[Any]) -> int:
+    """Return how many rollouts a process is handed at once: a sixteenth of them, within reason."""
+    return max(32, min(SHARED_CHUNK, len(rollouts) // 16)) if isinstance(rollouts, Sized) else SHARED_CHUNK
+
+
+def _score_chunk(
+    reward: Reward, protocol: Protocol, reader: Reader, chunk: _Chunk, beat: Callable[[], None] | None = None
+) -> ScoreBatch:
+    rows: list[tuple[float, ...]] = []
+    counts: list[tuple[int, int, int, int]] = []
+    reasons: list[str | None] = []
+    found: list[tuple[int, tuple[Violation, ...]]] = []
+    names = reward.names
+    gate, make_score, read = reward.gate, reward.score, reader.trace
+    for place, (item, verdict) in enumerate(chunk):
+        reason = None
+        try:
+            rollout = Rollout(read(item, "rollout", verdict if verdict is None else outcome_of(verdict)), protocol)
+            result = make_score(rollout)
+            clock = rollout.clock
+            accuracy = math.nan if result.accuracy is None else result.accuracy
+            row = (result.total, *result.terms.values(), accuracy, result.eta, result.eta_over_c, False)
+            numbers = (clock.latency, clock.peak_concurrency, clock.workers, clock.work)
+            if clock.violations:
+                closed = gate.closes(clock.violations, protocol) if gate is not None else None
+                reason = None if closed is None else _line(str(closed))
+                found.append((place, clock.violations))
+        except Exception as error:  # of any kind: a bad row must not stop a trainer
+            price = reward.price(protocol)
+            row = (price, price, *repeat(0.0, len(names) - 1), math.nan, 0.0, 0.0, True)
+            numbers = (0, 0, 0, 0)
+            reason = _why(error)
+        rows.append(row)
+        counts.append(numbers)
+        reasons.append(reason)
+        if beat is not None:
+            beat()
+    return _batch(rows, counts, reasons, found, names)
+
+
+def _why(error: Exception) -> str:
+    try:
+        text = str(error)
+    except Exception:  # of somebody else's
+        text = ""
+    name = "" if isinstance(error, SimulatorError) else type(error).__name__
+    return _line(": ".join(part for part in (name, text) if part))
+
+
+def _line(text: str) -> str:
+    return " ".join(text[:MAX_REASON].split())
+
+
+def _batch(
+    rows: list[tuple[float, ...]],
+    numbers: list[tuple[int, int, int, int]],
+    reasons: list[str | None],
+    found: list[tuple[int, tuple[Violation, ...]]],
+    names: tuple[str, ...],
+) -> ScoreBatch:
+    width = len(names)
+    floats = np.array(rows, dtype=np.float64).reshape(len(rows), width + 5).T.copy()
+    whole = np.array(numbers, dtype=np.int64).reshape(len(rows), 4).T.copy()
+    counts = {kind: np.zeros(len(rows), dtype=np.int64) for kind in _KINDS}
+    for place, violations in found:
+        for violation in violations:
+            counts[violation.kind.value][place] += 1
+    accuracy, eta, ratio, failed = floats[width + 1 :]
+    latency, peak, workers, work = whole
+    return ScoreBatch(
+        total=floats[0],
+        terms={name: floats[1 + i] for i, name in enumerate(names)},
+        accuracy=accuracy,
+        latency=latency,
+        eta=eta,
+        eta_over_c=ratio,
+        peak_concurrency=peak,
+        workers=workers,
+        work=work,
+        violations=counts,
+        failed=failed.astype(np.bool_),
+        reason=tuple(reasons),
+    )

@@ -1,0 +1,128 @@
+"""Reward files: TOML to `Reward`, with every key checked."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import fields
+from typing import Any
+
+from simulator.errors import ConfigError
+from simulator.protocol import Protocol
+from simulator.rewards.library import REWARDS, make_reward
+from simulator.rewards.spec import Gate, Reward, Term, check_options, choose
+from simulator.rewards.terms import TERMS
+
+__all__ = ["load_reward", "parse_reward"]
+
+_KEYS = ("reward", "options", "terms", "gate", "protocol")
+MAX_BYTES = 1 << 20
+
+
+def load_reward(name: str | os.PathLike[str]) -> Reward:
+    """Return the reward that `name` says: one of `REWARDS`, or a TOML file (see docs/reward.md).
+
+    Raises
+    ------
+    ConfigError
+        If there is no such reward, or the file is none.
+
+    >>> load_reward("parallel_r1").names
+    ('format_error', 'correct', 'efficiency')
+    >>> load_reward("asyncthnk")
+    Traceback (most recent call last):
+    simulator.errors.ConfigError: no reward is called 'asyncthnk'; did you mean asyncthink? there are asyncthink, ...
+    """
+    text = os.fspath(name)
+    if not text.endswith(".toml"):
+        try:
+            return make_reward(text)
+        except ConfigError as error:
+            raise ConfigError(f"{error}, and files that end in .toml") from None
+    try:
+        with open(text, encoding="utf-8") as file:
+            content = file.read(MAX_BYTES)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise ConfigError(f"reward {text}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    return parse_reward(content, text)
+
+
+def parse_reward(text: str, name: str = "reward") -> Reward:
+    """Return the reward that a file's text describes.
+
+    Raises
+    ------
+    ConfigError
+        If it is no TOML, or a key or a value is not what is accepted.
+
+    >>> reward = parse_reward('''
+    ... reward = "threadweaver"
+    ... options = {clip = 0.3}
+    ... protocol = {capacity = 4}
+    ... [terms.brief]
+    ... term = "latency"
+    ... weight = -0.0001
+    ... ''')
+    >>> reward.names, reward.protocol
+    (('format_error', 'correct', 'acceleration', 'brief'), Protocol(capacity=4))
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"reward {name}: not TOML: {error}") from None
+    try:
+        return _reward(table)
+    except ConfigError as error:
+        raise ConfigError(f"reward {name}: {error}") from None
+
+
+def _reward(table: dict[str, Any]) -> Reward:
+    for key in table:
+        choose(key, _KEYS, "key of a reward file")
+    options, terms, protocol = (_table(table, key) for key in ("options", "terms", "protocol"))
+    if "reward" in table:
+        base = make_reward(choose(table["reward"], REWARDS, "reward"), **options)
+    elif options:
+        raise ConfigError("[options] are those of a reward of the library: say which with reward = ...")
+    elif not terms:
+        raise ConfigError("says neither a reward of the library (reward = ...) nor any [terms.NAME]")
+    else:
+        base = Reward(terms={})
+    added = {name: _term(name, _table(terms, name)) for name in terms}
+    gate = _gate(table["gate"]) if "gate" in table else base.gate
+    return Reward(terms={**base.terms, **added}, gate=gate, protocol=_protocol(protocol) if protocol else None)
+
+
+def _table(table: dict[str, Any], key: str) -> dict[str, Any]:
+    value = table.get(key, {})
+    if not isinstance(value, dict):
+        raise ConfigError(f"{key} must be a table, got {value!r:.80}")
+    return value
+
+
+def _term(name: str, table: dict[str, Any]) -> Term:
+    options = dict(table)
+    called = options.pop("term", name)
+    return Term(TERMS[choose(called, TERMS, "term")], options)
+
+
+def _gate(value: Any) -> Gate | None:
+    if value is False:
+        return None
+    if value is True:
+        return Gate()
+    if not isinstance(value, dict):
+        raise ConfigError(f"gate must be a table of kinds and reward, true or false; got {value!r:.80}")
+    for key in value:
+        choose(key, ("kinds", "reward"), "key of [gate]")
+    kinds = value.get("kinds")
+    if kinds is not None and not isinstance(kinds, list):
+        raise ConfigError(f"[gate] kinds must be a list of kinds of violation, got {kinds!r:.80}")
+    return Gate(kinds=None if kinds is None else frozenset(kinds), reward=value.get("reward"))
+
+
+def _protocol(table: dict[str, Any]) -> Protocol:
+    for key in table:
+        choose(key, [each.name for each in fields(Protocol)], "key of [protocol]")
+    check_options(Protocol, table, "[protocol]")
+    return Protocol(**table)

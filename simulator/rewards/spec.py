@@ -1,0 +1,262 @@
+"""How a reward is put together: named terms, a gate, and options that are checked when they are given."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from typing import Annotated, Any, Literal
+
+from simulator.errors import ConfigError
+from simulator.protocol import Protocol
+from simulator.rewards.result import Rollout, Score
+from simulator.trace import Answer, Outcome, Thread, Trace, Violation, ViolationKind
+
+__all__ = ["FORMAT_ERROR", "Gate", "NonNegative", "Positive", "Reward", "Share", "Term", "check_options", "choose"]
+
+FORMAT_ERROR = "format_error"
+"""The term of the gate: there in every score, 0 where the rollout is in order."""
+
+TermFunction = Callable[[Rollout], float]
+
+Positive = Annotated[float, "above 0"]
+NonNegative = Annotated[float, "from 0"]
+Share = Annotated[float, "above 0 and at most 1"]
+_RANGES: dict[str, Callable[[float], bool]] = {
+    "above 0": lambda value: value > 0,
+    "from 0": lambda value: value >= 0,
+    "above 0 and at most 1": lambda value: 0 < value <= 1,
+}
+
+
+def choose(name: object, known: Iterable[str], what: str) -> str:
+    """Return `name` if it is one of `known`, and otherwise say what is near.
+
+    >>> choose("accurcy", ["accuracy", "leverage"], "term")
+    Traceback (most recent call last):
+    simulator.errors.ConfigError: no term is called 'accurcy'; did you mean accuracy? there are accuracy, leverage
+    """
+    names = list(known)
+    if isinstance(name, str) and name in names:
+        return name
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(f"no {what} is called {name!r}; {hint}there are {', '.join(names)}")
+
+
+def check_options(function: Callable[..., Any], options: Mapping[str, Any], what: str) -> None:
+    """Raise `ConfigError` where an option of `function` is unknown, of the wrong type, or out of range.
+
+    The options are its keyword-only parameters, and their annotations say what is accepted.
+    """
+    accepted = _signature(function)
+    for name, value in options.items():
+        hint = accepted[choose(name, accepted, f"option of {what}")]
+        wanted = _mismatch(value, hint)
+        if wanted:
+            raise ConfigError(f"{what}: {name} must be {wanted}, got {value!r}")
+
+
+@cache
+def _signature(function: Callable[..., Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(function, include_extras=True)
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name: hints.get(each.name, Any) for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+
+def _mismatch(value: Any, hint: Any) -> str:
+    """Return what was wanted, or nothing if `value` is that."""
+    origin = typing.get_origin(hint)
+    if origin is Annotated:
+        kind, what = typing.get_args(hint)
+        ok = not _mismatch(value, kind) and _RANGES[what](value)
+        return "" if ok else f"a number {what}"
+    if origin in (typing.Union, types.UnionType):
+        wanted = [_mismatch(value, each) for each in typing.get_args(hint)]
+        return "" if not all(wanted) else " or ".join(each for each in wanted if each != "None") + ", or left out"
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        return "" if isinstance(value, str) and value in choices else f"one of {', '.join(choices)}"
+    if hint is float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return "" if number else "a finite number"
+    if hint is int:
+        return "" if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else "a whole number from 0"
+    if hint is bool:
+        return "" if isinstance(value, bool) else "true or false"
+    if hint is type(None):
+        return "" if value is None else "None"
+    if origin is frozenset:
+        ok = isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(each, str) for each in value)
+        return "" if ok else "a list of names"
+    if hint is str:
+        return "" if isinstance(value, str) else "a text"
+    return "" if not isinstance(hint, type) or isinstance(value, hint) else f"a {hint.__name__}"
+
+
+@dataclass(frozen=True)
+class Term:
+    """A term of the library with its options fixed: a function of a rollout that can be compared and pickled.
+
+    >>> from simulator.rewards.terms import accuracy
+    >>> Term(accuracy, {"weight": 2.0})
+    Term(accuracy, weight=2.0)
+    """
+
+    function: Callable[..., float]
+    """Takes a `Rollout`; its keyword-only parameters are the options."""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    run: TermFunction = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_options(self.function, self.options, f"term {self.function.__name__}")
+        object.__setattr__(self, "options", dict(self.options))
+        object.__setattr__(self, "run", partial(self.function, **self.options))
+
+    def __call__(self, rollout: Rollout) -> float:
+        """Return what the term is worth."""
+        return self.run(rollout)
+
+    def __repr__(self) -> str:
+        said = [self.function.__name__, *(f"{name}={value!r}" for name, value in self.options.items())]
+        return f"Term({', '.join(said)})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What stands before the terms: a rollout with one of these violations earns this, and nothing else.
+
+    What is None is as the protocol says: `Protocol.format_errors` and `Protocol.format_error_reward`.
+    """
+
+    kinds: frozenset[ViolationKind] | None = None
+    reward: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kinds is not None:
+            kinds = self.kinds if not isinstance(self.kinds, str) else (self.kinds,)
+            known = [choose(kind, [*ViolationKind], "kind of violation") for kind in kinds]
+            object.__setattr__(self, "kinds", frozenset(map(ViolationKind, known)))
+        wanted = _mismatch(self.reward, float | None)
+        if wanted:
+            raise ConfigError(f"gate: reward must be {wanted}, got {self.reward!r}")
+
+    def closes(self, violations: Iterable[Violation], protocol: Protocol) -> Violation | None:
+        """Return the first violation that costs the reward, if there is one."""
+        kinds = protocol.format_errors if self.kinds is None else self.kinds
+        return next((violation for violation in violations if violation.kind in kinds), None)
+
+    def price(self, protocol: Protocol) -> float:
+        """Return what a format error earns."""
+        return protocol.format_error_reward if self.reward is None else self.reward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reward:
+    """A reward: terms that are added up, behind a gate. Frozen, comparable, picklable.
+
+    Parameters
+    ----------
+    terms : mapping from str to callable
+        Functions of a `Rollout`: `Term`s of the library, or any function of your own (a module's, to be picklable).
+    gate : Gate, optional
+        What format errors cost. None: nothing; violations are only reported.
+    protocol : Protocol, optional
+        The protocol the reward is meant for, taken where the caller gives none.
+
+    Raises
+    ------
+    ConfigError
+        If a term is no function, or is called ``format_error``.
+
+    Examples
+    --------
+    >>> from simulator.rewards import TERMS, Term
+    >>> from simulator.formats import parse
+    >>> def brief(rollout):
+    ...     return -rollout.latency / 1000
+    >>> reward = Reward(terms={"accuracy": Term(TERMS["accuracy"]), "brief": brief}, gate=Gate())
+    >>> trace = parse("Nine.<ANSWER>9</ANSWER>", count=len, outcome=Outcome(correct=True))
+    >>> reward.score(Rollout(trace, Protocol(capacity=2))).terms
+    {'format_error': 0.0, 'accuracy': 1.0, 'brief': -0.023}
+    """
+
+    terms: Mapping[str, TermFunction] = field(hash=False)
+    gate: Gate | None = field(default_factory=Gate)
+    protocol: Protocol | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.terms, Mapping):
+            raise ConfigError(f"terms must be a mapping from names to functions, got {self.terms!r:.80}")
+        for name, term in self.terms.items():
+            if not isinstance(name, str) or not name.isidentifier() or name == FORMAT_ERROR:
+                raise ConfigError(f"a term is called by a name that is not {FORMAT_ERROR}; got {name!r}")
+            if not callable(term):
+                raise ConfigError(f"term {name} must be a function of a rollout, got {term!r:.80}")
+        if not (self.gate is None or isinstance(self.gate, Gate)):
+            raise ConfigError(f"gate must be a Gate or None, got {self.gate!r:.80}")
+        object.__setattr__(self, "terms", dict(self.terms))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all terms of a score, in order."""
+        return (FORMAT_ERROR, *self.terms)
+
+    def with_(self, **changes: Any) -> Reward:
+        """Return a copy with `changes` made."""
+        return replace(self, **changes)
+
+    def score(self, rollout: Rollout) -> Score:
+        """Return what a rollout earns.
+
+        Raises
+        ------
+        ConfigError
+            If a term needs what the protocol does not say.
+        """
+        clock, protocol = rollout.clock, rollout.protocol
+        violations = clock.violations
+        closed = violations and self.gate is not None and self.gate.closes(violations, protocol)
+        if closed and self.gate is not None:
+            total = self.gate.price(protocol)
+            terms = dict.fromkeys(self.names, 0.0)
+            terms[FORMAT_ERROR] = total
+        else:
+            total = 0.0
+            terms = {FORMAT_ERROR: 0.0}
+            for name, term in self.terms.items():
+                value = float(term(rollout))
+                if not math.isfinite(value):
+                    raise ValueError(f"term {name} is {value}")
+                terms[name] = value
+                total += value
+        eta = clock.active_steps / clock.latency if clock.latency else 0.0
+        capacity = protocol.capacity
+        ratio = eta / capacity if capacity is not None else math.nan
+        return Score(total, terms, rollout.accuracy, clock.latency, eta, ratio, clock.peak_concurrency, violations)
+
+    def price(self, protocol: Protocol) -> float:
+        """Return what a rollout earns that cannot be read at all."""
+        return protocol.format_error_reward if self.gate is None else self.gate.price(protocol)
+
+    def check(self, protocol: Protocol) -> None:
+        """Score a rollout that any reward can score, so that a wrong set-up shows before the first real one.
+
+        Raises
+        ------
+        ConfigError
+            If the protocol lacks what a term needs, or a term cannot score even this.
+        """
+        organizer = Thread("organizer", (Answer(1),))
+        for outcome in (None, Outcome(correct=True), Outcome(correct=False)):
+            try:
+                self.score(Rollout(Trace("probe", (organizer,), outcome), protocol))
+            except ConfigError:
+                raise
+            except Exception as error:
+                raise ConfigError(f"the reward cannot score a plain answer: {type(error).__name__}: {error}") from error
