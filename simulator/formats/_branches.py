@@ -171,14 +171,14 @@ def lines_of(nodes: Sequence[Node], turns: Iterable[Turn]) -> Line:
             lines.append(line)
         place_of[place] = (line, len(line.turns) - 1)
     organizer = lines[0]
-    for piece, branch in sorted(loose, key=lambda item: item[0].turns[0].start):
-        host = branch or organizer
+    for piece, stem in sorted(loose, key=lambda item: item[0].turns[0].start):
+        host = stem or organizer
         moved = len(host.turns)
         _place(piece, host, place_of)
         if not piece.turns:
-            for line in lines:  # what it forked, its host forked
-                if line.host is piece:
-                    line.host, line.after = host, line.after + moved
+            for other in lines:  # what it forked, its host forked
+                if other.host is piece:
+                    other.host, other.after = host, other.after + moved
     for source, target in returns:
         if source in place_of:
             worker, (there, k) = place_of[source][0], place_of[target]

@@ -133,7 +133,8 @@ class Scorer:
             main = self._cut(text if main is None else main)
             helpers = _workers(_at(workers, place))
             rollouts.append(main if not helpers else {"text": main, "workers": self._cut_all(helpers)})
-            verdicts.append(self.verdict(text if isinstance(text, str) else main, _at(truths, place)))
+            seen = main if self.reader.decode is not None and isinstance(main, list) else text
+            verdicts.append(self.verdict(seen, _at(truths, place)))
         return self.batch(rollouts, verdicts, self.reader)
 
     def batch(self, rollouts: Sequence[Any], outcomes: Sequence[Any], reader: Reader | None = None) -> ScoreBatch:
