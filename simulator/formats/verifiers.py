@@ -90,7 +90,7 @@ def records(text: str | bytes, name: str = "rollout", **options: Any) -> list[Tr
 def parse(
     text: str,
     *,
-    id: str = "rollout",
+    id: str = "trace",
     count: TokenCounter = by_characters,
     keep_text: bool = True,
     outcome: Outcome | None = None,
