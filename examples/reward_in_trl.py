@@ -2,8 +2,8 @@
 
 Covers: simulator.integrations.trl
 
-In earnest: ``GRPOTrainer(..., reward_funcs=reward, rollout_func=...)``. The rollout function runs organizer and workers;
-what it returns beside ids and log-probabilities comes back as columns, here ``workers``.
+In earnest: ``GRPOTrainer(..., reward_funcs=reward, rollout_func=...)``. The rollout function runs organizer and
+workers; what it returns beside ids and log-probabilities comes back as columns, here ``workers``.
 """
 
 from simulator.integrations.trl import make_reward_func

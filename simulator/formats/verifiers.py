@@ -210,7 +210,7 @@ def _threads(organizer: Line, zero: float, keep: bool) -> Iterable[Thread]:
         line.workers.sort(key=lambda worker: (worker.after, worker.turns[0].start, worker.turns[0].node))
         prompt = line.turns[0].input or 0
         yield Thread(name, tuple(_actions(line, name, zero, keep)), prompt, min(prompt, line.shared))
-        todo += [(worker, child_id(name, i)) for i, worker in enumerate(line.workers, 1)]
+        todo += [(worker, child_id(name, i)) for i, worker in enumerate(line.workers, 1)][::-1]
 
 
 def _actions(line: Line, name: str, zero: float, keep: bool) -> Iterable[Action]:
