@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator import FormatError, decode_clock, read, render
@@ -104,6 +104,13 @@ def test_what_a_piece_forked_its_thread_forked():
     }
 
 
+def test_branches_off_a_piece_that_was_moved():
+    record = rollout(
+        (None, 1, 0, 0), (None, 2, 0, 0), (None, 3, 0, 0), (None, 4, 0, 0, {"continuation": 2}), (2, 5, 0, 0)
+    )
+    assert shape(record) == {"organizer": [("T", 1), ("T", 2), ("T", 3), ("T", 4), ("A", 5)]}
+
+
 def test_nested_sub_agents_and_shared_prefixes():
     record = rollout(
         (None, 5, 0, 1),
@@ -185,6 +192,7 @@ edges = st.dictionaries(
 turns = st.tuples(st.none() | st.integers(-1, 5), st.sampled_from((0, 3, -1)), times, times, edges)
 
 
+@settings(max_examples=500)
 @given(drawn=st.lists(turns, min_size=1, max_size=7))
 def test_any_graph_gives_a_trace_or_a_format_error(drawn):
     try:

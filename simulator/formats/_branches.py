@@ -140,7 +140,7 @@ def turns_of(rollout: Rollout, count: TokenCounter) -> list[Turn]:
 def lines_of(nodes: Sequence[Node], turns: Iterable[Turn]) -> Line:
     """Return the organizer's line, with all others as its workers or theirs."""
     lines: list[Line] = []
-    loose: list[tuple[Line, Line | None]] = []  # with the line they branch off
+    loose: list[tuple[Line, int | None]] = []  # with the node they branch off
     place_of: dict[int, tuple[Line, int]] = {}  # by node
     said: list[int | None] = []  # the sampled node that each node is or descends from
     at = iter(turns)
@@ -167,12 +167,12 @@ def lines_of(nodes: Sequence[Node], turns: Iterable[Turn]) -> Line:
             if caller is not None:
                 line.host, line.after = caller
             elif lines:
-                loose.append((line, None if before is None else before[0]))
+                loose.append((line, follows))
             lines.append(line)
         place_of[place] = (line, len(line.turns) - 1)
     organizer = lines[0]
     for piece, stem in sorted(loose, key=lambda item: item[0].turns[0].start):
-        host = stem or organizer
+        host = organizer if stem is None else place_of[stem][0]
         moved = len(host.turns)
         _place(piece, host, place_of)
         if not piece.turns:
