@@ -8,9 +8,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from simulator.errors import ConfigError
+from simulator.errors import ConfigError, FormatError
+from simulator.trace import MAX_TOKENS
 
-__all__ = ["APPROXIMATE", "COUNTERS", "TokenCounter", "by_characters", "by_words", "counter_name", "load_tokenizer"]
+__all__ = [
+    "APPROXIMATE",
+    "COUNTERS",
+    "TokenCounter",
+    "by_characters",
+    "by_words",
+    "counter_name",
+    "load_tokenizer",
+    "spread",
+]
 
 TokenCounter = Callable[[str], int]
 
@@ -74,4 +84,37 @@ def load_tokenizer(path: str | os.PathLike[str]) -> TokenCounter:
         return len(tokenizer.encode(text, add_special_tokens=False).ids)
 
     count.token_source = f"tokenizer:{os.path.basename(name)}"  # type: ignore[attr-defined]
+    return count
+
+
+def spread(tokens: int | list[int], characters: int) -> TokenCounter:
+    """Return a counter that deals `tokens` out over the pieces of a text by their characters.
+
+    Parameters
+    ----------
+    tokens : int or list of int
+        How many; or the token ids themselves.
+    characters : int
+        Of the whole text.
+
+    Raises
+    ------
+    FormatError
+        If there can be no so many tokens.
+
+    >>> count = spread(5, 8)
+    >>> count("four"), count("more")
+    (2, 3)
+    """
+    total = tokens if isinstance(tokens, int) else len(tokens)
+    if not 0 <= total <= MAX_TOKENS:
+        raise FormatError(f"tokens must be a number from 0 to 10^12, or the token ids; got {total}")
+    seen = 0
+
+    def count(piece: str) -> int:
+        nonlocal seen
+        before, seen = seen, seen + len(piece)
+        return total * seen // characters - total * before // characters if characters else 0
+
+    count.token_source = "record, spread by characters"  # type: ignore[attr-defined]
     return count

@@ -26,11 +26,13 @@ from simulator.trace import (
 from tests.strategies import any_traces
 
 formats = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+READ_ONLY = ("verifiers",)
 
 # ---------------------------------------------------------------- every format
 
 SAMPLES = {
     "native": '{"schema": "forksim.trace/1", "id": "a", "threads": [{"id": "organizer", "actions": []}]}',
+    "verifiers": '{"task": {}, "nodes": [{"message": {"role": "assistant", "content": "9"}, "sampled": true}]}',
     "asyncthink": "so <FORK-1>odd</FORK-1>",
     "multiverse": "<Think>so",
     "threadweaver": "<think>so",
@@ -69,7 +71,9 @@ def test_detection(text, name):
 
 
 def test_an_unknown_format_is_named_with_those_there_are():
-    message = "no format is called 'yaml'; accepted are native, asyncthink, multiverse, threadweaver, parallel_r1"
+    message = (
+        "no format is called 'yaml'; accepted are native, verifiers, asyncthink, multiverse, threadweaver, parallel_r1"
+    )
     for call in (lambda: lookup("yaml"), lambda: parse("", format="yaml"), lambda: render(FORK_JOIN, "yaml")):
         with pytest.raises(ConfigError) as caught:
             call()
@@ -84,7 +88,7 @@ def test_no_text_raises_anything_but_a_format_error(form, text):
         try:
             trace = form.parse(text, id="q", count=by_words, keep_text=keep, outcome=Outcome(correct=True))
         except FormatError as error:
-            assert form.name == "native" and "\n" not in str(error)
+            assert form.name in ("native", "verifiers") and "\n" not in str(error)
         else:
             assert keep or all(action.text is None for _, _, action in trace.actions())
             assert form.name == "native" or (trace.id, trace.token_source) == ("q", "words")
@@ -113,7 +117,9 @@ FORK_JOIN = Trace(
 )
 
 
-@formats
+@pytest.mark.parametrize(
+    "form", [form for name, form in FORMATS.items() if name not in READ_ONLY], ids=lambda form: form.name
+)
 def test_every_format_can_say_fork_join(form):
     for trace in (FORK_JOIN, native.without_text(FORK_JOIN)):
         text = form.render(trace)

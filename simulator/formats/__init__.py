@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from simulator.errors import ConfigError
-from simulator.formats import asyncthink, multiverse, native, parallel_r1, threadweaver
+from simulator.formats import asyncthink, multiverse, native, parallel_r1, threadweaver, verifiers
 from simulator.tokens import TokenCounter, by_characters
 from simulator.trace import Outcome, Trace
 
@@ -49,6 +49,9 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     "native": Format("native", "JSON lines, all a Trace holds", native.parse, native.render, native.detect),
+    "verifiers": Format(
+        "verifiers", "rollouts of verifiers; read only", verifiers.parse, verifiers.render, verifiers.detect
+    ),
     "asyncthink": Format("asyncthink", "<FORK-1> <JOIN-1>", asyncthink.parse, asyncthink.render, asyncthink.detect),
     "multiverse": Format(
         "multiverse", "<Parallel> <Goal> <Path>", multiverse.parse, multiverse.render, multiverse.detect

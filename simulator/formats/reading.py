@@ -3,6 +3,7 @@
 A file is either JSON lines or plain text. JSON lines hold one record each:
 
 - a native record (`simulator.formats.native`), known by its ``schema``;
+- a rollout of verifiers, or an episode of several (`simulator.formats.verifiers`), known by its ``nodes``;
 - any other object with the text of one output under ``output``, ``text``, ``completion`` or ``response``, or of an
   AsyncThink organizer under ``organizer``; with either, ``workers`` may map worker ids to texts. Optional: ``id`` or
   ``index``, ``correct`` (true or false), ``found`` and ``wanted`` (numbers of solutions), ``tokens`` (how many all its
@@ -34,7 +35,7 @@ from typing import IO, Any, BinaryIO
 import msgspec
 
 from simulator.errors import ConfigError, FormatError, SimulatorError
-from simulator.formats import FORMATS, LOGS, agentic, detect, lookup, mooncake, native
+from simulator.formats import FORMATS, LOGS, agentic, detect, lookup, mooncake, native, verifiers
 from simulator.formats.records import Record, trace_of
 from simulator.tokens import TokenCounter, by_characters
 from simulator.trace import Outcome, Trace
@@ -44,6 +45,7 @@ __all__ = ["MAX_RECORD", "dump", "read", "sayer"]
 MAX_RECORD = 64 * 2**20
 """The most bytes a record may have. Longer ones are skipped."""
 
+_ROLLOUT = (b'"task"', b'"nodes"', b'"sampled"')  # as keys: inside a JSON string the quotes would be escaped
 _JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 
 
@@ -164,7 +166,7 @@ def _lines(file: BinaryIO, path: str, name: str, records: _Records) -> Iterator[
                 return
             blank = False
             try:
-                yield records.trace(line, f"{name}:{number}")
+                yield from records.traces(line, f"{name}:{number}")
             except SimulatorError as error:
                 yield _placed(error, path, number)
     if blank:
@@ -210,13 +212,15 @@ class _Records:
         """Whether `line`, the first, is meant as a header of agentic Mooncake."""
         return self.format == "agentic_mooncake" or (self.format is None and agentic.is_header(line))
 
-    def trace(self, line: bytes, name: str) -> Trace:
-        """Return the Trace of a record, called `name` unless it has a name."""
+    def traces(self, line: bytes, name: str) -> list[Trace]:
+        """Return the traces of a record, called `name` unless it has a name: several of an episode, else one."""
         # Inside a JSON string the quotes would be escaped, so these are keys.
         asked = self.format is None and b'"hash_ids"' in line and b'"input_length"' in line
         if asked or self.format == "mooncake":
-            return self.log.trace(line, name)
-        return _record(line, name, self.format, self.count, self.keep)
+            return [self.log.trace(line, name)]
+        if self.format == "verifiers" or (self.format is None and all(key in line for key in _ROLLOUT)):
+            return verifiers.records(line, name, count=self.count, keep_text=self.keep)
+        return [_record(line, name, self.format, self.count, self.keep)]
 
 
 def _record(line: bytes, name: str, format: str | None, count: TokenCounter, keep: bool) -> Trace:

@@ -6,8 +6,8 @@ import msgspec
 
 from simulator.errors import FormatError
 from simulator.formats import asyncthink, detect, lookup, native
-from simulator.tokens import TokenCounter
-from simulator.trace import MAX_TOKENS, Outcome, Trace
+from simulator.tokens import TokenCounter, spread
+from simulator.trace import Outcome, Trace
 
 __all__ = ["Record", "trace_of"]
 
@@ -60,7 +60,7 @@ def trace_of(record: Record, name: str, format: str | None, count: TokenCounter,
     if record.correct is not None or record.found is not None or record.wanted is not None:
         outcome = Outcome(record.correct, record.found, record.wanted)
     if record.tokens is not None:
-        count = _spread(record.tokens, len(text) + sum(map(len, (record.workers or {}).values())))
+        count = spread(record.tokens, len(text) + sum(map(len, (record.workers or {}).values())))
     if record.workers is not None or (record.organizer is not None and format is None):
         if format not in (None, "asyncthink"):
             raise FormatError(f"has workers beside its text, as {format} has not; accepted is the asyncthink format")
@@ -68,22 +68,6 @@ def trace_of(record: Record, name: str, format: str | None, count: TokenCounter,
     else:
         trace = lookup(format or detect(text)).parse(text, id=id, count=count, keep_text=keep, outcome=outcome)
     return _prompted(trace, record.prompt_tokens) if record.prompt_tokens else trace
-
-
-def _spread(tokens: int | list[int], characters: int) -> TokenCounter:
-    """Return a counter that deals `tokens` out over the pieces of a text by their characters."""
-    total = tokens if isinstance(tokens, int) else len(tokens)
-    if not 0 <= total <= MAX_TOKENS:
-        raise FormatError(f"tokens must be a number from 0 to 10^12, or the token ids; got {total}")
-    seen = 0
-
-    def count(piece: str) -> int:
-        nonlocal seen
-        before, seen = seen, seen + len(piece)
-        return total * seen // characters - total * before // characters if characters else 0
-
-    count.token_source = "record, spread by characters"  # type: ignore[attr-defined]
-    return count
 
 
 def _prompted(trace: Trace, tokens: int) -> Trace:

@@ -1,0 +1,100 @@
+"""TRL: a reward function for `GRPOTrainer(reward_funcs=...)` and its kin.
+
+The trainer calls it with lists that are parallel: ``prompts``, ``completions``, ``completion_ids``, every column of the
+data set, and every extra field of a ``rollout_func``. `completions` are decoded with special tokens skipped, so where
+the tags are special tokens give the `tokenizer`: then `completion_ids` are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from simulator.errors import ConfigError
+from simulator.integrations.scorer import Scorer, means, scorer_of, texts_of
+
+__all__ = ["RewardFunction", "make_reward_func"]
+
+LOGGED = ("latency", "eta", "workers", "failed", "reason")
+"""Columns that go into the trainer's table of completions; the means of all columns go into its metrics."""
+
+
+@dataclass(frozen=True)
+class RewardFunction:
+    """What `make_reward_func` returns. Picklable if its scorer is."""
+
+    scorer: Scorer
+    truth: str
+    workers: str
+    applies: str
+
+    @property
+    def __name__(self) -> str:
+        """What TRL calls it in its logs: ``rewards/forksim/mean``."""
+        return "forksim"
+
+    def __call__(
+        self,
+        prompts: Sequence[Any] | None = None,
+        completions: Sequence[Any] = (),
+        completion_ids: Sequence[Any] | None = None,
+        *,
+        log_metric: Callable[[str, float], None] | None = None,
+        log_extra: Callable[[str, list[Any]], None] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        """Return the reward of each completion; None where the column `applies` says it is another function's."""
+        texts = [texts_of(completion) for completion in completions]
+        batch = self.scorer.score(texts, completion_ids, columns.get(self.workers), columns.get(self.truth))
+        if log_metric is not None:
+            for name, value in means(batch).items():
+                log_metric(f"forksim/{name}", value)
+        if log_extra is not None:
+            table = batch.columns()
+            for name in LOGGED:
+                values = table[name].tolist()
+                log_extra(f"forksim/{name}", [value or "" for value in values] if name == "reason" else values)
+        rewards: list[float | None] = batch.total.tolist()
+        applies = columns.get(self.applies)
+        if isinstance(applies, Sequence) and len(applies) == len(rewards):
+            rewards = [reward if ours else None for reward, ours in zip(rewards, applies, strict=True)]
+        return rewards
+
+
+def make_reward_func(
+    scorer: Scorer | None = None,
+    *,
+    truth: str = "answer",
+    workers: str = "workers",
+    applies: str = "forksim",
+    **options: Any,
+) -> RewardFunction:
+    """Return a reward function for TRL.
+
+    Parameters
+    ----------
+    scorer : Scorer, optional
+        Or its fields as `options`: reward, protocol, reader, tokenizer, judge, ends.
+    truth, workers, applies : str
+        The columns with what the judge compares with, with the workers' texts or token ids, and with false where the
+        reward does not apply.
+
+    Raises
+    ------
+    ConfigError
+        If the options do not fit together.
+
+    Examples
+    --------
+    As the trainer calls it:
+
+    >>> reward = make_reward_func(protocol={"capacity": 2})
+    >>> texts = ["So <FORK-1>q</FORK-1><JOIN-1>9</JOIN-1><ANSWER>9</ANSWER>", "no tags"]
+    >>> reward(prompts=["?", "?"], completions=texts, completion_ids=[[1], [2]], answer=["9", "9"], trainer_state=None)
+    [1.25, -1.0]
+    """
+    for name, value in {"truth": truth, "workers": workers, "applies": applies}.items():
+        if not isinstance(value, str) or not value:
+            raise ConfigError(f"{name} must be the name of a column, got {value!r:.80}")
+    return RewardFunction(scorer_of(scorer, options), truth, workers, applies)

@@ -1,0 +1,94 @@
+"""verifiers: a reward by argument names. Its ``traces.jsonl`` is a trace format: see `simulator.formats.verifiers`.
+
+A task of verifiers.v1 asks for ``trace``; a rubric of older releases for ``completion``, ``answer``, ``info`` and
+``state``. Both frameworks pass what the function names, so `forksim_reward` names them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from simulator.errors import SimulatorError
+from simulator.formats import verifiers
+from simulator.integrations.scorer import Scorer, means, scorer_of, texts_of
+
+__all__ = ["forksim_reward", "make_reward"]
+
+
+async def forksim_reward(
+    trace: Any = None,
+    task: Any = None,
+    completion: Any = None,
+    answer: Any = None,
+    info: Any = None,
+    state: Any = None,
+    *,
+    scorer: Scorer,
+) -> float:
+    """Return the reward of one rollout, and record its columns as metrics of the trace.
+
+    A rollout with sub-agents is scored by its message graph. One without is scored by its text, with the ``workers`` in
+    the `info` of the trace (or the argument), if any.
+
+    Parameters
+    ----------
+    trace, task
+        Of verifiers.v1. ``task.answer`` is what the judge compares with.
+    completion, answer, info, state
+        Of older releases.
+    scorer : Scorer
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> messages = [{"role": "assistant", "content": "So <ANSWER>9</ANSWER>"}]
+    >>> asyncio.run(forksim_reward(completion=messages, answer="9", scorer=Scorer(protocol={"capacity": 2})))
+    1.25
+    """
+    text = texts_of(completion) if completion is not None else getattr(trace, "last_reply", None)
+    truth = getattr(task, "answer", None) if answer is None else answer
+    notes = info if info is not None else getattr(trace, "info", None)
+    notes = notes if isinstance(notes, Mapping) else {}
+    graph = _graph(trace)
+    if graph is not None:
+        batch = scorer.batch([graph], [scorer.verdict(text, truth)])
+    else:
+        batch = scorer.score([text], None, [notes.get("workers")], [truth])
+    record = getattr(trace, "record_metrics", None)
+    if callable(record):
+        record({f"forksim_{name}": value for name, value in means(batch).items()})
+    return float(batch.total[0])
+
+
+def make_reward(scorer: Scorer | None = None, **options: Any) -> Any:
+    """Return `forksim_reward` with a scorer of its own.
+
+    Parameters
+    ----------
+    scorer : Scorer, optional
+        Or its fields as `options`: reward, protocol, reader, tokenizer, judge, ends.
+
+    Raises
+    ------
+    ConfigError
+        If the options do not fit together.
+
+    >>> import asyncio
+    >>> asyncio.run(make_reward(protocol={"capacity": 2})())
+    -1.0
+    """
+    return partial(forksim_reward, scorer=scorer_of(scorer, options))
+
+
+def _graph(trace: Any) -> Any:
+    """Return the Trace of a rollout with sub-agents, None if there are none."""
+    dump = getattr(trace, "to_record", None)
+    if not callable(dump):
+        return None
+    try:
+        found = verifiers.trace_of(dump())
+    except (SimulatorError, ValueError, TypeError, LookupError):
+        return None
+    return found if len(found.threads) > 1 else None
