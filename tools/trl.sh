@@ -10,9 +10,9 @@ if [ ! -e "$at/stamp" ]; then
     "$PYTHON" -m venv "$at"
     install=("$at/bin/python" -m pip install --quiet --disable-pip-version-check)
     "${install[@]}" torch==2.13.0 # the CPU build: a later one may bring CUDA along
-    "${install[@]}" trl transformers accelerate datasets tokenizers pytest hypothesis --editable .
-    "${install[@]}" --no-deps verl verifiers # to read, not to run
-    "${install[@]}" --no-deps openrlhf || echo "no openrlhf for this Python: its test will be skipped" >&2
+    "${install[@]}" trl==1.16.0 transformers==5.23.0 accelerate==1.15.0 datasets==5.2.0 tokenizers pytest hypothesis --editable .
+    "${install[@]}" --no-deps verl==0.9.1 verifiers==0.4.0 # to read, not to run
+    "${install[@]}" --no-deps openrlhf==0.11.2 || echo "no openrlhf for this Python: its test will be skipped" >&2
     touch "$at/stamp"
 fi
 exec "$at/bin/python" -m pytest -m "slow or not slow" tests/test_trl.py tests/test_integration_signatures.py "$@"
