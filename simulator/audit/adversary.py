@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from simulator.audit.exploits import EXPLOITS, Exploit
-from simulator.audit.reasons import Sample, explain
+from simulator.audit.reasons import Sample, explain, without
 from simulator.audit.truth import Judge, Pair
 from simulator.errors import ConfigError
 from simulator.rewards.spec import choose
@@ -130,8 +130,21 @@ def _search(
     # The same draws again, now to stop at the first and shrink it.
     small = _find(EXPLOITS[name], judge, lambda pair: judge.pair(*pair) is not None, budget, seed, name)
     pair = (judge.pair(*small) if small is not None else None) or best
+    if EXPLOITS[name].free:
+        pair = _pruned(pair, judge)
     reason = explain(pair, judge, samples)
     return Search(exploit=name, tried=tried, found=found, pair=pair, largest_gain=max(best.gain, pair.gain), reason=reason)
+
+
+def _pruned(pair: Pair, judge: Judge) -> Pair:
+    """Leave out workers and actions, one at a time, as long as the order stays wrong."""
+    smaller: Pair | None = pair
+    while smaller is not None:
+        pair = smaller
+        one, other = pair.a.trace, pair.b.trace
+        candidates = [(a, other) for _, a in without(one)] + [(one, b) for _, b in without(other)]
+        smaller = next((found for a, b in candidates if (found := judge.pair(a, b)) is not None), None)
+    return pair
 
 
 def _find(exploit: Exploit, judge: Judge, condition: Any, budget: int, seed: int, name: str) -> Any:

@@ -20,7 +20,7 @@ from simulator.audit.truth import Judge, Pair
 from simulator.rewards import FORMAT_ERROR, Rollout
 from simulator.trace import ORGANIZER, Answer, Fork, Join, Return, Thread, Trace, ViolationKind, child_id
 
-__all__ = ["FACTS", "Sample", "explain", "facts"]
+__all__ = ["FACTS", "Sample", "explain", "facts", "without"]
 
 _SAMPLES = 4000
 _WORTH_SAYING = 0.1  # share of the gain below which a part of it is not mentioned
@@ -64,6 +64,7 @@ def _broken(kind: ViolationKind) -> Callable[[Rollout], float]:
 FACTS: dict[str, Callable[[Rollout], float]] = {
     "correctness": lambda rollout: rollout.accuracy or 0.0,
     "eta": lambda rollout: rollout.eta,
+    "whether there are workers": lambda rollout: float(rollout.clock.workers > 0),
     "the number of workers": lambda rollout: float(rollout.clock.workers),
     "the share of Forks after a Join": _late_forks,
     "the share of tokens beside the longest path": _beside,
@@ -112,8 +113,8 @@ def explain(pair: Pair, judge: Judge, samples: Sequence[Sample]) -> str:
     if a[FORMAT_ERROR] and told:
         kinds = Counter(violation.kind.value for violation in pair.a.score.violations)
         parts.append(f"the gate ({', '.join(kinds)}) spares A what these terms would cost it")
-    elif told:
-        parts += _followed(told[0], pair, judge, samples)
+    else:
+        parts += [clause for term in told for clause in _followed(term, pair, judge, samples)]
     parts += _spared(pair, judge)
     return "; ".join(parts) + "."
 
@@ -121,8 +122,9 @@ def explain(pair: Pair, judge: Judge, samples: Sequence[Sample]) -> str:
 def _followed(term: str, pair: Pair, judge: Judge, samples: Sequence[Sample]) -> Iterator[str]:
     """Say by which fact `term` goes, of those in which A and B differ in the right direction."""
     of_a, of_b = (facts(Rollout(trial.trace, judge.protocol)) for trial in (pair.a, pair.b))
-    step = max(1, math.ceil(len(samples) / _SAMPLES))
-    taken = samples[::step]
+    if pair.a.accuracy == pair.b.accuracy:  # then it is no answer that the term also goes by correctness
+        samples = [sample for sample in samples if sample.facts["correctness"] == pair.a.accuracy]
+    taken = samples[:: max(1, math.ceil(len(samples) / _SAMPLES))]
     values = np.array([sample.terms[term] for sample in taken])
     best, name = 0.0, ""
     for fact in FACTS:
@@ -139,7 +141,7 @@ def _followed(term: str, pair: Pair, judge: Judge, samples: Sequence[Sample]) ->
 def _spared(pair: Pair, judge: Judge) -> Iterator[str]:
     """Say which part of A is paid for: the one without which it earns least, and whether that is only a cost."""
     total, least = pair.a.score.total, None
-    for what, trace in _without(pair.a.trace):
+    for what, trace in without(pair.a.trace):
         score = judge.score(trace)
         if score is not None and (least is None or score.total < least[1].total):
             least = (what, score, trace)
@@ -152,8 +154,8 @@ def _spared(pair: Pair, judge: Judge) -> Iterator[str]:
     yield f"without {what} it would earn {_number(score.total)} rather than {_number(total)}, and {sooner}"
 
 
-def _without(trace: Trace) -> Iterator[tuple[str, Trace]]:
-    """Yield `trace` without one worker, or without one of the organizer's other actions."""
+def without(trace: Trace) -> Iterator[tuple[str, Trace]]:
+    """Yield what is left out, and `trace` without it: one worker, or without one of the organizer's other actions."""
     organizer = trace.organizer
     seen: set[int] = set()
     for place, action in enumerate(organizer.actions):
