@@ -8,7 +8,6 @@ one at a time.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from simulator.audit.ranks import rank_correlation
 from simulator.audit.truth import Judge, Pair
-from simulator.rewards import FORMAT_ERROR, Rollout
+from simulator.rewards import Rollout
 from simulator.trace import ORGANIZER, Answer, Fork, Join, Return, Thread, Trace, ViolationKind, child_id
 
 __all__ = ["FACTS", "Sample", "explain", "facts", "without"]
@@ -37,7 +36,7 @@ class Sample(NamedTuple):
     def of(cls, trace: Trace, judge: Judge) -> Sample | None:
         """Return the sample of a rollout; None if the gate closed, so that its terms were not asked."""
         score = judge.score(trace)
-        if score is None or score.terms[FORMAT_ERROR]:
+        if score is None or judge.closes(score):
             return None
         return cls(score.terms, facts(Rollout(trace, judge.protocol)))
 
@@ -110,9 +109,11 @@ def explain(pair: Pair, judge: Judge, samples: Sequence[Sample]) -> str:
     told = [name for name in gains if a[name] - b[name] >= _WORTH_SAYING * pair.gain]
     pays = " and ".join(f"{name} pays {_number(a[name])} instead of {_number(b[name])}" for name in told)
     parts = [f"A earns {_number(pair.gain)} more because {pays}"]
-    if a[FORMAT_ERROR] and told:
-        kinds = Counter(violation.kind.value for violation in pair.a.score.violations)
-        parts.append(f"the gate ({', '.join(kinds)}) spares A what these terms would cost it")
+    if judge.closes(pair.a.score):
+        gate = judge.reward.gate
+        closed = gate.closes(pair.a.score.violations, judge.protocol) if gate is not None else None
+        kind = closed.kind.value if closed is not None else ""
+        parts.append(f"the gate closes ({kind}), and spares A what these terms would cost it")
     else:
         parts += [clause for term in told for clause in _followed(term, pair, judge, samples)]
     parts += _spared(pair, judge)

@@ -122,6 +122,11 @@ class Judge:
         except (SimulatorError, ArithmeticError, ValueError):
             return None
 
+    def closes(self, score: Score) -> bool:
+        """Whether the gate was closed to a rollout with this score."""
+        gate = self.reward.gate
+        return gate is not None and gate.closes(score.violations, self.protocol) is not None
+
     def trial(self, trace: Trace) -> Trial | None:
         """Return what `trace` earns and takes; None where the reward cannot score it."""
         rollout = Rollout(trace, self.protocol)
