@@ -1,4 +1,4 @@
-"""Audit of rewards: does a reward follow what it is meant to reward, and can it be gamed?
+"""Audit of rewards: what a reward follows, and how it can be gamed.
 
 What a reward is held against is `Judge`: who is right, and how long it takes on a simulated machine. `audit_corpus`
 looks at given rollouts; `search` makes its own, and shrinks what the reward has in the wrong order. See
@@ -90,5 +90,7 @@ def audit(
     (['late_forks'], 0.125)
     """
     searches = search(judge, exploits, budget=budget, seed=seed)
-    corpus = audit_corpus(synthetic(judge, size=group_size, seed=seed) if traces is None else traces, judge, group_size=group_size)
+    corpus = audit_corpus(
+        synthetic(judge, size=group_size, seed=seed) if traces is None else traces, judge, group_size=group_size
+    )
     return Audit(judge=judge, corpus=corpus, searches=tuple(searches))

@@ -85,9 +85,7 @@ def search(judge: Judge, exploits: Iterable[str] | None = None, *, budget: int =
         raise ConfigError("the search for exploits needs hypothesis: pip install forksim[audit]")
     explored = [_explore(judge, name, budget, seed) for name in names]
     samples = [sample for _, _, _, found in explored for sample in found]
-    return [
-        _search(judge, name, budget, seed, outcome, samples) for name, outcome in zip(names, explored, strict=True)
-    ]
+    return [_search(judge, name, budget, seed, outcome, samples) for name, outcome in zip(names, explored, strict=True)]
 
 
 def _pool(judge: Judge) -> int:
@@ -133,7 +131,9 @@ def _search(
     if EXPLOITS[name].free:
         pair = _pruned(pair, judge)
     reason = explain(pair, judge, samples)
-    return Search(exploit=name, tried=tried, found=found, pair=pair, largest_gain=max(best.gain, pair.gain), reason=reason)
+    return Search(
+        exploit=name, tried=tried, found=found, pair=pair, largest_gain=max(best.gain, pair.gain), reason=reason
+    )
 
 
 def _pruned(pair: Pair, judge: Judge) -> Pair:

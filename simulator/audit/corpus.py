@@ -208,5 +208,3 @@ def _figures(
         at_most=float(np.isclose(values, most, rtol=1e-12, atol=0).mean()),
         follows_correctness=rank_correlation(values, correct),
     )
-
-

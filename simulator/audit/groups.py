@@ -64,11 +64,12 @@ def advantages(rewards: npt.ArrayLike, *, normalise: bool = True) -> Array:
     [0.85, -0.85, -0.85, 0.85]
     """
     values = np.asarray(rewards, dtype=np.float64)
-    centred = values - values.mean()
+    centred: Array = values - values.mean()
     if not normalise:
         return centred
     deviation = values.std(ddof=1) if len(values) > 1 else 0.0
-    return np.asarray(centred / (deviation + EPSILON))
+    scaled: Array = centred / (deviation + EPSILON)
+    return scaled
 
 
 def weigh_groups(
@@ -112,7 +113,10 @@ def _squared(x: Array, y: Array) -> float:
 
 
 def _ratio(parts: Sequence[Array], mixed: Sequence[bool]) -> float:
-    sizes = [np.abs(_joined([part for part, is_mixed in zip(parts, mixed, strict=True) if is_mixed is which])) for which in (False, True)]
+    sizes = [
+        np.abs(_joined([part for part, is_mixed in zip(parts, mixed, strict=True) if is_mixed is which]))
+        for which in (False, True)
+    ]
     if not len(sizes[0]) or not len(sizes[1]) or not sizes[1].any():
         return math.nan
     return float(sizes[0].mean() / sizes[1].mean())

@@ -17,7 +17,7 @@ import numpy as np
 from simulator.audit.ranks import rank_correlation
 from simulator.audit.truth import Judge, Pair
 from simulator.rewards import Rollout
-from simulator.trace import ORGANIZER, Answer, Fork, Join, Return, Thread, Trace, ViolationKind, child_id
+from simulator.trace import ORGANIZER, Answer, Fork, Join, Thread, Trace, ViolationKind, child_id
 
 __all__ = ["FACTS", "Sample", "explain", "facts", "without"]
 
@@ -164,7 +164,9 @@ def without(trace: Trace) -> Iterator[tuple[str, Trace]]:
             seen.add(action.index)
             name = child_id(ORGANIZER, action.index)
             rest = tuple(
-                each for each in organizer.actions if not (isinstance(each, (Fork, Join)) and each.index == action.index)
+                each
+                for each in organizer.actions
+                if not (isinstance(each, (Fork, Join)) and each.index == action.index)
             )
             gone = {thread.id for thread in trace.threads if thread.id == name or thread.id.startswith(f"{name}.")}
             yield f"worker {name}", _replaced(trace, rest, gone)

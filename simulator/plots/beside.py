@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simulator.errors import ConfigError
 from simulator.plots.gantt import headline
@@ -59,7 +59,8 @@ def side_by_side(
     Examples
     --------
     >>> from simulator import Answer, Thread, Trace, compile_trace, simulate
-    >>> pair = [simulate(compile_trace(Trace(name, (Thread("organizer", (Answer(n),)),)))) for name, n in (("A", 9), ("B", 4))]
+    >>> traces = [Trace(name, (Thread("organizer", (Answer(n),)),)) for name, n in (("A", 9), ("B", 4))]
+    >>> pair = [simulate(compile_trace(trace)) for trace in traces]
     >>> axes = side_by_side(pair, notes=("earns 1.1", "earns 1.0"))
     >>> [each.get_title(loc="left") for each in axes.figure.axes]
     ['A: earns 1.1', 'B: earns 1.0']
@@ -91,10 +92,11 @@ def side_by_side(
         ax.set_ylim(max(lanes, _LANES[0]) - 0.4, -0.5)  # lanes are equally high in all of them
     draw_legend(*axes, own=True)
     if caption:
+        figure: Any = axes[0].figure
         lines = _wrapped(caption, 72 * (width - 0.4), FONT + 0.5)
-        axes[0].figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=FONT + 0.5, color=INK.text, parse_math=False)  # type: ignore[union-attr]
-        figure = axes[0].figure
-        figure.set_figheight(figure.get_figheight() + 0.17 * len(lines) + 0.1)  # type: ignore[union-attr]
+        look: dict[str, Any] = {"fontsize": FONT + 0.5, "color": INK.text, "parse_math": False}
+        figure.suptitle("\n".join(lines), x=0.01, ha="left", **look)
+        figure.set_figheight(figure.get_figheight() + 0.17 * len(lines) + 0.1)
     return axes[0]
 
 
