@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from simulator.audit.adversary import Search, search
+from simulator.audit.adversary import Search, ready, search
 from simulator.audit.corpus import Corpus, Follows, TermFigures, audit_corpus, synthetic
 from simulator.audit.exploits import EXPLOITS
 from simulator.audit.groups import GroupFigures, advantages
@@ -89,8 +89,8 @@ def audit(
     >>> list(found.pairs), round(found.pairs["late_forks"].gain, 3)
     (['late_forks'], 0.125)
     """
-    searches = search(judge, exploits, budget=budget, seed=seed)
-    corpus = audit_corpus(
-        synthetic(judge, size=group_size, seed=seed) if traces is None else traces, judge, group_size=group_size
-    )
+    names = ready(exploits, budget, seed)  # before anything takes time
+    given = synthetic(judge, size=group_size, seed=seed) if traces is None else traces
+    corpus = audit_corpus(given, judge, group_size=group_size)
+    searches = search(judge, names, budget=budget, seed=seed)
     return Audit(judge=judge, corpus=corpus, searches=tuple(searches))

@@ -15,7 +15,7 @@ from simulator.errors import ConfigError
 from simulator.rewards.spec import choose
 from simulator.trace import Trace
 
-__all__ = ["MAX_BUDGET", "Search", "search"]
+__all__ = ["MAX_BUDGET", "Search", "ready", "search"]
 
 MAX_BUDGET = 1_000_000
 _DEFAULT_POOL = 3  # workers that are taken to fit where there is no pool capacity
@@ -77,15 +77,29 @@ def search(judge: Judge, exploits: Iterable[str] | None = None, *, budget: int =
     >>> [type(action).__name__ for action in found.b.trace.organizer.actions]
     ['Fork', 'Fork', 'Join', 'Join', 'Answer']
     """
+    names = ready(exploits, budget, seed)
+    explored = [_explore(judge, name, budget, seed) for name in names]
+    samples = [sample for _, _, _, found in explored for sample in found]
+    return [_search(judge, name, budget, seed, outcome, samples) for name, outcome in zip(names, explored, strict=True)]
+
+
+def ready(exploits: Iterable[str] | None, budget: int, seed: int) -> list[str]:
+    """Return the exploits that `search` would search.
+
+    Raises
+    ------
+    ConfigError
+        If it could not begin.
+    """
+    if isinstance(exploits, str):
+        raise ConfigError(f"exploits must be a list of names, got {exploits!r}")
     names = list(EXPLOITS) if exploits is None else [choose(name, EXPLOITS, "exploit") for name in exploits]
     for name, value, low, high in (("budget", budget, 1, MAX_BUDGET), ("seed", seed, 0, 2**63 - 1)):
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise ConfigError(f"{name} must be a whole number from {low} to {high:,}, got {value!r}")
-    if importlib.util.find_spec("hypothesis") is None:
+    if names and importlib.util.find_spec("hypothesis") is None:
         raise ConfigError("the search for exploits needs hypothesis: pip install forksim[audit]")
-    explored = [_explore(judge, name, budget, seed) for name in names]
-    samples = [sample for _, _, _, found in explored for sample in found]
-    return [_search(judge, name, budget, seed, outcome, samples) for name, outcome in zip(names, explored, strict=True)]
+    return names
 
 
 def _pool(judge: Judge) -> int:

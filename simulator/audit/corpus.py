@@ -159,7 +159,7 @@ def audit_corpus(traces: Iterable[Trace], judge: Judge, *, group_size: int = 8) 
         trials.append(trial)
         names.append(("meta", trace.meta["group"]) if "group" in trace.meta else ("row", place // group_size))
     if not trials:
-        raise ConfigError(f"there is no rollout that this reward can score, of {len(unscored)}")
+        raise ConfigError(f"there is no rollout to audit: of {len(unscored):,} that were read, none can be scored")
     total = np.array([trial.score.total for trial in trials])
     correct = np.array([trial.accuracy for trial in trials])
     seconds = np.array([trial.seconds for trial in trials])

@@ -85,7 +85,7 @@ def weigh_groups(
     all_plain, all_told = _joined(plain), _joined(told)
     power = float(all_plain @ all_plain)
     shares = {name: float(_joined(each) @ all_plain) / power if power else math.nan for name, each in parts.items()}
-    deaf = [name for name, each in parts.items() if not _squared(_joined(each), all_told) >= 0.5 and shares[name] > 0]
+    deaf = [name for name, each in parts.items() if not _tells(_joined(each), all_told) and shares[name] > 0]
     pairs = [_pairs(total[each], correct[each], seconds[each]) for each in rows]
     wrong, unequal, slow, equal = np.array(pairs, dtype=np.int64).reshape(-1, 4).sum(axis=0).tolist()
     return GroupFigures(
@@ -110,6 +110,11 @@ def _squared(x: Array, y: Array) -> float:
     """Return the squared correlation of two arrays of mean 0."""
     power = float(x @ x) * float(y @ y)
     return float(x @ y) ** 2 / power if power > 0 else math.nan
+
+
+def _tells(term: Array, told: Array) -> bool:
+    """Whether a term tells right from wrong: half of its variance is correctness, and it is for it."""
+    return float(term @ told) > 0 and _squared(term, told) >= 0.5
 
 
 def _ratio(parts: Sequence[Array], mixed: Sequence[bool]) -> float:

@@ -128,17 +128,20 @@ class Judge:
         return gate is not None and gate.closes(score.violations, self.protocol) is not None
 
     def trial(self, trace: Trace) -> Trial | None:
-        """Return what `trace` earns and takes; None where the reward cannot score it."""
+        """Return what `trace` earns and takes; None where the reward cannot score it, or the GPU not run it."""
         rollout = Rollout(trace, self.protocol)
         score = self._score(rollout)
-        return None if score is None else Trial(trace, score, self.seconds(rollout))
+        seconds = math.nan if score is None else self.seconds(rollout)
+        return None if score is None or math.isnan(seconds) else Trial(trace, score, seconds)
 
     def seconds(self, rollout: Rollout) -> float:
-        """Return the simulated seconds to the answer; infinite in a deadlock."""
+        """Return the simulated seconds to the answer: infinite in a deadlock, NaN on a GPU that it does not fit."""
         try:
             return simulated_seconds(rollout, gpu=self.gpu, load=self.load)
         except DeadlockError:
             return math.inf
+        except SimulatorError:
+            return math.nan
 
     def pair(self, a: Trace, b: Trace) -> Pair | None:
         """Return the two as a pair if the reward has them in the wrong order.

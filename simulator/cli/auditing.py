@@ -11,10 +11,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from simulator.audit import EXPLOITS, Audit, Corpus, Judge, Search, Trial, audit_corpus, search, synthetic
+from simulator.audit import EXPLOITS, Audit, Corpus, Judge, Search, Trial
+from simulator.audit import audit as run
 from simulator.cli.common import Format, Input, Json, TokenCount, print_json, say, screen_width, show
 from simulator.compiler import compile_trace
-from simulator.errors import ConfigError
+from simulator.errors import ConfigError, FormatError
 from simulator.files import atomic
 from simulator.formats.reading import dump
 from simulator.gpu import GPU
@@ -71,11 +72,11 @@ def audit(
     if capacity is not None or rules.capacity is None:
         rules = rules.with_(capacity=_CAPACITY if capacity is None else capacity)
     judge = Judge(reward=spec, protocol=rules, gpu=gpu, load=load, gain=gain, slower=slower, clocks=clocks)  # type: ignore[arg-type]  # it refuses what it does not know
-    names = _names(exploits)
-    searches = search(judge, names, budget=budget, seed=seed) if names else []
     source = Input(traces, format, tokens) if traces else None
-    corpus = audit_corpus(source or synthetic(judge, size=group_size, seed=seed), judge, group_size=group_size)
-    found = Audit(judge=judge, corpus=corpus, searches=tuple(searches))
+    found = run(judge, source, exploits=_names(exploits), budget=budget, seed=seed, group_size=group_size)
+    if source is not None:
+        for name in found.corpus.unscored:
+            source.refuse(FormatError(f"trace {name!r} cannot be scored, or not be run on {gpu}"))
     about = {"reward": reward, "gpu": gpu, "load": load, "capacity": rules.capacity, "budget": budget, "seed": seed}
     records = _records(found, about)
     if out is not None:
