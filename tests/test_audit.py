@@ -6,7 +6,7 @@ from fractions import Fraction
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator import (
@@ -284,6 +284,7 @@ def test_corpus_of_anything(traces):
 
 @pytest.mark.parametrize("name", EXPLOITS)
 @pytest.mark.parametrize("pool", [1, 3])
+@settings(max_examples=25)
 @given(st.binary(min_size=400, max_size=400))
 def test_what_is_tried_is_a_fair_comparison(name, pool, data):
     """B breaks no rule. A is at most as correct."""

@@ -68,7 +68,9 @@ class Corpus:
     groups: GroupFigures
 
 
-def synthetic(judge: Judge, *, groups: int = 32, size: int = 8, seed: int = 0, right: float = 0.5) -> list[Trace]:
+def synthetic(
+    judge: Judge, *, groups: int = 32, size: int = 8, seed: int = 0, right: float | None = None
+) -> list[Trace]:
     """Return groups of synthetic rollouts, each group of all ways of organizing, right or wrong by the toss of a coin.
 
     Whether an answer is right has nothing to do with how it was come by: so whatever a reward pays for organization
@@ -81,8 +83,9 @@ def synthetic(judge: Judge, *, groups: int = 32, size: int = 8, seed: int = 0, r
     groups, size : int
         How many groups, of how many rollouts.
     seed : int
-    right : float
-        Probability of a right answer.
+    right : float, optional
+        Probability of a right answer. Default: each group has its own, as questions are easy or hard: uniform from 0
+        to 1.
 
     Returns
     -------
@@ -103,7 +106,7 @@ def synthetic(judge: Judge, *, groups: int = 32, size: int = 8, seed: int = 0, r
     for name, value in (("groups", groups), ("size", size)):
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100_000:
             raise ConfigError(f"{name} must be a whole number from 1 to 100,000, got {value!r}")
-    if not 0 <= right <= 1:
+    if right is not None and not 0 <= right <= 1:
         raise ConfigError(f"right must be a probability, got {right!r}")
     capacity = judge.protocol.capacity
     workers = 3 if capacity is None else min(capacity - 1, _MOST_WORKERS)
@@ -113,7 +116,8 @@ def synthetic(judge: Judge, *, groups: int = 32, size: int = 8, seed: int = 0, r
         family = families[i % len(families)]
         options = {} if family == "sequential" else {"workers": workers}
         (trace,) = generate(family, 1, seed=seed, start=i, **options)
-        verdict = Outcome(correct=bool(np.random.default_rng([seed, i, 1]).random() < right))
+        chance = float(np.random.default_rng([seed, i // size, 2]).random()) if right is None else right
+        verdict = Outcome(correct=bool(np.random.default_rng([seed, i, 1]).random() < chance))
         traces.append(msgspec.structs.replace(trace, outcome=verdict, meta={**trace.meta, "group": i // size}))
     return traces
 
@@ -144,7 +148,7 @@ def audit_corpus(traces: Iterable[Trace], judge: Judge, *, group_size: int = 8) 
     >>> judge = Judge(reward=make_reward("asyncthink"), protocol=Protocol(capacity=4), gpu="steps")
     >>> corpus = audit_corpus(synthetic(judge), judge)
     >>> corpus.traces, corpus.right, round(corpus.terms["concurrency"].share, 2)
-    (256, 142, 0.01)
+    (256, 135, 0.01)
     """
     if isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 1:
         raise ConfigError(f"group_size must be a whole number from 1, got {group_size!r}")

@@ -188,7 +188,7 @@ def _print_corpus(corpus: Corpus) -> None:
     groups = corpus.groups
     say(f"{groups.groups:,} groups, {groups.mixed:,} of them with right and wrong answers")
     say(f"the wrong answer earns as much as the right one: {_percent(groups.wrong_first)} of pairs in a group")
-    say(f"of two equally right the slower earns more: {_percent(groups.slow_first)} of pairs in a group")
+    say(f"of two equally correct the slower earns more: {_percent(groups.slow_first)} of pairs in a group")
     other = f"; most of the rest is {groups.loudest}" if groups.loudest else ""
     say(
         f"correctness explains {_percent(groups.explained)} of advantages,"
