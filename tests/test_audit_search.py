@@ -74,7 +74,7 @@ def test_known_holes_are_found_and_shrunk(case):
     (found,) = search(judge, [exploit], budget=120)
     assert is_worse_in_truth(found.pair, judge)
     assert found.pair.a.actions <= most_of_a and found.pair.b.actions <= most_of_b
-    assert 0 < found.found <= found.tried <= 120 and found.largest_gain >= found.pair.gain
+    assert 0 < found.found <= found.tried == 120 and found.largest_gain >= found.pair.gain
     assert found.reason.startswith(f"A earns {found.pair.gain:.3f}"[:12])
 
 
@@ -115,7 +115,7 @@ def test_a_price_for_time_behind_correctness_is_gamed_by_being_wrong():
 def test_a_price_for_time_cannot_be_gamed():
     found = search(asked(seconds_only()), budget=25)
     assert [each.exploit for each in found] == list(EXPLOITS)
-    assert all(each.pair is None and each.found == 0 and 0 < each.tried <= 25 for each in found)
+    assert all(each.pair is None and each.found == 0 and each.tried == 25 for each in found)
 
 
 def test_a_price_for_steps_cannot_be_gamed_by_what_is_slower_in_steps_too():
@@ -123,6 +123,7 @@ def test_a_price_for_steps_cannot_be_gamed_by_what_is_slower_in_steps_too():
     assert not any(each.pair for each in search(asked(Reward(terms=terms, gate=None)), budget=25))
 
 
+@pytest.mark.slow
 def test_steps_are_not_seconds():
     """The pool delays nobody on the decode-step clock: with the machine alone to judge, T can be gamed by overflow."""
     terms = {"accuracy": Term(TERMS["accuracy"]), "latency": Term(TERMS["latency"])}

@@ -6,9 +6,9 @@ import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import cast
 
-from simulator.audit.exploits import EXPLOITS, Exploit
+from simulator.audit.exploits import EXPLOITS, Exploit, Tosses
 from simulator.audit.reasons import Sample, explain, without
 from simulator.audit.truth import Judge, Pair
 from simulator.errors import ConfigError
@@ -44,7 +44,7 @@ def search(judge: Judge, exploits: Iterable[str] | None = None, *, budget: int =
     """Search for exploits of a reward, and shrink what is found.
 
     For each exploit, `budget` pairs are drawn from the seed and judged (see `Judge.pair`). If one is in the wrong
-    order, hypothesis shrinks the first such pair to a smallest one.
+    order, hypothesis is asked for one too, and shrinks it.
 
     Parameters
     ----------
@@ -52,9 +52,10 @@ def search(judge: Judge, exploits: Iterable[str] | None = None, *, budget: int =
     exploits : iterable of str, optional
         Keys of `EXPLOITS`. Default: all.
     budget : int
-        Pairs to draw for each, from 1 to 1,000,000. Shrinking comes on top, about as many again.
+        Pairs to draw for each, from 1 to 1,000,000. Shrinking comes on top, up to 500 or so for each that
+        is found.
     seed : int
-        The same seed, with the same release of hypothesis, gives the same result.
+        The same seed gives the same result; another release of hypothesis may shrink to another pair.
 
     Returns
     -------
@@ -79,7 +80,7 @@ def search(judge: Judge, exploits: Iterable[str] | None = None, *, budget: int =
     """
     names = ready(exploits, budget, seed)
     explored = [_explore(judge, name, budget, seed) for name in names]
-    samples = [sample for _, _, _, found in explored for sample in found]
+    samples = [sample for _, _, found in explored for sample in found]
     return [_search(judge, name, budget, seed, outcome, samples) for name, outcome in zip(names, explored, strict=True)]
 
 
@@ -107,25 +108,24 @@ def _pool(judge: Judge) -> int:
     return _DEFAULT_POOL if capacity is None else max(1, min(capacity - 1, _MOST_POOL))
 
 
-def _explore(judge: Judge, name: str, budget: int, seed: int) -> tuple[int, int, Pair | None, list[Sample]]:
-    """Draw `budget` pairs; return how many there were, how many are exploits, the best, and all scores."""
-    tried = found = 0
+def _explore(judge: Judge, name: str, budget: int, seed: int) -> tuple[int, Pair | None, list[Sample]]:
+    """Draw `budget` pairs; return how many are in the wrong order, the one with the largest gain, and all scores.
+
+    These are plain tosses, so that no release of hypothesis changes them.
+    """
+    found = 0
     best: Pair | None = None
     samples: list[Sample] = []
-
-    def look(pair: tuple[Trace, Trace]) -> bool:
-        nonlocal tried, found, best
-        tried += 1
-        samples.extend(sample for trace in pair if (sample := Sample.of(trace, judge)) is not None)
-        judged = judge.pair(*pair)
-        if judged is not None:
+    pool = _pool(judge)
+    for i in range(budget):
+        bits = Random(f"{seed} {name} {i}")
+        traces = EXPLOITS[name].pair(Tosses(lambda bits=bits: bits.random() < 0.5), pool)  # type: ignore[misc]
+        samples.extend(sample for trace in traces if (sample := Sample.of(trace, judge)) is not None)
+        pair = judge.pair(*traces)
+        if pair is not None:
             found += 1
-            if best is None or judged.gain > best.gain:
-                best = judged
-        return False
-
-    _find(EXPLOITS[name], judge, look, budget, seed, name)
-    return tried, found, best, samples
+            best = pair if best is None or pair.gain > best.gain else best
+    return found, best, samples
 
 
 def _search(
@@ -133,21 +133,19 @@ def _search(
     name: str,
     budget: int,
     seed: int,
-    explored: tuple[int, int, Pair | None, list[Sample]],
+    explored: tuple[int, Pair | None, list[Sample]],
     samples: list[Sample],
 ) -> Search:
-    tried, found, best, _ = explored
+    found, best, _ = explored
     if best is None:
-        return Search(exploit=name, tried=tried, found=0, pair=None, largest_gain=0.0, reason="")
-    # The same draws again, now to stop at the first and shrink it.
-    small = _find(EXPLOITS[name], judge, lambda pair: judge.pair(*pair) is not None, budget, seed, name)
+        return Search(exploit=name, tried=budget, found=0, pair=None, largest_gain=0.0, reason="")
+    small = _find(EXPLOITS[name], judge, budget, seed, name)
     pair = (judge.pair(*small) if small is not None else None) or best
     if EXPLOITS[name].free:
         pair = _pruned(pair, judge)
     reason = explain(pair, judge, samples)
-    return Search(
-        exploit=name, tried=tried, found=found, pair=pair, largest_gain=max(best.gain, pair.gain), reason=reason
-    )
+    most = max(best.gain, pair.gain)
+    return Search(exploit=name, tried=budget, found=found, pair=pair, largest_gain=most, reason=reason)
 
 
 def _pruned(pair: Pair, judge: Judge) -> Pair:
@@ -161,8 +159,8 @@ def _pruned(pair: Pair, judge: Judge) -> Pair:
     return pair
 
 
-def _find(exploit: Exploit, judge: Judge, condition: Any, budget: int, seed: int, name: str) -> Any:
-    """Return the smallest pair that hypothesis finds to meet `condition`, or None."""
+def _find(exploit: Exploit, judge: Judge, budget: int, seed: int, name: str) -> tuple[Trace, Trace] | None:
+    """Return the smallest pair in the wrong order that hypothesis comes to; None if it does not even find one."""
     from hypothesis import HealthCheck, Phase, Verbosity, find, settings
     from hypothesis.errors import NoSuchExample, Unsatisfiable
 
@@ -180,6 +178,14 @@ def _find(exploit: Exploit, judge: Judge, condition: Any, budget: int, seed: int
         print_blob=False,
     )
     try:
-        return find(exploit.strategy(_pool(judge)), condition, settings=fixed, random=Random(f"{seed} {name}"))
+        return cast(
+            tuple[Trace, Trace],
+            find(
+                exploit.strategy(_pool(judge)),
+                lambda pair: judge.pair(*pair) is not None,
+                settings=fixed,
+                random=Random(f"{seed} {name}"),
+            ),
+        )
     except (NoSuchExample, Unsatisfiable):
         return None
