@@ -98,6 +98,12 @@ def test_a_full_pool_counts_in_seconds_and_not_in_t():
     assert judge(clocks="both").pair(crowd, alone("b", 10)) is None
 
 
+def test_a_long_right_answer_is_worth_less_than_a_wrong_one():
+    """A price of one a minute on right answers only, and 1,000 tokens at 10 a second: 1 - 100/60, against 0."""
+    pair = judge(make_reward("wallclock", gpu="rate:10")).pair(alone("a", 2000, WRONG), alone("b", 1000))
+    assert pair.gain == pytest.approx(100 / 60 - 1)
+
+
 def test_load_slows_both():
     gpu = GPU(cost=LinearBatch(a=0.1, b=0.1))
     one, four = (judge(gpu=gpu, load=load).pair(alone("a", 30), alone("b", 20)) for load in (1, 4))
