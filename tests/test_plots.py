@@ -36,7 +36,7 @@ from simulator import (
     simulate,
 )
 from simulator.metrics import METRICS, Run
-from simulator.plots import batch, concurrency, gantt, save
+from simulator.plots import batch, concurrency, gantt, save, side_by_side
 from simulator.plots.curves import active_agents, thinned
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
@@ -134,7 +134,8 @@ def test_the_legend_explains_what_is_drawn_and_no_more(picture):
 
 def test_the_shipped_pictures_are_those_of_the_gallery():
     shipped = {path.stem for path in IMAGES.glob("*.png")}
-    assert {name for name in shipped if not name.startswith("fidelity_")} == set(GALLERY)  # those are of benchmarks/
+    others = ("fidelity_", "audit_")  # of benchmarks/, and of forksim audit
+    assert {name for name in shipped if not name.startswith(others)} == set(GALLERY)
     assert all(path.stat().st_size < 200_000 for path in IMAGES.glob("*.png"))
 
 
@@ -399,3 +400,43 @@ def test_saving_replaces_the_whole_file_or_nothing(tmp_path, monkeypatch):
 def test_what_cannot_be_drawn_is_said(call, message):
     with pytest.raises(ConfigError, match=message):
         call(flat(1))
+
+
+# ---------------------------------------------------------------- side by side
+
+
+def test_side_by_side_has_one_scale_and_one_height_of_lanes():
+    long = run([Fork(1), Fork(2), Think(30), Join(1), Join(2), Answer(10)], [Return(90)], [Return(20)], name="A")
+    brief = run([Answer(10)], name="B")
+    first = side_by_side([long, brief], notes=("earns 2", "earns 1"), caption="Why: costs $5 and $6.")
+    one, other = first.figure.axes
+    assert one.get_xlim() == other.get_xlim() and one.get_ylim() == other.get_ylim()
+    assert [ax.get_title(loc="left") for ax in (one, other)] == ["A: earns 2", "B: earns 1"]
+    assert labels(one) == ["organizer", "   1", "   2"] and labels(other) == ["organizer"]
+    assert path_of(one)[-1][2] == 100 and path_of(other) == [(0, 0.0, 10.0)]
+    assert "waits for a Join" in legend_of(one) and len(first.figure.legends) == 1
+    assert first.figure.get_suptitle() == "Why: costs $5 and $6."
+
+
+def test_side_by_side_keeps_within_its_figure(tmp_path):
+    crowd = flat(60)
+    caption = "a long reason " * 40
+    figure = side_by_side([crowd, crowd, crowd], caption=caption, width=12).figure
+    save(figure, tmp_path / "crowd.png")
+    assert figure.get_figheight() < 12 and figure.get_suptitle().count("\n") >= 2
+    assert " ".join(figure.get_suptitle().split()) == caption.strip()
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "said"),
+    [
+        (1, {}, "from 2 to 4 timelines go side by side, got 1"),
+        (5, {}, "from 2 to 4 timelines go side by side, got 5"),
+        (2, {"notes": ("one",)}, "2 timelines need as many notes, got 1"),
+        (2, {"width": math.nan}, "width must be from 3 to 40 inches, got nan"),
+        (2, {"query": 1}, "query"),
+    ],
+)
+def test_side_by_side_refuses_what_makes_no_sense(count, options, said):
+    with pytest.raises(ConfigError, match=said):
+        side_by_side([run([Answer(3)])] * count, **options)

@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from simulator.cli import charts, checking, fidelity, gpus, recording, running, scoring, traces
+from simulator.cli import auditing, charts, checking, fidelity, gpus, recording, running, scoring, traces
 from simulator.cli.common import complain, stdout
 from simulator.errors import SimulatorError
 
@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 app.command("run")(running.run)
 app.command("score")(scoring.score)
+app.command("audit")(auditing.audit)
 app.command("check")(checking.check)
 app.command("gantt")(charts.gantt)
 app.command("gpus")(gpus.gpus)

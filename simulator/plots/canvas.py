@@ -23,6 +23,7 @@ __all__ = [
     "draw_title",
     "fitted",
     "one_panel",
+    "panels_beside",
     "points_of",
     "text_width",
     "time_axis",
@@ -52,6 +53,12 @@ def one_panel() -> Axes:
     """Return the axes of a new figure for one curve."""
     ax: Axes = _figure(8, 2).subplots()
     return ax
+
+
+def panels_beside(count: int, width: float, height: float) -> list[Axes]:
+    """Return the axes of `count` charts side by side, whose lanes are `height` inches high."""
+    row = _figure(width, height + _REST).subplots(1, count, squeeze=False)[0]
+    return list(row)
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -14,7 +14,7 @@ from simulator.timeline import Timeline
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["gantt"]
+__all__ = ["gantt", "headline"]
 
 _PITCH = 0.27  # inches of a lane, where there is room
 _TALLEST = 6.6  # inches of all lanes
@@ -90,7 +90,7 @@ def gantt(
         across, pitch = canvas.points_of(ax)
         pitch /= lanes
     names = draw_lanes(ax, scene, pitch, pitch >= 4 if arrows is None else arrows, 0.3 * across)
-    facts = _facts(timeline, query, scene, unit)
+    facts = headline(timeline, query, scene, unit)
     canvas.draw_title(ax, printable(timeline.graphs[query].name, 200), facts, across - names if panel else across)
     if panel is not None:
         draw_concurrency(panel, timeline, query)
@@ -102,7 +102,7 @@ def gantt(
     return ax
 
 
-def _facts(timeline: Timeline, query: int, scene: Scene, unit: str) -> list[str]:
+def headline(timeline: Timeline, query: int, scene: Scene, unit: str) -> list[str]:
     """Return what one would ask first."""
     run = Run(timeline, query)
     facts = [f"query {query + 1:,} of {len(timeline):,}"] if len(timeline) > 1 else []

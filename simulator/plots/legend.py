@@ -31,9 +31,9 @@ _MARKS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def draw_legend(ax: Axes, *, own: bool) -> None:
-    """Explain what is in `ax`, and only that: beneath everything in a figure of our own, else to the right of it."""
-    drawn: dict[str, Any] = {str(artist.get_gid()): artist for artist in ax.get_children()}
+def draw_legend(ax: Axes, *others: Axes, own: bool) -> None:
+    """Explain what is in `ax` and `others`: beneath everything in a figure of our own, else to the right of `ax`."""
+    drawn: dict[str, Any] = {str(artist.get_gid()): artist for each in (ax, *others) for artist in each.get_children()}
     if {"fork", "join"} & drawn.keys() and not {"fork head", "join head"} & drawn.keys():
         drawn["few"] = None
     entries: list[tuple[Any, str]] = [

@@ -1,0 +1,229 @@
+"""``forksim audit``: what a reward follows, and how it can be gamed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from simulator.audit import EXPLOITS, Audit, Corpus, Judge, Search, Trial
+from simulator.audit import audit as run
+from simulator.cli.common import Format, Input, Json, TokenCount, print_json, say, screen_width, show
+from simulator.compiler import compile_trace
+from simulator.errors import ConfigError, FormatError
+from simulator.files import atomic
+from simulator.formats.reading import dump
+from simulator.gpu import GPU
+from simulator.protocol import Protocol
+from simulator.report import number, printable
+from simulator.rewards import FORMAT_ERROR, REWARDS, load_reward
+from simulator.simulation import simulate
+from simulator.trace import Trace
+
+__all__ = ["audit"]
+
+_CAPACITY = 4
+
+LEGEND = """\
+A earns more than B, is no more correct, and takes longer: at least --slower times in simulated seconds, and in T too
+(see --clocks). found: how many of the pairs tried are like that. The one shown is the smallest. most: largest gain."""
+
+
+def audit(
+    reward: Annotated[str, typer.Argument(metavar="REWARD", help=f"One of {', '.join(REWARDS)}, or a .toml file.")],
+    traces: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TRACE]...", help="Files of judged traces; by default synthetic ones."),
+    ] = None,
+    gpu: Annotated[
+        str, typer.Option(help="Machine that times are simulated on; as for forksim run.")
+    ] = "h100-qwen3-8b",
+    load: Annotated[int, typer.Option(help="Queries alike that arrive at it at once.")] = 1,
+    capacity: Annotated[
+        int | None, typer.Option("--capacity", "-c", help="Pool capacity c.", show_default="the reward file's, or 4")
+    ] = None,
+    exploits: Annotated[
+        str, typer.Option(metavar="NAMES", help=f"What to search: all, none, or some of {','.join(EXPLOITS)}.")
+    ] = "all",
+    budget: Annotated[int, typer.Option(help="Pairs to try for each exploit.")] = 300,
+    seed: Annotated[int, typer.Option(help="Seed of synthetic traces and of the search.")] = 0,
+    gain: Annotated[float, typer.Option(help="How much more A must earn at least.")] = 0.01,
+    slower: Annotated[float, typer.Option(help="How many times as long A must take at least.")] = 1.1,
+    clocks: Annotated[
+        str, typer.Option(help="By which A must be slower: both (simulated seconds and T), or seconds.")
+    ] = "both",
+    group_size: Annotated[int, typer.Option(help="Rollouts a query: so many in a row, or by meta.group.")] = 8,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Write pictures and traces of the pairs, and all figures."),
+    ] = None,
+    format: Format = None,
+    tokens: TokenCount = "characters",
+    json: Json = False,
+) -> int:
+    """Audit a reward: what it follows over a corpus, and the smallest rollouts that game it."""
+    spec = load_reward(reward)
+    rules = spec.protocol or Protocol()
+    if capacity is not None or rules.capacity is None:
+        rules = rules.with_(capacity=_CAPACITY if capacity is None else capacity)
+    judge = Judge(reward=spec, protocol=rules, gpu=gpu, load=load, gain=gain, slower=slower, clocks=clocks)  # type: ignore[arg-type]  # it refuses what it does not know
+    source = Input(traces, format, tokens) if traces else None
+    found = run(judge, source, exploits=_names(exploits), budget=budget, seed=seed, group_size=group_size)
+    if source is not None:
+        for name in found.corpus.unscored:
+            source.refuse(FormatError(f"trace {name!r} cannot be scored, or not be run on {gpu}"))
+    about = {"reward": reward, "gpu": gpu, "load": load, "capacity": rules.capacity, "budget": budget, "seed": seed}
+    records = _records(found, about)
+    if out is not None:
+        _write(found, records, Path(out))
+    if json:
+        for record in records:
+            print_json(record)
+    else:
+        _print(found, about)
+    if out is not None and not json:
+        say(f"wrote {out}")
+    return source.exit_code if source else 0
+
+
+def _names(text: str) -> list[str]:
+    if text in ("all", "none"):
+        return list(EXPLOITS) if text == "all" else []
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in EXPLOITS:
+            raise ConfigError(f"--exploits takes all, none, or some of {','.join(EXPLOITS)}; got {name!r}")
+    return list(dict.fromkeys(names))
+
+
+def _records(found: Audit, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return all figures, as JSON lines have them."""
+    records: list[dict[str, Any]] = [{"corpus": found.corpus}]
+    for each in found.searches:
+        record: dict[str, Any] = {"exploit": each.exploit, "tried": each.tried, "found": each.found}
+        if each.pair is not None:
+            record |= {"gain": each.pair.gain, "largest_gain": each.largest_gain, "slowdown": each.pair.slowdown}
+            record |= {"reason": each.reason, "a": _trial(each.pair.a), "b": _trial(each.pair.b)}
+        records.append(record)
+    summary = {**about, "searched": len(found.searches), "open": len(found.pairs)}
+    return [*records, {"summary": summary}]
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    score = trial.score
+    figures = {"reward": score.total, "terms": score.terms, "accuracy": score.accuracy, "T_steps": score.latency}
+    kinds = sorted({violation.kind.value for violation in score.violations})
+    return {**figures, "seconds": trial.seconds, "eta": score.eta, "kinds": kinds, "trace": trial.trace}
+
+
+def _write(found: Audit, records: list[dict[str, Any]], folder: Path) -> None:
+    """Write a picture a pair, the pairs as traces, and the figures."""
+    from simulator import plots
+
+    judge = found.judge
+    gpu = judge.gpu if isinstance(judge.gpu, GPU) else None
+    for name, each in ((each.exploit, each) for each in found.searches):
+        if each.pair is None or gpu is None:
+            continue
+        timelines = [
+            simulate([compile_trace(trial.trace, judge.protocol)] * judge.load, gpu=gpu, on_deadlock="record")
+            for trial in each.pair
+        ]
+        notes = [f"earns {number(trial.score.total)}" for trial in each.pair]
+        plots.save(plots.side_by_side(timelines, notes=notes, caption=f"{name}: {each.reason}"), folder / f"{name}.png")
+    with atomic(folder / "pairs.jsonl") as file:
+        dump(_pairs(found), file, "native")
+    with atomic(folder / "audit.jsonl", "wb") as file:
+        for record in records:
+            file.write(msgspec.json.encode(record) + b"\n")
+
+
+def _pairs(found: Audit) -> list[Trace]:
+    return [
+        msgspec.structs.replace(trial.trace, id=f"{name}-{trial.trace.id}")
+        for name, pair in found.pairs.items()
+        for trial in pair
+    ]
+
+
+def _print(found: Audit, about: dict[str, Any]) -> None:
+    say(f"{about['reward']}, c = {about['capacity']}, times on {about['gpu']} under a load of {about['load']}\n")
+    _print_corpus(found.corpus)
+    if found.searches:
+        _print_searches(found.searches)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", no_wrap=bool(place))
+    return table
+
+
+def _print_corpus(corpus: Corpus) -> None:
+    sizes = f"{corpus.traces:,} rollouts: {corpus.right:,} right, {corpus.gated:,} at the gate"
+    unjudged = corpus.traces - corpus.judged
+    sizes += f", {unjudged:,} not judged" if unjudged else ""
+    sizes += f", {len(corpus.unscored):,} cannot be scored" if corpus.unscored else ""
+    say(sizes)
+    table = _table("rank correlation with", "all", "right ones")
+    for name, follows in corpus.follows.items():
+        table.add_row(name, _signed(follows.all), _signed(follows.right))
+    show(table)
+    columns = ("mean", "std", "of variance", "in groups", "at its most", "with correctness")
+    table = _table("term", *columns)
+    for name, term in corpus.terms.items():
+        if name == FORMAT_ERROR and not corpus.gated:
+            continue
+        shares = (_percent(term.share), _percent(corpus.groups.shares[name]), _percent(term.at_most))
+        table.add_row(
+            Text(printable(name)), number(term.mean), number(term.std), *shares, _signed(term.follows_correctness)
+        )
+    show(table)
+    groups = corpus.groups
+    say(f"{groups.groups:,} groups, {groups.mixed:,} of them with right and wrong answers")
+    say(f"the wrong answer earns as much as the right one: {_percent(groups.wrong_first)} of pairs in a group")
+    say(f"of two equally correct the slower earns more: {_percent(groups.slow_first)} of pairs in a group")
+    other = f"; most of the rest is {groups.loudest}" if groups.loudest else ""
+    say(
+        f"correctness explains {_percent(groups.explained)} of advantages,"
+        f" {_percent(groups.explained_std)} if divided by the deviation{other}"
+    )
+    say(
+        f"advantages in groups all right or all wrong, over those in the other groups: {number(groups.even)},"
+        f" {number(groups.even_std)} if divided by the deviation\n"
+    )
+
+
+def _print_searches(searches: tuple[Search, ...]) -> None:
+    narrow = screen_width() < 110
+    columns = ("found", "A earns", "B earns", "gain", "most", "slower", "actions")
+    table = _table("exploit: A ...", *columns[: 6 if narrow else 7])
+    for each in searches:
+        what = Text(f"{each.exploit}: {EXPLOITS[each.exploit].what}")
+        pair = each.pair
+        cells = [f"{each.found:,} of {each.tried:,}"]
+        if pair is not None:
+            cells += [number(pair.a.score.total), number(pair.b.score.total), number(pair.gain)]
+            cells += [number(each.largest_gain), f"{pair.slowdown:.2f} x", f"{pair.a.actions} + {pair.b.actions}"]
+        table.add_row(what, *cells[: 6 if narrow else 7])
+    show(table)
+    for each in searches:
+        if each.reason:
+            say(f"{each.exploit}: {each.reason}")
+    open_to = sum(each.pair is not None for each in searches)
+    say(f"\nopen to {open_to} of {len(searches)} exploits")
+    say(LEGEND)
+
+
+def _percent(value: float) -> str:
+    return "-" if value != value else f"{value:.0%}"
+
+
+def _signed(value: float) -> str:
+    return "-" if value != value else f"{value:+.2f}"
