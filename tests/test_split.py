@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import simulator.fleet
 from simulator import (
     GPU,
     Answer,
@@ -25,6 +26,7 @@ from simulator.cost import SplitTable
 from simulator.gpu import Cluster
 from simulator.policy import fcfs
 from simulator.run import Run
+from simulator.server import BatchServer
 from simulator.workload import generate
 
 
@@ -141,3 +143,36 @@ def _stored(timeline, query, time):
             done = 0
         held[thread] = held.get(thread, 0) + done
     return sum(count for thread, count in held.items() if ends[thread] > time + 0.5)
+
+
+class StepByStep(BatchServer):
+    """An event for every engine step."""
+
+    def plan(self):
+        super().plan()
+        if self.boundary is not None and self.leap_steps > 1:
+            self.leap_steps = 1
+            end = self.leap_start + self._decode_seconds(1)
+            self.boundary = self.clock.call_at(max(end, self.clock.now), self._arrive)
+
+
+@settings(max_examples=40)
+@given(
+    family=st.sampled_from(["random_organizer", "interleaved", "nested"]),
+    seed=st.integers(0, 10**6),
+    later=st.floats(0, 20),
+    max_workers=st.one_of(st.none(), st.integers(4, 8)),
+)
+def test_leaps_are_steps_one_by_one(family, seed, later, max_workers):
+    """Also where each token costs more with all that is in memory, and a query arrives in mid-leap."""
+    graphs = [compile_trace(trace) for trace in generate(family, 2, seed=seed)]
+    law = SplitTable((1, 3, 8, 128), (16e-3, 40e-3, 45e-3, 0.6), b=1e-3, c=6e-6, q=4e-6, r=2e-6, extrapolate="linear")
+    gpu = GPU(cost=law, max_prefill_tokens=64)
+    options = {"gpu": gpu, "arrivals": [0.0, later], "max_workers": max_workers, "on_deadlock": "record"}
+    leaps = simulate(graphs, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulator.fleet, "BatchServer", StepByStep)
+        steps = simulate(graphs, **options)
+    assert leaps.steps == steps.steps
+    assert leaps.rows.shape == steps.rows.shape
+    assert np.allclose(leaps.answered, steps.answered, rtol=1e-9, equal_nan=True)
