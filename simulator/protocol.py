@@ -82,7 +82,7 @@ class Protocol:
     def __post_init__(self) -> None:
         c = self.capacity
         if c is not None and (isinstance(c, bool) or not isinstance(c, int) or not 1 <= c <= 10**9):
-            raise ConfigError(f"capacity must be a whole number from 1, or None for no limit; got {c!r}")
+            raise ConfigError(f"capacity must be a whole number from 1 to 10^9, or None for no limit; got {c!r}")
         for name, accepted in (
             ("when_full", WHEN_FULL),
             ("release", get_args(SlotRelease)),

@@ -308,3 +308,14 @@ def test_a_query_is_in_front_of_every_context(write):
     [trace] = read(write(json.dumps(record)))
     organizer, path = trace.threads
     assert organizer.prompt_tokens == 100 and path.prompt_tokens == path.shared_tokens > 100
+
+
+@pytest.mark.parametrize(
+    "text", ['{\n  "id": "a",\n  "output": "x"\n}\n', '[\n {"output": "x"}\n]\n', '[{"output": "x"}]', "\n[]"]
+)
+def test_json_over_several_lines_or_an_array_is_told_once(tmp_path, text):
+    path = tmp_path / "pretty.json"
+    path.write_text(text, encoding="utf-8")
+    [error] = read(path)
+    assert isinstance(error, FormatError)
+    assert "jq -c" in str(error) and str(error).startswith(f"{path}:{2 if text[0] == chr(10) else 1}: ")

@@ -211,9 +211,9 @@ def test_a_reward_needs_a_capacity():
             {"format_errors": frozenset({"typo"})},
             "format_errors: 'typo' is not a valid ViolationKind; there are duplicate_index",
         ),
-        ({"capacity": 0}, "capacity must be a whole number from 1, or None for no limit; got 0"),
-        ({"capacity": 2.0}, "capacity must be a whole number from 1, or None for no limit; got 2.0"),
-        ({"capacity": True}, "capacity must be a whole number from 1, or None for no limit; got True"),
+        ({"capacity": 0}, "capacity must be a whole number from 1 to 10^9, or None for no limit; got 0"),
+        ({"capacity": 2.0}, "capacity must be a whole number from 1 to 10^9, or None for no limit; got 2.0"),
+        ({"capacity": True}, "capacity must be a whole number from 1 to 10^9, or None for no limit; got True"),
     ],
 )
 def test_constants_out_of_range(options, message):

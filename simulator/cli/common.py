@@ -53,8 +53,22 @@ To = Annotated[
 BlockSize = Annotated[
     int | None, typer.Option(help="Tokens in a block of a Mooncake log's hash_ids.", show_default="512")
 ]
+
+
+def _known_mode(mode: str) -> str:
+    if mode not in WHEN_FULL:
+        raise ConfigError(f"--full-pool takes {', '.join(WHEN_FULL)}; got {mode!r}")
+    return mode
+
+
 FullPool = Annotated[
-    str, typer.Option("--full-pool", metavar="MODE", help=f"What a Fork on a full pool does: {', '.join(WHEN_FULL)}.")
+    str,
+    typer.Option(
+        "--full-pool",
+        metavar="MODE",
+        callback=_known_mode,
+        help=f"What a Fork on a full pool does: {', '.join(WHEN_FULL)}.",
+    ),
 ]
 TokenCount = Annotated[
     str,

@@ -161,6 +161,10 @@ def _lines(file: BinaryIO, path: str, name: str, records: _Records) -> Iterator[
             blank = False
             yield FormatError(f"a record of more than {MAX_RECORD} bytes is not read", path=path, line=number)
         elif not line.isspace():
+            if blank and (line.strip() == b"{" or line.lstrip()[:1] == b"["):
+                hint = "accepted is one JSON object a line; `jq -c .` makes that of objects, `jq -c '.[]'` of an array"
+                yield FormatError(f"is JSON over several lines, or an array; {hint}", path=path, line=number)
+                return
             if blank and records.begins_plays(line):
                 yield from _plays(line, file, path, number)
                 return
