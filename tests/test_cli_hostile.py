@@ -393,7 +393,7 @@ BAD_OPTIONS = [
     (("--num-kv-blocks", "x"), "Invalid value for '--num-kv-blocks'"),
     (("--gpu", "missing.toml"), "profile missing.toml: cannot be read (No such file or directory)"),
     (("--gpu", "good.jsonl.toml/x.toml"), "cannot be read ("),
-    (("--full-pool", "bogus"), "must be one of queue, block, inline, drop, allow; got 'bogus'"),
+    (("--full-pool", "bogus"), "--full-pool takes queue, block, inline, drop, allow; got 'bogus'"),
     (("--policy", "bogus"), "no policy is called 'bogus'; accepted: fcfs, "),
     (("--arrivals", "poisson:-1"), "--arrivals poisson:PER_SECOND takes a number from 10^-9 to 10^9; got '-1'"),
     (("--arrivals", "poisson:0"), "takes a number from 10^-9 to 10^9; got '0'"),
