@@ -7,7 +7,7 @@ import msgspec
 from simulator.errors import FormatError
 from simulator.formats import asyncthink, detect, lookup, native
 from simulator.tokens import TokenCounter, spread
-from simulator.trace import Outcome, Trace
+from simulator.trace import MAX_TOKENS, Outcome, Trace
 
 __all__ = ["Record", "trace_of"]
 
@@ -72,6 +72,8 @@ def trace_of(record: Record, name: str, format: str | None, count: TokenCounter,
 
 def _prompted(trace: Trace, tokens: int) -> Trace:
     """Put the query's tokens in front of every thread's context; workers that share their parent's share them too."""
+    if not 0 <= tokens <= MAX_TOKENS:  # older releases of msgspec do not check what is replaced
+        raise FormatError(f"prompt_tokens must be a number from 0 to 10^12, got {tokens}")
     threads = tuple(
         msgspec.structs.replace(
             thread,
