@@ -166,7 +166,7 @@ REFUSED = {
     "timeout": (("--server", "http://x", "--timeout", "-1"), "timeout must be above 0"),
     "NaN": (("--server", "http://x", "--timeout", "nan"), "timeout must be above 0"),
     "capacity": (("--server", "http://x", "--capacity", "0"), "capacity must be a whole number from 1"),
-    "full pool": (("--server", "http://x", "--full-pool", "burst"), "when_full must be one of"),
+    "full pool": (("--server", "http://x", "--full-pool", "burst"), "--full-pool takes queue"),
     "temperature": (("--server", "http://x", "--temperature", "-1"), "--temperature takes a number from 0 to 100"),
     "tokens": (("--server", "http://x", "--mode", "free", "--max-tokens", "0"), "organizer_tokens must be from 1"),
     "prompt": (("--server", "http://x", "--mode", "free", "--worker-prompt", "two.jsonl"), "must hold {question}"),
