@@ -9,6 +9,7 @@ import statistics
 import sys
 from array import array
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
@@ -32,6 +33,9 @@ from simulator.graph import to_networkx
 from simulator.server import BatchServer
 from simulator.workload import generate, poisson_arrivals
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.stepwise import step_by_step
+
 COST = LinearBatch(a=6.6e-3, b=1.2e-5)  # without context, so that a process per sequence can follow it too
 
 
@@ -49,19 +53,8 @@ class DataclassThink:
             raise ValueError(self.tokens)
 
 
-class StepByStep(BatchServer):
-    """An event for every engine step."""
-
-    def plan(self):
-        super().plan()
-        if self.boundary is not None and self.leap_steps > 1:
-            self.leap_steps = 1
-            end = self.leap_start + self.cost.decode_seconds(self.n, self.context, 1)
-            self.boundary = self.clock.call_at(max(end, self.clock.now), self._arrive)
-
-
-def step_by_step(graphs, arrivals):
-    simulator.fleet.BatchServer = StepByStep
+def without_leaps(graphs, arrivals):
+    simulator.fleet.BatchServer = step_by_step(BatchServer)
     try:
         return simulate(graphs, gpu=GPU(cost=COST), arrivals=arrivals).makespan
     finally:
@@ -148,7 +141,7 @@ def main(scale=1.0):
     graph = compile_trace(trace)
     # The three ways to play the same sequences agree; one without step boundaries is off by less than a few steps.
     leaps = simulate(singles, gpu=GPU(cost=COST), arrivals=arrivals).makespan
-    assert abs(step_by_step(singles, arrivals) - leaps) < 1e-9 * leaps
+    assert abs(without_leaps(singles, arrivals) - leaps) < 1e-9 * leaps
     assert abs(process_per_sequence(lengths, arrivals) - arrivals[0] - leaps) < 0.01 * leaps
     print(f"{'microseconds':62} {'ours':>12} {'the other':>14} {'ratio':>8}")
     compare("an action: msgspec Struct / dataclass", (Think, 5), (DataclassThink, 5), repeat=n * 20)
@@ -167,13 +160,13 @@ def main(scale=1.0):
     compare(
         "that query alone: leaps / an event a step",
         (lambda: simulate(graph, gpu=GPU(cost=COST)),),
-        (step_by_step, [graph], [0.0]),
+        (without_leaps, [graph], [0.0]),
         repeat=n // 50,
     )
     compare(
         f"{n} sequences: leaps / an event a step",
         (lambda: simulate(singles, gpu=GPU(cost=COST), arrivals=arrivals).makespan,),
-        (step_by_step, singles, arrivals),
+        (without_leaps, singles, arrivals),
     )
     compare(
         f"{n} sequences: one server / a process a sequence, interrupted",

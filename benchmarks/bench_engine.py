@@ -43,6 +43,7 @@ from simulator.workload import poisson_arrivals
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.oracle import oracle  # the slow reference
+from tests.stepwise import step_by_step
 
 PROMPTS = LinearBatch(COST.a, COST.b, COST.c, p=2.0e-5, q=9e-10)
 CHUNKS = GPU(cost=PROMPTS, max_num_seqs=LIMIT, max_num_batched_tokens=8192)
@@ -105,19 +106,8 @@ def growth():
         print(f"{len(timeline.rows):>9,} {seconds / len(timeline.rows) * 1e6:>8.2f}")
 
 
-class StepByStep(PagedServer):
-    """An event for every engine step."""
-
-    def plan(self):
-        super().plan()
-        if self.boundary is not None and self.leap_steps > 1:
-            self.leap_steps = 1
-            end = self.leap_start + self.cost.decode_seconds(self.n, self.context, 1)
-            self.boundary = self.clock.call_at(max(end, self.clock.now), self._arrive)
-
-
-def step_by_step(graphs):
-    simulator.fleet.PagedServer = StepByStep
+def without_leaps(graphs):
+    simulator.fleet.PagedServer = step_by_step(PagedServer)
     try:
         return simulate(graphs, gpu=FULL)
     finally:
@@ -129,7 +119,7 @@ def leaps(tokens=4096):
     graphs = [graph(i, query) for i in range(4)]
     runs = {
         "leaps": lambda: simulate(graphs, gpu=FULL),
-        "this engine, step by step": lambda: step_by_step(graphs),
+        "this engine, step by step": lambda: without_leaps(graphs),
         "the reference of the tests": lambda: oracle(
             graphs, gpu=FULL, protocol=Protocol(), arrivals=[0.0] * len(graphs), policy_key=fcfs
         ),

@@ -61,10 +61,10 @@ class Cache:
         """Use up `count` blocks, free ones first."""
         self.free -= count
         if self.free < 0:
-            self.evict()
+            self._evict()
 
-    def evict(self) -> None:
-        """Take from those who have most long not run what was used up and was not free: `free` is below 0."""
+    def _evict(self) -> None:
+        """Take what was used up and not free from the threads that have not run for longest: `free` is below 0."""
         free, idle = self.free, self.idle
         while free < 0:
             holder = next(iter(idle))

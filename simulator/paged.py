@@ -72,10 +72,6 @@ class PagedServer(BatchServer):
                 f" {blocks} blocks of {self.size} hold {blocks * self.size}"
             )
 
-    def cancel(self, request: Request) -> None:
-        """As `BatchServer.cancel`."""
-        super().cancel(request)
-
     def _make_room(self) -> bool:
         if self.leaving:
             self._release()
@@ -87,9 +83,7 @@ class PagedServer(BatchServer):
         while (need := self._next_step()) > cache.free + cache.evictable:
             self._preempt()
             self.short = True
-        cache.free -= need
-        if cache.free < 0:
-            cache.evict()
+        cache.take(need)
         return not self.short
 
     def _release(self) -> None:
@@ -181,11 +175,8 @@ class PagedServer(BatchServer):
     def _take_until(self, steps: int) -> None:
         """Take the blocks that the first `steps` steps of a leap begin; the first step's have been taken before it."""
         if steps > self.taken:
-            cache = self.cache
-            cache.free -= self._begun(self.taken, steps)
+            self.cache.take(self._begun(self.taken, steps))
             self.taken = steps
-            if cache.free < 0:
-                cache.evict()
 
     def _in_memory(self, holder: Holder) -> int:
         """Return the tokens in memory of a thread with a request in the batch, or one that ends at this boundary."""
@@ -206,7 +197,7 @@ class PagedServer(BatchServer):
         behind = request.context - 1 - request.joined_step
         self.phases[behind % self.size] -= 1
         BatchServer._leave(self, request)
-        self.leaving[request.holder] = (request.owner.index, request.thread, request.task, behind + self.step)
+        self._note_end(request, behind + self.step)
 
     def _arrive(self, event: simpy.Event) -> None:
         if event is self.boundary:

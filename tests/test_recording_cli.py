@@ -160,6 +160,7 @@ REFUSED = {
     "model of a file": (("--llama", "x", "--model", "m"), "--model, --chat, --api-key-env and --body go with --server"),
     "arrivals": (("--server", "http://x", "--arrivals", "soon"), "--arrivals takes closed, together, recorded or"),
     "rate": (("--server", "http://x", "--arrivals", "poisson:0"), "takes a number from 10^-9 to 10^9; got '0'"),
+    "rate not plain": (("--server", "http://x", "--arrivals", "poisson:1_0"), "10^-9 to 10^9; got '1_0'"),
     "concurrency of arrivals": (("--server", "http://x", "--arrivals", "together", "--concurrency", "2"), "goes with"),
     "concurrency": (("--server", "http://x", "--concurrency", "0"), "users must be a whole number from 1, got 0"),
     "workers": (("--server", "http://x", "--max-workers", "0"), "max_workers must be a whole number from 1, got 0"),

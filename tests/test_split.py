@@ -28,6 +28,7 @@ from simulator.policy import fcfs
 from simulator.run import Run
 from simulator.server import BatchServer
 from simulator.workload import generate
+from tests.stepwise import step_by_step
 
 
 def test_by_hand():
@@ -145,17 +146,6 @@ def _stored(timeline, query, time):
     return sum(count for thread, count in held.items() if ends[thread] > time + 0.5)
 
 
-class StepByStep(BatchServer):
-    """An event for every engine step."""
-
-    def plan(self):
-        super().plan()
-        if self.boundary is not None and self.leap_steps > 1:
-            self.leap_steps = 1
-            end = self.leap_start + self._decode_seconds(1)
-            self.boundary = self.clock.call_at(max(end, self.clock.now), self._arrive)
-
-
 @settings(max_examples=40)
 @given(
     family=st.sampled_from(["random_organizer", "interleaved", "nested"]),
@@ -171,7 +161,7 @@ def test_leaps_are_steps_one_by_one(family, seed, later, max_workers):
     options = {"gpu": gpu, "arrivals": [0.0, later], "max_workers": max_workers, "on_deadlock": "record"}
     leaps = simulate(graphs, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simulator.fleet, "BatchServer", StepByStep)
+        patch.setattr(simulator.fleet, "BatchServer", step_by_step(BatchServer))
         steps = simulate(graphs, **options)
     assert leaps.steps == steps.steps
     assert leaps.rows.shape == steps.rows.shape

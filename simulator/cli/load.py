@@ -11,7 +11,7 @@ from simulator.errors import ConfigError
 from simulator.trace import Trace
 from simulator.workload import ClosedLoop, poisson_arrivals
 
-__all__ = ["ARRIVALS", "Load"]
+__all__ = ["ARRIVALS", "Load", "poisson_rate"]
 
 ARRIVALS = (
     "alone: each trace on a GPU of its own; together: all at 0 on one; recorded; poisson:PER_SECOND;"
@@ -36,17 +36,10 @@ class Load:
             raise ConfigError(
                 f"--arrivals takes alone, together, recorded, poisson:PER_SECOND or closed:USERS; got {text!r}"
             )
-        try:
-            if not number.isascii() or "_" in number or number != number.strip():  # which int() and float() take
-                raise ValueError
-            if kind == "poisson":
-                poisson_arrivals(1, float(number), np.random.default_rng(0))
-                return cls(kind, rate=float(number))
-            if kind == "closed":
-                return cls(kind, users=ClosedLoop(int(number)))
-        except ValueError:
-            what = "PER_SECOND takes a number from 10^-9" if kind == "poisson" else "USERS takes a whole number from 1"
-            raise ConfigError(f"--arrivals {kind}:{what} to 10^9; got {number!r}") from None
+        if kind == "poisson":
+            return cls(kind, rate=poisson_rate(number))
+        if kind == "closed":
+            return cls(kind, users=_users(number))
         return cls(kind)
 
     def time(self, trace: Trace) -> float:
@@ -64,3 +57,27 @@ class Load:
         if self.kind == "poisson":
             return poisson_arrivals(len(times), self.rate, np.random.default_rng(seed))
         return self.users or np.array(times)
+
+
+def poisson_rate(number: str) -> float:
+    """Return the rate of ``poisson:PER_SECOND``, or raise ConfigError."""
+    try:
+        rate = float(_plain(number))
+        poisson_arrivals(1, rate, np.random.default_rng(0))
+    except ValueError:
+        raise ConfigError(f"--arrivals poisson:PER_SECOND takes a number from 10^-9 to 10^9; got {number!r}") from None
+    return rate
+
+
+def _users(number: str) -> ClosedLoop:
+    try:
+        return ClosedLoop(int(_plain(number)))
+    except ValueError:
+        raise ConfigError(f"--arrivals closed:USERS takes a whole number from 1 to 10^9; got {number!r}") from None
+
+
+def _plain(number: str) -> str:
+    """Refuse what int() and float() take besides: blanks, underscores, digits of other scripts."""
+    if not number.isascii() or "_" in number or number != number.strip():
+        raise ValueError
+    return number

@@ -16,6 +16,7 @@ import numpy as np
 import typer
 
 from simulator.cli.common import Capacity, Format, FullPool, Input, Paths, TokenCount, complain, stdout
+from simulator.cli.load import poisson_rate
 from simulator.errors import ConfigError, FormatError
 from simulator.formats import native
 from simulator.protocol import Protocol
@@ -164,12 +165,7 @@ def _arrivals(text: str) -> tuple[str, float]:
     kind, colon, rate = text.partition(":")
     if kind not in ("closed", "together", "recorded", "poisson") or (kind == "poisson") != bool(colon):
         raise ConfigError(f"--arrivals takes closed, together, recorded or poisson:PER_SECOND; got {text!r}")
-    try:
-        number = float(rate) if colon else 1.0
-        poisson_arrivals(1, number, np.random.default_rng(0))
-    except ValueError:
-        raise ConfigError(f"--arrivals poisson:PER_SECOND takes a number from 10^-9 to 10^9; got {rate!r}") from None
-    return kind, number
+    return kind, poisson_rate(rate) if colon else 0.0
 
 
 def _times(group: list[Query], kind: str, rate: float, seed: int) -> list[float] | None:
