@@ -12,7 +12,7 @@ from simulator.audit.exploits import EXPLOITS, Exploit, Tosses
 from simulator.audit.reasons import Sample, explain, without
 from simulator.audit.truth import Judge, Pair
 from simulator.errors import ConfigError
-from simulator.rewards.spec import choose
+from simulator.options import choose
 from simulator.trace import Trace
 
 __all__ = ["MAX_BUDGET", "Search", "ready", "search"]

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from simulator.gpu import GPU
+from simulator.options import NonNegative, Positive, Share, check_options, choose
 from simulator.rewards import terms
-from simulator.rewards.spec import Gate, NonNegative, Positive, Reward, Share, Term, check_options, choose
+from simulator.rewards.spec import Gate, Reward, Term
 
 __all__ = ["REWARDS", "asyncthink", "kimi_parl", "leverage", "make_reward", "parallel_r1", "threadweaver", "wallclock"]
 

@@ -8,9 +8,10 @@ from dataclasses import fields
 from typing import Any
 
 from simulator.errors import ConfigError
+from simulator.options import check_options, choose
 from simulator.protocol import Protocol
 from simulator.rewards.library import REWARDS, make_reward
-from simulator.rewards.spec import Gate, Reward, Term, check_options, choose
+from simulator.rewards.spec import Gate, Reward, Term
 from simulator.rewards.terms import TERMS
 
 __all__ = ["load_reward", "parse_reward"]

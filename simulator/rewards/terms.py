@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from simulator.options import Positive, Share
 from simulator.rewards.result import Rollout
-from simulator.rewards.spec import Positive, Share
 from simulator.rewards.wallclock import wallclock
 from simulator.trace import Fork, Join, ViolationKind
 

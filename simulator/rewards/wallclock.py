@@ -6,9 +6,9 @@ from functools import lru_cache
 
 from simulator.errors import ConfigError
 from simulator.gpu import GPU
+from simulator.options import NonNegative
 from simulator.profiles import gpu_from_text
 from simulator.rewards.result import Rollout
-from simulator.rewards.spec import NonNegative
 from simulator.simulation import simulate
 
 __all__ = ["simulated_seconds", "wallclock"]
