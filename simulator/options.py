@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import collections.abc
 import difflib
 import inspect
 import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from functools import cache
 from typing import Annotated, Any, Literal
 
 from simulator.errors import ConfigError
 
-__all__ = ["NonNegative", "Positive", "Share", "check_options", "choose", "mismatch"]
+__all__ = ["NonNegative", "Positive", "Share", "check_fields", "check_options", "choose", "mismatch"]
 
 Positive = Annotated[float, "above 0"]
 NonNegative = Annotated[float, "from 0"]
@@ -53,6 +55,22 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any], what
             raise ConfigError(f"{what}: {name} must be {wanted}, got {value!r}")
 
 
+def check_fields(record: Any, what: str) -> None:
+    """Raise `ConfigError` where a field of a dataclass is not what its annotation says."""
+    kind: Any = type(record)
+    hints = _hints(kind)
+    for each in fields(record):
+        value = getattr(record, each.name)
+        wanted = mismatch(value, hints[each.name])
+        if wanted:
+            raise ConfigError(f"{what} {each.name} must be {wanted}; got {value!r:.80}")
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
 @cache
 def _signature(function: Callable[..., Any]) -> dict[str, Any]:
     hints = typing.get_type_hints(function, include_extras=True)
@@ -86,6 +104,13 @@ def mismatch(value: Any, hint: Any) -> str:
         return "" if isinstance(value, bool) else "true or false"
     if hint is type(None):
         return "" if value is None else "None"
+    if origin is tuple:  # of any length, as in tuple[str, ...]
+        each = typing.get_args(hint)[0]
+        wrong = [mismatch(item, each) for item in (value if isinstance(value, tuple) else (None,))]
+        return next((f"a list, each {why}" for why in wrong if why), "")
+    if origin is collections.abc.Mapping:
+        ok = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+        return "" if ok else "a table"
     if origin is frozenset:
         ok = isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(each, str) for each in value)
         return "" if ok else "a list of names"
