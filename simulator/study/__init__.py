@@ -3,6 +3,34 @@
 A `Study` is frozen data, and the same thing as a TOML file (`load_study`). `Study.run` gives a `Table`.
 """
 
+from simulator.study.executors import Executor, Failure, Serial
+from simulator.study.loading import load_study, parse_study
+from simulator.study.measures import QUERY_METRICS, RUN_METRICS
+from simulator.study.running import Task, run_study
+from simulator.study.single import Result, run_one, simulate_one
+from simulator.study.spec import Arrivals, Hardware, Source, Window
+from simulator.study.study import Point, Study
 from simulator.study.table import Summary, Table
 
-__all__ = ["Summary", "Table"]
+__all__ = [
+    "QUERY_METRICS",
+    "RUN_METRICS",
+    "Arrivals",
+    "Executor",
+    "Failure",
+    "Hardware",
+    "Point",
+    "Result",
+    "Serial",
+    "Source",
+    "Study",
+    "Summary",
+    "Table",
+    "Task",
+    "Window",
+    "load_study",
+    "parse_study",
+    "run_one",
+    "run_study",
+    "simulate_one",
+]

@@ -22,6 +22,7 @@ from simulator.workload.families import (
     sequential,
 )
 from simulator.workload.generation import PRESETS, generate
+from simulator.workload.groups import grouped
 
 __all__ = [
     "DISTRIBUTIONS",
@@ -39,6 +40,7 @@ __all__ = [
     "distribution",
     "gamma_arrivals",
     "generate",
+    "grouped",
     "interleaved",
     "nested",
     "parallel",

@@ -1,0 +1,117 @@
+"""Study files: TOML to `Study`, with every key checked."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from simulator.errors import ConfigError
+from simulator.options import choose
+from simulator.protocol import Protocol
+from simulator.study.spec import Arrivals, Hardware, Source, Window
+from simulator.study.study import Study
+
+__all__ = ["load_study", "parse_study"]
+
+MAX_BYTES = 1 << 24
+_SECTIONS: dict[str, type] = {"arrivals": Arrivals, "cluster": Hardware, "protocol": Protocol, "window": Window}
+
+
+def load_study(path: str | os.PathLike[str]) -> Study:
+    """Return the study that a TOML file describes; see docs/studies.md.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, is no TOML, or a key or a value is not what is accepted.
+    """
+    name = os.fspath(path)
+    try:
+        with open(name, encoding="utf-8") as file:
+            table = tomllib.loads(file.read(MAX_BYTES))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"study {name}: not TOML: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"study {name}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    try:
+        return parse_study(table, base=os.path.dirname(os.path.abspath(name)))
+    except ConfigError as error:
+        raise ConfigError(f"study {name}: {error}") from None
+
+
+def parse_study(document: Mapping[str, Any], *, base: str = "") -> Study:
+    """Return the study that plain tables describe: the inverse of `Study.document`.
+
+    Parameters
+    ----------
+    document : mapping
+        As a study file says it.
+    base : str
+        Folder where relative paths start.
+
+    Raises
+    ------
+    ConfigError
+        If a key or a value is not what is accepted.
+
+    >>> study = parse_study({"traces": {"a": {"generate": "batch"}}, "queries": 8, "cluster": {"max_num_seqs": 4}})
+    >>> study.cluster.max_num_seqs, study == parse_study(study.document())
+    (4, True)
+    >>> parse_study({"traces": {"a": {"generate": "batch"}}, "querys": 8})
+    Traceback (most recent call last):
+    simulator.errors.ConfigError: no key of a study is called 'querys'; did you mean queries? there are ...
+    """
+    known = [each.name for each in fields(Study) if each.name != "base"]
+    given: dict[str, Any] = {}
+    for key, value in document.items():
+        choose(key, known, "key of a study")
+        if key == "traces":
+            given[key] = {name: _made(Source, item, f"[traces.{name}]") for name, item in _table(value, key).items()}
+        elif key in _SECTIONS:
+            given[key] = _made(_SECTIONS[key], value, f"[{key}]")
+        elif key in ("axes", "baseline"):
+            given[key] = _flat(_table(value, key))
+        else:
+            given[key] = tuple(value) if isinstance(value, list) else value
+    if "traces" not in given:
+        raise ConfigError("a study says where its traces come from: [traces.NAME] with generate or files")
+    return Study(**given, base=base)
+
+
+def _table(value: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name} must be a table; got {value!r:.80}")
+    return value
+
+
+def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted names, also where they were written without quotes: ``protocol.capacity = [2, 4]``."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        inner = _flat(value) if isinstance(value, Mapping) else None
+        found |= {name: value} if inner is None else {f"{name}.{key}": item for key, item in inner.items()}
+    return found
+
+
+def _made(kind: type, value: Any, where: str) -> Any:
+    """Return a section: its keys checked, lists as tuples, ``"none"`` as None where that is accepted."""
+    table = _table(value, where)
+    hints = typing.get_type_hints(kind)
+    made = {}
+    for key, item in table.items():
+        hint = hints[choose(key, [each.name for each in fields(kind)], f"key of {where}")]
+        optional = typing.get_origin(hint) in (typing.Union, types.UnionType) and type(None) in typing.get_args(hint)
+        if item == "none" and optional and str not in typing.get_args(hint):
+            item = None
+        if isinstance(item, list):
+            item = tuple(item)
+        made[key] = item
+    try:
+        return kind(**made)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None

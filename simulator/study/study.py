@@ -1,0 +1,321 @@
+"""A study: what is simulated, at which points, how often, and what is measured."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from simulator.cost import DecodeSteps
+from simulator.errors import ConfigError
+from simulator.options import Share, check_fields, choose
+from simulator.protocol import Protocol
+from simulator.study.measures import checked_metrics
+from simulator.study.spec import Arrivals, Hardware, Source, Window
+from simulator.study.table import Table
+
+__all__ = ["Point", "Study", "canonical", "label"]
+
+MAX_POINTS = 1_000_000
+MAX_QUERIES = 10**8
+
+
+class Point(NamedTuple):
+    """One combination of axis values."""
+
+    number: int
+    values: Mapping[str, Any]
+    """One value an axis."""
+    study: Study
+    """What is simulated there: a study without axes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Points x replications of one simulation. The same nouns as a study file; see docs/studies.md.
+
+    Parameters
+    ----------
+    traces : mapping from str to Source
+        Where the queries come from.
+    queries : int, optional
+        Queries of a run, drawn from the sources by weight. Default: every trace of every file once, in order.
+    samples : int
+        How often each is thought about: a group of RL. Generated traces of a group share their prompt.
+    arrivals, cluster, protocol, window
+        See `Arrivals`, `Hardware`, `Protocol`, `Window`.
+    axes : mapping from str to sequence
+        What is varied: a dotted name of this study's document (`document`), such as ``protocol.capacity``, and its
+        values. A value that is a table is laid over the table of that name.
+    replications : int
+        Runs of each point. Those of equal number share all random numbers, whatever the point.
+    seed : int
+        Of all random numbers.
+    metrics : sequence of str
+        What is measured: metrics of a query (mean and percentiles of each), and of a run. See docs/studies.md.
+    percentiles : sequence of float
+    confidence : float
+        Of Student-t intervals.
+    baseline : mapping, optional
+        Axis values of the point that others are compared with.
+    name : str
+    base : str
+        Folder where relative paths start.
+
+    Raises
+    ------
+    ConfigError
+        If anything is unknown, out of range, or does not go together: at once, for all points.
+
+    Examples
+    --------
+    >>> study = Study(
+    ...     traces={"math": Source(generate="asyncthink_math")},
+    ...     queries=64,
+    ...     axes={"protocol.capacity": [2, 3, 4]},
+    ...     replications=3,
+    ... )
+    >>> [point.values for point in study.points()]
+    [{'protocol.capacity': 2}, {'protocol.capacity': 3}, {'protocol.capacity': 4}]
+    >>> study.at({"protocol.capcity": 2})
+    Traceback (most recent call last):
+    simulator.errors.ConfigError: no key of [protocol] is called 'capcity'; did you mean capacity? there are ...
+    """
+
+    traces: Mapping[str, Source]
+    queries: int | None = None
+    samples: int = 1
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    cluster: Hardware = field(default_factory=Hardware)
+    protocol: Protocol = field(default_factory=Protocol)
+    window: Window = field(default_factory=Window)
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    replications: int = 5
+    seed: int = 0
+    metrics: tuple[str, ...] = ("latency", "throughput", "tokens_per_second", "utilization", "mean_batch", "makespan")
+    percentiles: tuple[float, ...] = (50.0, 95.0, 99.0)
+    confidence: Share = 0.95
+    baseline: Mapping[str, Any] | None = None
+    name: str = ""
+    base: str = ""
+
+    FIXED: ClassVar[tuple[str, ...]] = (
+        *("axes", "replications", "seed", "metrics", "percentiles", "confidence", "baseline", "name", "base"),
+    )
+    """What is said once for all points."""
+
+    def __post_init__(self) -> None:
+        for name in ("metrics", "percentiles"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_fields(self, "study")
+        if not self.traces:
+            raise ConfigError("a study says at least one source of traces: [traces.NAME]")
+        for name, source in self.traces.items():
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ConfigError(f"sources are called by letters, digits, _ and -; got {name!r}")
+            if not isinstance(source, Source):
+                raise ConfigError(f"traces.{name} must be a Source; got {source!r:.80}")
+        self._check_numbers()
+        self._check_queries()
+        checked_metrics(self.metrics)
+        self.cluster.cluster(self.base)
+        if self.axes:
+            self._check_axes()
+
+    def _check_numbers(self) -> None:
+        most = {"queries": MAX_QUERIES, "samples": 10**6, "replications": 10**6, "seed": 2**63 - 1}
+        for name, high in most.items():
+            value, low = getattr(self, name), int(name != "seed")
+            if value is not None and not low <= value <= high:
+                raise ConfigError(f"{name} must be a whole number from {low} to {high:,}; got {value!r}")
+        if self.confidence >= 1:
+            raise ConfigError(f"confidence must be above 0 and below 1; got {self.confidence!r}")
+        for value in self.percentiles:
+            if not 0 <= value <= 100:
+                raise ConfigError(f"percentiles must be from 0 to 100; got {value!r}")
+        if len(set(self.percentiles)) < len(self.percentiles):
+            raise ConfigError("percentiles says one of them twice")
+
+    def _check_queries(self) -> None:
+        if self.arrivals.kind == "recorded":
+            if any(source.generate for source in self.traces.values()):
+                raise ConfigError("recorded arrivals are those of files; generated traces have none")
+            if len(self.traces) > 1 or self.samples > 1:
+                raise ConfigError("recorded arrivals are those of one source, each trace once")
+        elif self.queries is None:
+            if any(source.generate for source in self.traces.values()):
+                raise ConfigError("a study that generates traces must say queries")
+            if self.samples > 1:
+                raise ConfigError("samples needs queries: how many prompts are sampled so often")
+        if not self.arrivals.is_open and (self.window.warmup or self.window.cooldown):
+            raise ConfigError(f"a window is for open arrivals, not for {self.arrivals.kind}: all queries are measured")
+
+    def _check_axes(self) -> None:
+        count = 1
+        for name, values in self.axes.items():
+            if not isinstance(values, (list, tuple)) or not values:
+                raise ConfigError(f"axis {name} must be a list of values, at least one; got {values!r:.80}")
+            if len({canonical(value) for value in values}) < len(values):
+                raise ConfigError(f"axis {name} says one value twice")
+            count *= len(values)
+        if count > MAX_POINTS:
+            raise ConfigError(f"{count:,} points are too many; at most {MAX_POINTS:,}")
+        for name in self.axes:
+            if name.partition(".")[0] in self.FIXED:
+                raise ConfigError(f"{name} is the same for all points: it cannot be an axis")
+        units = {point.study.unit for point in self.points()}
+        if len(units) > 1:
+            raise ConfigError("some points count decode steps, others seconds: that is two studies")
+        for name, value in (self.baseline or {}).items():
+            choose(name, self.axes, "axis")
+            if label(value) not in [label(each) for each in self.axes[name]]:
+                known = ", ".join(str(label(each)) for each in self.axes[name])
+                raise ConfigError(f"baseline: {name} is never {value!r}; it is {known}")
+
+    def points(self) -> Iterator[Point]:
+        """Yield the points, the last axis varying fastest."""
+        own = self._own()
+        for index, values in enumerate(itertools.product(*self.axes.values())):
+            named = dict(zip(self.axes, values, strict=True))
+            yield Point(index, named, self._study_at(own, named))
+
+    def point(self, index: int) -> Point:
+        """Return one of the points."""
+        if not 0 <= index < self.n_points:
+            raise ConfigError(f"there is no point {index}; there are {self.n_points:,}")
+        sizes = tuple(len(values) for values in self.axes.values())
+        places = np.unravel_index(index, sizes) if sizes else ()
+        named = {name: self.axes[name][int(place)] for name, place in zip(self.axes, places, strict=True)}
+        return Point(index, named, self._study_at(self._own(), named))
+
+    def _study_at(self, own: dict[str, Any], named: Mapping[str, Any]) -> Study:
+        try:
+            return _at(own, self, named)
+        except ConfigError as error:
+            where = ", ".join(f"{name} = {label(value)}" for name, value in named.items())
+            raise ConfigError(f"{error} (at {where})" if where else str(error)) from None
+
+    @property
+    def n_points(self) -> int:
+        """How many points there are."""
+        return int(np.prod([len(values) for values in self.axes.values()], dtype=np.int64))
+
+    @property
+    def unit(self) -> str:
+        """Unit of time: ``steps`` on the decode-step clock, else ``seconds``."""
+        first = next(self.points()).study.cluster if self.axes else self.cluster
+        return "steps" if isinstance(first.cluster(self.base).replicas[0].cost, DecodeSteps) else "seconds"
+
+    def at(self, values: Mapping[str, Any]) -> Study:
+        """Return the study of one point: no axes, and these dotted names set.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such name, or a value does not fit.
+        """
+        return _at(self._own(), self, values)
+
+    def _own(self) -> dict[str, Any]:
+        return {key: value for key, value in self.document().items() if key not in ("axes", "baseline")}
+
+    def document(self) -> dict[str, Any]:
+        """Return the study as a study file says it: plain tables, lists, numbers and texts; what is default left out.
+
+        >>> Study(traces={"a": Source(generate="batch")}, queries=8, protocol=Protocol(capacity=4)).document()
+        {'traces': {'a': {'generate': 'batch'}}, 'queries': 8, 'protocol': {'capacity': 4}}
+        """
+        return {key: value for key, value in _plain(self).items() if key != "base" and value not in ({}, [])}
+
+    def spec(self) -> str:
+        """Return, as JSON, all that one run of this study depends on, but for its seed and the files it reads."""
+        document = self._own()
+        for name in ("replications", "seed", "name", "confidence"):
+            document.pop(name, None)
+        return canonical(document)
+
+    def seed_of(self, replication: int) -> int:
+        """Return the seed of a replication, from 0 to 2^63 - 1. It does not depend on the point."""
+        state = np.random.SeedSequence([self.seed, replication]).generate_state(1, np.uint64)
+        return int(state[0] >> np.uint64(1))
+
+    def run(self, **options: Any) -> Table:
+        """Run everything and return one row a run: see `simulator.study.run_study`, which takes the same options."""
+        from simulator.study.running import run_study  # which runs studies
+
+        return run_study(self, **options)
+
+    def with_(self, **changes: Any) -> Study:
+        """Return a copy with `changes` made."""
+        return replace(self, **changes)
+
+
+def _at(own: dict[str, Any], study: Study, values: Mapping[str, Any]) -> Study:
+    from simulator.study.loading import parse_study  # which makes studies
+
+    document = json.loads(canonical(own))
+    for name, value in values.items():
+        _put(document, name, value)
+    return parse_study(document, base=study.base)
+
+
+def _put(document: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set a dotted name; a table is laid over what is there."""
+    *path, last = dotted.split(".")
+    table = document
+    for part in path:
+        inside = table.setdefault(part, {})
+        if not isinstance(inside, dict):
+            raise ConfigError(f"{dotted}: {part} is no table")
+        table = inside
+    there = table.get(last)
+    table[last] = {**there, **value} if isinstance(value, Mapping) and isinstance(there, dict) else value
+
+
+def _plain(value: Any) -> Any:
+    """Return frozen data as plain tables, what is default left out."""
+    if hasattr(value, "__dataclass_fields__"):
+        found = {}
+        for each in fields(value):
+            item = getattr(value, each.name)
+            default = each.default_factory() if callable(each.default_factory) else each.default
+            if item != default:
+                found[each.name] = _plain(item)
+        return found
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, frozenset):
+        return sorted(str(item) for item in value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def canonical(value: Any) -> str:
+    """Return plain data as JSON, the same text for the same data.
+
+    >>> canonical({"b": 1, "a": [2.5, None]})
+    '{"a":[2.5,null],"b":1}'
+    """
+    try:
+        return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        wanted = "a study holds tables, lists, finite numbers and texts"
+        raise ConfigError(f"{wanted}: {error}; got {value!r:.80}") from None
+
+
+def label(value: Any) -> Any:
+    """Return an axis value as a table shows it: a number, or a text; a table's ``name``, if it has one."""
+    if isinstance(value, Mapping):
+        return value.get("name") or canonical(value)
+    if value is None:
+        return "none"
+    if isinstance(value, (bool, list, tuple)):
+        return canonical(value)
+    return value.item() if isinstance(value, np.generic) else value
