@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "DeadlockError", "FormatError", "GraphError", "SimulatorError", "TraceError"]
+__all__ = ["ConfigError", "DeadlockError", "FormatError", "GraphError", "SimulatorError", "TraceError", "why"]
 
 
 class SimulatorError(Exception):
@@ -58,3 +58,17 @@ class ConfigError(SimulatorError, ValueError):
 
 class DeadlockError(SimulatorError, RuntimeError):
     """Threads wait for each other for ever; the message names the cycle."""
+
+
+def why(error: BaseException, *, limit: int = 1000) -> str:
+    """Return one line on an exception, of at most `limit` characters: its text, after its type where it is not ours.
+
+    >>> why(ConfigError("rate must be above 0")), why(KeyError("rate")), why(MemoryError())
+    ('rate must be above 0', "KeyError: 'rate'", 'MemoryError')
+    """
+    try:
+        text = str(error)
+    except Exception:  # of somebody else's
+        text = ""
+    name = "" if isinstance(error, SimulatorError) else type(error).__name__
+    return " ".join(": ".join(part for part in (name, text) if part)[:limit].split())

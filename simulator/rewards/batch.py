@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simulator.errors import ConfigError, SimulatorError
+from simulator.errors import ConfigError, why
 from simulator.protocol import Protocol
 from simulator.rewards.library import asyncthink
 from simulator.rewards.loading import load_reward
@@ -287,22 +287,13 @@ def _score_chunk(
             price = reward.price(protocol)
             row = (price, price, *repeat(0.0, len(names) - 1), math.nan, 0.0, 0.0, True)
             numbers = (0, 0, 0, 0)
-            reason = _why(error)
+            reason = why(error, limit=MAX_REASON)
         rows.append(row)
         counts.append(numbers)
         reasons.append(reason)
         if beat is not None:
             beat()
     return _batch(rows, counts, reasons, found, names)
-
-
-def _why(error: Exception) -> str:
-    try:
-        text = str(error)
-    except Exception:  # of somebody else's
-        text = ""
-    name = "" if isinstance(error, SimulatorError) else type(error).__name__
-    return _line(": ".join(part for part in (name, text) if part))
 
 
 def _line(text: str) -> str:

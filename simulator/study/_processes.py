@@ -1,0 +1,300 @@
+"""Worker processes, any of which may die at any time.
+
+Each has a pipe of its own and one task at a time, so it is always known whose task it was. A pool with a shared queue
+(concurrent.futures, multiprocessing) breaks as a whole when one process dies, and cannot say which task killed it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from threading import Thread
+from typing import Any, Generic, TypeVar
+
+from simulator.errors import ConfigError, why
+from simulator.study.failure import Failure, attempt
+
+__all__ = ["map_in_processes"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Not forked from this process: threads and locks do not survive that. Not from a fork server either: it would hand on
+# this thread's signal mask to everybody else's processes.
+_CONTEXT = get_context("spawn")
+
+_STARTS = 3
+"""Processes in a row that may be killed from outside before they run anything."""
+
+_LEAVE_SECONDS = 5.0
+"""How long a process that has nothing to do may take to end."""
+
+
+def map_in_processes(
+    function: Callable[[T], R], tasks: Iterable[T], jobs: int
+) -> Generator[tuple[T, R | Failure], None, None]:
+    """Yield each task with ``function(task)``, in order of completion.
+
+    Parameters
+    ----------
+    function : callable
+        Sent once to each process.
+    tasks : iterable
+        Taken one by one: at most `jobs` are under way, and at most as many results wait to be yielded.
+    jobs : int
+        Processes.
+
+    Raises
+    ------
+    ConfigError
+        If the function cannot be sent, or a process cannot start.
+    """
+    try:
+        payload = pickle.dumps(function, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise ConfigError(f"what is to run cannot be sent to another process: {why(error)}") from None
+    return _run(payload, iter(tasks), jobs)
+
+
+def _run(payload: bytes, tasks: Iterator[Any], jobs: int) -> Generator[tuple[Any, Any], None, None]:
+    crew = _Crew(payload, tasks, jobs)
+    try:
+        while crew.hand_out():
+            if not crew.done:
+                crew.listen()
+                crew.hand_out()  # before the caller, who may be slow, gets to see anything
+            while crew.done:
+                yield crew.done.popleft()
+    finally:
+        crew.dismiss()
+
+
+class _Worker:
+    """One process, and this end of its pipe."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.fresh = True
+        self.pipe, theirs = _CONTEXT.Pipe()
+        self.process = _CONTEXT.Process(target=_serve, args=(theirs, payload), daemon=True)
+        try:
+            with _no_interrupts():
+                self.process.start()
+        except OSError as error:
+            self.pipe.close()
+            raise ConfigError(f"cannot start another process: {error.strerror}") from None
+        finally:
+            theirs.close()
+
+    def end(self, *, kill: bool) -> int:
+        """End it, and return its exit code."""
+        self.pipe.close()  # which it takes as a request to leave
+        if kill:
+            self.process.kill()
+        self.process.join(_LEAVE_SECONDS)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+        code = self.process.exitcode
+        assert code is not None
+        self.process.close()
+        return code
+
+
+@dataclass(slots=True)
+class _Job(Generic[T]):
+    task: T
+    message: bytes
+    died: str = ""
+    """What became of the process that ran it before."""
+
+
+@dataclass
+class _Crew:
+    """All workers, and who does what."""
+
+    payload: bytes
+    tasks: Iterator[Any]
+    jobs: int
+    more: bool = True
+    waiting: deque[_Job[Any]] = field(default_factory=deque)
+    suspects: deque[_Job[Any]] = field(default_factory=deque)
+    """Tasks whose process died. Each is tried once more, alone: it may have been the machine that ran out of memory."""
+    done: deque[tuple[Any, Any]] = field(default_factory=deque)
+    idle: list[_Worker] = field(default_factory=list)
+    starting: dict[Connection[Any, Any], _Worker] = field(default_factory=dict)
+    busy: dict[Connection[Any, Any], tuple[_Worker, _Job[Any]]] = field(default_factory=dict)
+    killed_starts: int = 0
+
+    def hand_out(self) -> bool:
+        """Give tasks to workers; return whether there is anything to wait for."""
+        if self.suspects:
+            if not self.busy and not self.starting:
+                self._try_alone()
+        else:
+            self._take()
+            while self.waiting and self.idle:
+                self._give(self.idle.pop(), self.waiting.popleft())
+            for _ in range(len(self.waiting) - len(self.starting)):
+                self._start()
+        return bool(self.done or self.busy or self.starting)
+
+    def _take(self) -> None:
+        while self.more and len(self.waiting) + len(self.busy) < self.jobs:
+            try:
+                task = next(self.tasks)
+            except StopIteration:
+                self.more = False
+                return
+            try:
+                self.waiting.append(_Job(task, pickle.dumps(task, pickle.HIGHEST_PROTOCOL)))
+            except Exception as error:
+                self.done.append((task, Failure(f"the task cannot be sent to another process: {why(error)}")))
+                return  # and go on once it was seen
+
+    def _start(self) -> None:
+        worker = _Worker(self.payload)
+        self.starting[worker.pipe] = worker
+
+    def _try_alone(self) -> None:
+        for worker in [each for each in self.idle if not each.fresh]:
+            self.idle.remove(worker)
+            worker.end(kill=False)
+        if self.idle:
+            self._give(self.idle.pop(), self.suspects.popleft())
+        else:
+            self._start()
+
+    def _give(self, worker: _Worker, job: _Job[Any]) -> None:
+        try:
+            worker.pipe.send_bytes(job.message)
+        except OSError:  # it died while it had nothing to do
+            worker.end(kill=True)
+            (self.suspects if job.died else self.waiting).appendleft(job)
+            self._start()
+            return
+        worker.fresh = False
+        self.busy[worker.pipe] = worker, job
+
+    def listen(self) -> None:
+        """Wait for workers, and take what they have."""
+        for pipe in wait([*self.busy, *self.starting]):
+            assert isinstance(pipe, Connection)
+            if pipe in self.starting:
+                self._greet(self.starting.pop(pipe))
+            else:
+                self._collect(*self.busy.pop(pipe))
+
+    def _greet(self, worker: _Worker) -> None:
+        try:
+            complaint = worker.pipe.recv_bytes()
+        except (EOFError, OSError):
+            code = worker.end(kill=False)
+            self.killed_starts += 1
+            if code >= 0 or self.killed_starts >= _STARTS:
+                raise ConfigError(
+                    f"a process could not start ({_ending(code)}); a script that uses processes does so under "
+                    "'if __name__ == \"__main__\":'"
+                ) from None
+            return
+        if complaint:
+            raise ConfigError(f"what is to run cannot be loaded in another process: {complaint.decode()}")
+        self.killed_starts = 0
+        self.idle.append(worker)
+
+    def _collect(self, worker: _Worker, job: _Job[Any]) -> None:
+        try:
+            answer = worker.pipe.recv_bytes()
+        except (EOFError, OSError):
+            cause = _ending(worker.end(kill=False))
+            if job.died:
+                causes = cause if cause == job.died else f"{job.died}, then {cause}"
+                self.done.append((job.task, Failure(f"its process died, twice: {causes}", died=True)))
+            else:
+                job.died = cause
+                self.suspects.append(job)
+            return
+        self.idle.append(worker)
+        try:
+            self.done.append((job.task, pickle.loads(answer)))
+        except Exception as error:
+            self.done.append((job.task, Failure(f"its result cannot be read: {why(error)}")))
+
+    def dismiss(self) -> None:
+        """End all processes; at once those that are at work."""
+        hasty = [*self.starting.values(), *(worker for worker, _ in self.busy.values())]
+        for worker in hasty:
+            worker.process.kill()
+        for worker in self.idle:
+            worker.pipe.close()
+        for worker in [*hasty, *self.idle]:
+            worker.end(kill=False)
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"{name}, as when memory runs out" if name == "SIGKILL" else name
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back; a process that starts here inherits that, and prints no traceback while it starts."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# ---------------------------------------------------------------- in the other process
+
+
+def _serve(pipe: Connection[Any, Any], payload: bytes) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that started this sees to it
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    Thread(target=_leave_with_parent, daemon=True).start()
+    try:
+        function = pickle.loads(payload)
+    except Exception as error:
+        pipe.send_bytes(why(error).encode())
+        return
+    try:
+        pipe.send_bytes(b"")
+        while True:
+            pipe.send_bytes(_answer(function, pipe.recv_bytes()))
+    except (EOFError, OSError):  # nobody wants anything any more
+        return
+
+
+def _leave_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _answer(function: Callable[[Any], Any], message: bytes) -> bytes:
+    try:
+        task = pickle.loads(message)
+    except Exception as error:
+        return pickle.dumps(Failure(f"the task cannot be read in another process: {why(error)}"))
+    result = attempt(function, task)
+    try:
+        return pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        return pickle.dumps(Failure(f"its result cannot be sent to another process: {why(error)}"))
