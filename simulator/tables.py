@@ -14,7 +14,7 @@ import numpy as np
 from simulator.errors import ConfigError
 from simulator.files import atomic
 
-__all__ = ["Columns", "column_file", "read_columns"]
+__all__ = ["Columns", "column_file", "read_columns", "typed"]
 
 Columns = Mapping[str, Sequence[Any] | np.ndarray]
 """Values by the name of their column: arrays of numbers, or texts. All are equally long."""
@@ -86,7 +86,7 @@ class _Layout:
         self.kinds: dict[str, str] = {}
 
     def __call__(self, columns: Columns) -> None:
-        values = {name: _typed(column) for name, column in columns.items()}
+        values = {name: typed(column) for name, column in columns.items()}
         kinds = {name: column.dtype.kind if _numeric(column) else "text" for name, column in values.items()}
         self.kinds = self.kinds or kinds
         if list(kinds.items()) != list(self.kinds.items()):
@@ -102,7 +102,7 @@ def _numeric(column: Any) -> bool:
     return isinstance(column, np.ndarray)
 
 
-def _typed(column: Any) -> Any:
+def typed(column: Any) -> Any:
     """Return an array of numbers, or a list of None and texts that UTF-8 can say."""
     if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
         return column
