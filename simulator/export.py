@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import msgspec
 import numpy as np
 
-from simulator.errors import ConfigError
 from simulator.files import atomic
+from simulator.tables import Columns, column_file
 from simulator.timeline import Timeline
 
 __all__ = ["SPAN_FIELDS", "score_file", "span_rows", "write_csv", "write_npz", "write_spans"]
@@ -74,20 +73,11 @@ def write_spans(timeline: Timeline, path: str | os.PathLike[str]) -> None:
         writer.writerows(span_rows(timeline))
 
 
-Columns = Mapping[str, Sequence[Any]]
-
-
 @contextmanager
 def score_file(path: str | os.PathLike[str]) -> Iterator[Callable[[Columns], None]]:
-    """Open a file of scores, JSON lines or Parquet by its ending, and give a function that adds rows to it.
+    """Open a file of scores, JSON lines, CSV or Parquet by its ending, and give a function that adds rows to it.
 
-    The function takes columns of equal length, the same ones each time. NaN is null in JSON. Memory holds what one call
-    adds.
-
-    Raises
-    ------
-    ConfigError
-        If the name ends otherwise, pyarrow is not installed, or the file cannot be written.
+    It is `simulator.tables.column_file`, which says what it takes, what it writes and what it raises.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -99,62 +89,5 @@ def score_file(path: str | os.PathLike[str]) -> Iterator[Callable[[Columns], Non
     {"trace":"b","total":-1.0}
     <BLANKLINE>
     """
-    name = os.fspath(path)
-    if name.endswith((".jsonl", ".ndjson")):
-        with atomic(name, "wb") as file:
-            yield lambda columns: _add_lines(file, columns)
-    elif name.endswith(".parquet"):
-        try:
-            import pyarrow
-            from pyarrow import parquet
-        except ImportError:
-            raise ConfigError("Parquet files need: pip install 'forksim[parquet]'") from None
-        with atomic(name, "wb") as file, _Parquet(file, pyarrow, parquet) as add:
-            yield add
-    else:
-        raise ConfigError(f"scores are written to .jsonl, .ndjson or .parquet files, not {name!r}")
-
-
-def _add_lines(file: Any, columns: Columns) -> None:
-    lists = [
-        column.tolist() if isinstance(column, np.ndarray) and column.dtype != object else _sayable(column)
-        for column in columns.values()
-    ]
-    encode = msgspec.json.Encoder().encode
-    for row in zip(*lists, strict=True):
-        file.write(encode(dict(zip(columns, row, strict=True))) + b"\n")
-
-
-def _sayable(texts: Sequence[Any]) -> list[Any]:
-    """Return texts without the lone surrogates that UTF-8 cannot say."""
-    return [text.encode(errors="backslashreplace").decode() if isinstance(text, str) else text for text in texts]
-
-
-class _Parquet:
-    """A Parquet file that takes its columns from the first rows."""
-
-    def __init__(self, file: Any, pyarrow: Any, parquet: Any) -> None:
-        self.file = file
-        self.pyarrow = pyarrow
-        self.parquet = parquet
-        self.writer: Any = None
-
-    def __enter__(self) -> _Parquet:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.writer is None and error[0] is None:
-            self({"trace": []})
-        if self.writer is not None:
-            self.writer.close()
-
-    def __call__(self, columns: Columns) -> None:
-        arrow = self.pyarrow
-        arrays = {}
-        for name, column in columns.items():
-            text = not isinstance(column, np.ndarray) or column.dtype == object
-            arrays[name] = arrow.array(_sayable(list(column)), arrow.string()) if text else arrow.array(column)
-        table = arrow.table(arrays)
-        if self.writer is None:
-            self.writer = self.parquet.ParquetWriter(self.file, table.schema)
-        self.writer.write_table(table)
+    with column_file(path) as add:
+        yield add

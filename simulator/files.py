@@ -15,11 +15,12 @@ __all__ = ["atomic"]
 
 
 @contextmanager
-def atomic(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
+def atomic(path: str | os.PathLike[str], mode: str = "w", *, durable: bool = False) -> Iterator[IO[Any]]:
     """Open a file that appears under `path` only when the block ends well.
 
     It is written beside its place and then renamed, so a crash or a full disk leaves what was there before. Folders
-    that do not exist yet are made. Devices and pipes are written directly.
+    that do not exist yet are made. Devices and pipes are written directly. A `durable` file is on the disk when the
+    block ends: it outlives the machine.
 
     Raises
     ------
@@ -50,8 +51,13 @@ def atomic(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name[:100]}.")
         with open(handle, mode, encoding=encoding, errors=errors, newline=newline) as file:
             yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(temporary, stat.S_IMODE(there.st_mode) if there else 0o666 & ~_umask())
         os.replace(temporary, final)
+        if durable:
+            _sync_folder(folder)
     except BaseException as error:
         if temporary is not None:
             with suppress(OSError):
@@ -59,6 +65,16 @@ def atomic(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
             raise ConfigError(f"{target!r}: cannot be written ({error.strerror or error})") from None
         raise
+
+
+def _sync_folder(folder: str) -> None:
+    """Put the names in a folder on the disk, where the system can: a renamed file is found under its new name then."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:

@@ -467,7 +467,7 @@ def test_bad_options_of_run(here, forksim, given, message):
         (("score", "good.jsonl", "--reward", "asyncthnk"), "no reward is called 'asyncthnk'; did you mean asyncthink?"),
         (("score", "good.jsonl", "--reward", "no.toml"), "reward no.toml: cannot be read (No such file or directory)"),
         (("score", "good.jsonl", "--reward", "threadweaver", "--eta-weight", 1), "--eta-weight is of the asyncthink"),
-        (("score", "good.jsonl", "-o", "scores.csv"), "scores are written to .jsonl, .ndjson or .parquet files"),
+        (("score", "good.jsonl", "-o", "scores.npz"), "columns are written to .jsonl, .ndjson, .csv or .parquet files"),
         (("score", "good.jsonl", "-o", "good.jsonl/x.jsonl"), "'good.jsonl/x.jsonl': cannot be written (File exists)"),
         (("check", "good.jsonl", "--nested-forks=maybe"), "--nested-forks"),
         (("generate", "bogus"), "'bogus' is no family; accepted: sequential, parallel, batch"),
