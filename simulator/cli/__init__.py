@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from simulator.cli import auditing, charts, checking, fidelity, gpus, recording, running, scoring, traces
+from simulator.cli import auditing, charts, checking, fidelity, gpus, recording, running, scoring, studying, traces
 from simulator.cli.common import complain, stdout
 from simulator.errors import SimulatorError
 
@@ -42,6 +42,7 @@ app.command("validate")(fidelity.validate)
 app.command("generate")(traces.generate)
 app.command("convert")(traces.convert)
 app.command("record")(recording.record)
+app.add_typer(studying.app, name="study")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -70,11 +71,22 @@ def _command() -> Any:
     return typer.main.get_command(app)
 
 
+def _with_address(arguments: Sequence[str]) -> list[str]:
+    """Return arguments in which every ``--ray`` has its address, which may be left out."""
+    given: list[str] = []
+    for place, argument in enumerate(arguments):
+        given.append(argument)
+        following = arguments[place + 1] if place + 1 < len(arguments) else ""
+        if argument == "--ray" and not (following in ("local", "auto") or ":" in following):
+            given.append("local")
+    return given
+
+
 def _run(arguments: Sequence[str]) -> int:
     # Not `app()`: typer and click would have their own way with interrupts and broken pipes.
     command = _command()
     try:
-        with command.make_context("forksim", list(arguments) or ["--help"]) as context:
+        with command.make_context("forksim", _with_address(arguments) or ["--help"]) as context:
             code = command.invoke(context)
         stdout.flush()
         return code if isinstance(code, int) else 0

@@ -3,12 +3,13 @@
 A `Study` is frozen data, and the same thing as a TOML file (`load_study`). `Study.run` gives a `Table`.
 """
 
-from simulator.study.executors import Executor, Failure, Serial
+from simulator.study.executors import Executor, Failure, Processes, Ray, Serial, executor_from
 from simulator.study.loading import load_study, parse_study
 from simulator.study.measures import QUERY_METRICS, RUN_METRICS
 from simulator.study.running import Task, run_study
 from simulator.study.single import Result, run_one, simulate_one
 from simulator.study.spec import Arrivals, Hardware, Source, Window
+from simulator.study.stored import Stored, load_results, rerun, run_in_folder
 from simulator.study.study import Point, Study
 from simulator.study.table import Summary, Table
 
@@ -20,16 +21,23 @@ __all__ = [
     "Failure",
     "Hardware",
     "Point",
+    "Processes",
+    "Ray",
     "Result",
     "Serial",
     "Source",
+    "Stored",
     "Study",
     "Summary",
     "Table",
     "Task",
     "Window",
+    "executor_from",
+    "load_results",
     "load_study",
     "parse_study",
+    "rerun",
+    "run_in_folder",
     "run_one",
     "run_study",
     "simulate_one",

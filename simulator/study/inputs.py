@@ -66,7 +66,8 @@ def files_of(source: Source, base: str) -> Files:
     """
     paths = tuple(paths_of(source, base))
     stamps = tuple((stat.st_mtime_ns, stat.st_size) for stat in map(os.stat, paths))
-    found = _read(paths, stamps, source.format, source.tokens, source.block_size)
+    tokens = source.tokens if source.tokens in COUNTERS else os.path.join(base, source.tokens)
+    found = _read(paths, stamps, source.format, tokens, source.block_size)
     if not found.traces:
         said = f"; {found.faults[0]}" if found.faults else ""
         raise ConfigError(f"no trace could be read from {', '.join(source.files)}{said}")
@@ -108,20 +109,37 @@ def unreadable(study: Study) -> list[FormatError]:
 
 
 def input_digests(study: Study) -> dict[str, str]:
-    """Return a digest of each file that a study reads, under its path relative to the study's folder."""
+    """Return a digest of each file that the runs of a study read, under its path from the study's folder."""
     digests: dict[str, str] = {}
     for source in _file_sources(study):
         for path in paths_of(source, study.base):
+            _digest(path, study.base, digests)
+        if source.tokens not in COUNTERS:
+            _digest(os.path.join(study.base, source.tokens), study.base, digests)
+    for each in (study, *(_points(study) if any(name.startswith("cluster") for name in study.axes) else ())):
+        for name in each.cluster.names:
+            if name.endswith(".toml"):
+                _digest(os.path.join(study.base, name), study.base, digests)
+    return dict(sorted(digests.items()))
+
+
+def _digest(path: str, base: str, digests: dict[str, str]) -> None:
+    name = os.path.relpath(path, base) if base else path
+    if name not in digests:
+        try:
             with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-            digests[os.path.relpath(path, study.base) if study.base else path] = digest
-    return digests
+                digests[name] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _points(study: Study) -> Iterator[Study]:
+    return (point.study for point in study.points())
 
 
 def _file_sources(study: Study) -> Iterator[Source]:
-    points = (point.study for point in study.points()) if any(name.startswith("traces") for name in study.axes) else ()
     seen = set()
-    for each in (study, *points):
+    for each in (study, *(_points(study) if any(name.startswith("traces") for name in study.axes) else ())):
         for source in each.traces.values():
             key = canonical(source)
             if source.files and key not in seen:

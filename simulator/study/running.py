@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from simulator.study.executors import Executor, Failure, Serial
 from simulator.study.measures import metric_columns
@@ -14,7 +16,7 @@ from simulator.study.single import Result, run_one
 from simulator.study.study import Study, label
 from simulator.study.table import Table
 
-__all__ = ["Task", "columns_of_rows", "row_of", "run_study", "run_task", "table_of", "tasks"]
+__all__ = ["Task", "axis_column", "outcomes", "row_names", "row_of", "run_study", "run_task", "table_of", "tasks"]
 
 
 class Task(NamedTuple):
@@ -44,6 +46,12 @@ def run_task(study: Study, keep_queries: bool, task: Task) -> Result:
     return result if keep_queries else Result(result.metrics, {})
 
 
+def row_names(study: Study) -> list[str]:
+    """Return the columns of a row, in order."""
+    metrics = metric_columns(study.metrics, study.percentiles)
+    return ["point", "replication", "seed", *study.axes, *metrics, "error", "spec"]
+
+
 def row_of(study: Study, task: Task, outcome: Result | Failure) -> dict[str, Any]:
     """Return the row of a run."""
     point = study.point(task.point)
@@ -60,41 +68,32 @@ def row_of(study: Study, task: Task, outcome: Result | Failure) -> dict[str, Any
     }
 
 
-def columns_of_rows(study: Study, rows: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray[Any, Any]]:
-    """Return rows of a study as columns."""
-    found = list(rows)
-    columns: dict[str, np.ndarray[Any, Any]] = {}
-    whole = ("point", "replication", "seed")
-    metrics = metric_columns(study.metrics, study.percentiles)
-    for name in (*whole, *study.axes, *metrics, "error", "spec"):
-        values = [row[name] for row in found]
-        if name in whole:
-            columns[name] = np.array(values, dtype=np.int64)
-        elif name in study.axes:
-            columns[name] = _axis(values)
-        else:
-            columns[name] = np.array(values, dtype=np.float64 if name in metrics else object)
-    return columns
-
-
-def _axis(values: list[Any]) -> np.ndarray[Any, Any]:
-    """Return a column of an axis: whole numbers, numbers, or texts if any is one."""
-    kinds = {type(value) for value in values}
-    if kinds <= {int}:
-        return np.array(values, dtype=np.int64)
-    return np.array(values, dtype=np.float64) if kinds <= {int, float} else np.array(values, dtype=object)
-
-
-def table_of(study: Study, rows: Iterable[Mapping[str, Any]]) -> Table:
-    """Return the table of rows, sorted by point and replication."""
-    ordered = sorted(rows, key=lambda row: (row["point"], row["replication"]))
+def table_of(study: Study, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]]) -> Table:
+    """Return the table of rows of a study, given as columns, sorted by point and replication."""
+    metrics = tuple(metric_columns(study.metrics, study.percentiles))
+    typed: dict[str, npt.NDArray[Any]] = {}
+    for name in ("point", "replication", "seed"):
+        typed[name] = np.asarray(columns[name], dtype=np.int64)
+    typed |= {name: axis_column(list(columns[name])) for name in study.axes}
+    typed |= {name: np.asarray(columns[name], dtype=np.float64) for name in metrics}
+    typed |= {name: np.array(columns[name], dtype=object) for name in ("error", "spec")}
+    order = np.lexsort((typed["replication"], typed["point"]))
     return Table(
-        columns=columns_of_rows(study, ordered),
+        columns={name: column[order] for name, column in typed.items()},
         axes=tuple(study.axes),
-        metrics=tuple(metric_columns(study.metrics, study.percentiles)),
+        metrics=metrics,
         unit=study.unit,
         confidence=study.confidence,
     )
+
+
+def axis_column(values: Sequence[Any]) -> npt.NDArray[Any]:
+    """Return values of an axis as a column: whole numbers, numbers, or as they are if any is a text."""
+    plain = [value.item() if isinstance(value, np.generic) else value for value in values]
+    kinds = {type(value) for value in plain}
+    if kinds <= {int}:
+        return np.array(plain, dtype=np.int64)
+    return np.array(plain, dtype=np.float64 if kinds <= {int, float} else object)
 
 
 def run_study(
@@ -131,8 +130,16 @@ def run_study(
     (10, True)
     """
     rows = []
-    for task, outcome in executor.imap(partial(run_task, study, keep_queries), tasks(study, done)):
+    for task, outcome in outcomes(study, executor, done, keep_queries):
         rows.append(row_of(study, task, outcome))
         if each is not None:
             each(task, outcome)
-    return table_of(study, rows)
+    return table_of(study, {name: [row[name] for row in rows] for name in row_names(study)})
+
+
+def outcomes(
+    study: Study, executor: Executor, done: Collection[Task] = (), keep_queries: bool = False
+) -> Iterator[tuple[Task, Result | Failure]]:
+    """Do the runs that are not done, and yield each as it ends. However this ends, so do the executor's workers."""
+    with closing(executor.imap(partial(run_task, study, keep_queries), tasks(study, done))) as results:
+        yield from results

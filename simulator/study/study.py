@@ -246,8 +246,16 @@ class Study:
         return int(state[0] >> np.uint64(1))
 
     def run(self, **options: Any) -> Table:
-        """Run everything and return one row a run: see `simulator.study.run_study`, which takes the same options."""
-        from simulator.study.running import run_study  # which runs studies
+        """Run everything and return one row a run.
+
+        With ``folder=``, results are kept there and a run that was interrupted goes on: see
+        `simulator.study.run_in_folder`. Without, see `simulator.study.run_study`. They take the same other options.
+        """
+        if "folder" in options:
+            from simulator.study.stored import run_in_folder  # which runs studies
+
+            return run_in_folder(self, options.pop("folder"), **options)
+        from simulator.study.running import run_study
 
         return run_study(self, **options)
 

@@ -1,0 +1,176 @@
+"""``forksim study``: what-if studies, run into a folder, shown, and checked row by row."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from simulator.cli.common import Json, complain, print_json, say, screen_width, show
+from simulator.cli.study_tables import comparison_table, study_table
+from simulator.errors import ConfigError
+from simulator.study import Failure, Stored, executor_from, load_results, load_study, rerun, run_in_folder
+from simulator.study.folder import ResultFolder
+from simulator.study.inputs import unreadable
+from simulator.study.stored import baseline_of
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="What-if studies: points of a parameter space, replications of each, a row a run.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="A folder of results.")]
+Metric = Annotated[
+    list[str] | None, typer.Option("--metric", "-m", help="Columns to show, such as latency_p95. Default: what fits.")
+]
+
+
+@app.command("run")
+def run(
+    study: Annotated[str, typer.Argument(metavar="STUDY.toml", help="A study file, see docs/studies.md.")],
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder of results.", show_default="results/STUDY")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Processes that share the runs.", show_default="1")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="[ADDRESS]", help="Run on Ray: local, auto, HOST:PORT or ray://HOST:PORT; alone: local."),
+    ] = None,
+    queries: Annotated[bool, typer.Option("--queries", help="Keep a row a query as well.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Write CSV files, not Parquet.")] = False,
+    metric: Metric = None,
+    json: Json = False,
+) -> int:
+    """Run a study into a folder. Interrupted, in whatever way, the same command goes on where it ended."""
+    if out == "":
+        raise ConfigError("--out takes the name of a folder, got ''")
+    given = load_study(study)
+    faults = unreadable(given)
+    for fault in faults:
+        complain(str(fault))
+    path = out or os.path.join("results", os.path.splitext(os.path.basename(study))[0])
+    runs = given.n_points * given.replications
+    ended = 0
+
+    def begun(folder: ResultFolder) -> None:
+        nonlocal ended
+        ended = len(folder.done)
+        for note in folder.notes:
+            complain(note)
+        if ended:
+            complain(f"{path}: {ended:,} of {runs:,} runs are done already")
+
+    def each(task: object, outcome: object) -> None:
+        nonlocal ended
+        ended += not isinstance(outcome, Failure)
+
+    try:
+        with _bar(runs) as show_progress:
+
+            def shown(task: object, outcome: object) -> None:
+                each(task, outcome)
+                show_progress(ended)
+
+            run_in_folder(
+                given,
+                path,
+                executor=executor_from(jobs, ray),
+                queries=queries,
+                parquet=not csv,
+                begun=begun,
+                each=shown,
+            )
+    except KeyboardInterrupt:
+        complain(f"interrupted; {ended:,} of {runs:,} runs are in {path}, the same command goes on")
+        return 130
+    failed = _print(load_results(path), metric, json)
+    if not json:
+        say(f"wrote {path}")
+    return 2 if failed or faults else 0
+
+
+@app.command("show")
+def show_results(folder: Folder, metric: Metric = None, json: Json = False) -> int:
+    """Show the results of a study, also of one that is not finished."""
+    return 2 if _print(load_results(folder), metric, json) else 0
+
+
+@app.command("rerun")
+def rerun_row(
+    folder: Folder,
+    point: Annotated[int, typer.Option(min=0, help="The row's point.")] = 0,
+    replication: Annotated[int, typer.Option(min=0, help="The row's replication.")] = 0,
+) -> int:
+    """Do one run again, from what its row records, print its row, and compare."""
+    stored = load_results(folder)
+    rows = stored.table.where({"point": point, "replication": replication})
+    if not len(rows):
+        known = f"points 0 to {stored.study.n_points - 1}, replications 0 to {stored.study.replications - 1}"
+        raise ConfigError(f"{folder} has no row of point {point}, replication {replication}; a whole one has {known}")
+    before = next(rows.rows())
+    after = rerun(before, stored.study)
+    print_json(after)
+    different = [name for name in before if repr(before[name]) != repr(after[name])]  # repr: NaN is NaN
+    if different:
+        complain(f"{folder} has other values of {', '.join(different)}")
+        return 2
+    complain("the row is the same")
+    return 0
+
+
+def _print(stored: Stored, metrics: list[str] | None, json: bool) -> int:
+    """Print the tables of a study, and return how many runs failed."""
+    study, table = stored.study, stored.table
+    summary = table.summary()
+    compared = table.compare(baseline_of(study)) if study.baseline and len(table) else None
+    for metric in metrics or ():
+        if metric not in table.metrics:
+            table[metric]  # which says what there is
+            raise ConfigError(f"{metric} is no metric; there are {', '.join(table.metrics)}")
+    if json:
+        for row in summary.rows():
+            print_json(row)
+        for row in compared.rows() if compared else ():
+            print_json({"compared_with": dict(study.baseline or {}), **row})
+    elif len(table):
+        show(study_table(summary, study.name, metrics, screen_width()))
+        if compared:
+            show(comparison_table(compared, study.baseline or {}, metrics, screen_width()))
+    errors = [(row["point"], row["replication"], row["error"]) for row in table.rows() if row["error"] is not None]
+    for point, replication, reason in errors[:20]:
+        complain(f"point {point}, replication {replication} failed: {reason}")
+    if len(errors) > 20:
+        complain(f"and {len(errors) - 20:,} more failed: see the column error")
+    if stored.missing:
+        complain(f"{stored.missing:,} runs have not ended; forksim study run goes on")
+    return len(errors)
+
+
+@contextmanager
+def _bar(runs: int) -> Iterator[Callable[[int], None]]:
+    """Show on stderr, where that is a terminal, how far it is and how long it will take."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
+        bar = progress.add_task("runs", total=runs)
+        yield lambda done: progress.update(bar, completed=done)

@@ -1,0 +1,147 @@
+"""A study whose results are in a folder: run, interrupted, gone on with, read again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from simulator.errors import ConfigError
+from simulator.study.executors import Executor, Serial
+from simulator.study.failure import Failure, attempt
+from simulator.study.folder import ResultFolder
+from simulator.study.inputs import input_digests
+from simulator.study.loading import parse_study
+from simulator.study.results import read_folder
+from simulator.study.running import Task, outcomes, row_names, row_of, table_of
+from simulator.study.single import Result, run_one
+from simulator.study.study import Study, label
+from simulator.study.table import Table
+
+__all__ = ["Stored", "identity_of", "load_results", "rerun", "run_in_folder"]
+
+
+class Stored(NamedTuple):
+    """What a result folder holds."""
+
+    study: Study
+    table: Table
+    missing: int
+    """Runs that have not ended."""
+
+
+def identity_of(study: Study, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return all that the rows of a study depend on: what it says, and the files it reads."""
+    inputs = input_digests(study)
+    where = {"base": os.path.relpath(study.base or ".", os.fspath(path)), "inputs": inputs} if inputs else {}
+    return {"document": study.document(), **where}
+
+
+def run_in_folder(
+    study: Study,
+    path: str | os.PathLike[str],
+    *,
+    executor: Executor = Serial(),  # noqa: B008  # it is frozen
+    queries: bool = False,
+    parquet: bool = True,
+    begun: Callable[[ResultFolder], None] | None = None,
+    each: Callable[[Task, Result | Failure], None] | None = None,
+) -> Table:
+    """Run what is not done yet of a study, and keep the results in a folder.
+
+    It may be stopped at any moment, by whatever means. The next call goes on; the files in the end are the same, byte
+    for byte, as of a study that was never stopped, with any executor. Runs that failed are tried again.
+
+    Parameters
+    ----------
+    study : Study
+    path : str or os.PathLike
+        The folder. Made if it is not there; refused if it holds something else.
+    executor : Executor
+    queries : bool
+        Whether to keep the columns of each query too.
+    parquet : bool
+        Whether tables are Parquet files, if pyarrow is there; else CSV.
+    begun, each : callable, optional
+        Called with the open folder, before the first run; with each task and its outcome.
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    ConfigError
+        If the folder or a file in it cannot be used. What was done is kept.
+
+    >>> import tempfile
+    >>> from simulator.study import Source, Study, load_results
+    >>> study = Study(traces={"a": Source(generate="batch")}, queries=4, replications=2)
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     table = run_in_folder(study, f"{place}/out")
+    ...     load_results(f"{place}/out").table["latency_mean"].tolist() == table["latency_mean"].tolist()
+    True
+    """
+    runs = study.n_points * study.replications
+    with ResultFolder(path, identity_of(study, path), keys=runs, queries=queries, parquet=parquet) as folder:
+        if begun is not None:
+            begun(folder)
+        done = {Task(*divmod(key, study.replications)) for key in folder.done}
+        for task, outcome in outcomes(study, executor, done, queries):
+            key, row = task.point * study.replications + task.replication, row_of(study, task, outcome)
+            if isinstance(outcome, Failure):
+                folder.fail(key, outcome.reason, row)
+            else:
+                folder.add(key, row, outcome.queries if queries else None)
+            if each is not None:
+                each(task, outcome)
+        folder.finish(row_names(study), tags=("point", "replication"))
+        table = load_results(path).table
+        summary = table.summary()
+        folder.write("summary.csv", summary.columns)
+        if study.baseline:
+            folder.write("comparison.csv", table.compare(baseline_of(study)).columns)
+    return table
+
+
+def baseline_of(study: Study) -> dict[str, Any]:
+    """Return the baseline of a study as a table says it."""
+    return {name: label(value) for name, value in (study.baseline or {}).items()}
+
+
+def load_results(path: str | os.PathLike[str]) -> Stored:
+    """Read a result folder, also one that is not finished.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or it is damaged.
+    """
+    results = read_folder(path)
+    document = results.identity.get("document")
+    if not isinstance(document, Mapping):
+        raise ConfigError(f"{os.fspath(path)!r} holds no study of forksim")
+    base = os.path.normpath(os.path.join(os.fspath(path), results.identity.get("base", ".")))
+    study = parse_study(document, base=base if "base" in results.identity else "")
+    columns = results.columns if len(results.keys) else dict.fromkeys(row_names(study), ())
+    return Stored(study, table_of(study, columns), results.missing)
+
+
+def rerun(row: Mapping[str, Any], study: Study) -> dict[str, Any]:
+    """Do the run of a row again, from what the row records, and return its row.
+
+    Parameters
+    ----------
+    row : mapping
+        One of ``table.rows()``.
+    study : Study
+        Where the row comes from. Taken from it: names of axes, and the folder where relative paths start.
+    """
+    alone = parse_study(json.loads(row["spec"]), base=study.base)
+    found = attempt(partial(run_one, alone), int(row["seed"]))
+    again = dict(row)
+    if isinstance(found, Failure):
+        return {**again, "error": found.reason}
+    return {**again, **found.metrics, "error": None}
