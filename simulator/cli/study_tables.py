@@ -50,8 +50,8 @@ def _table(summary: Summary, title: str, metrics: Sequence[str] | None, width: i
     for name in [name for name in summary.metrics if name in chosen]:
         table.add_column(name, justify="right", no_wrap=True)
         columns[name] = chosen[name]
-    for cells in zip(*columns.values(), strict=True):
-        table.add_row(*cells)
+    for line in zip(*columns.values(), strict=True):
+        table.add_row(*line)
     left = len(summary.metrics) - len(chosen)
     if left > 0 and not metrics:
         table.caption = f"and {left} more columns: --metric NAME, --json, or the files"
@@ -95,7 +95,9 @@ def _cell(row: Mapping[str, Any], name: str, ratios: bool) -> str:
 
 def _number(value: float) -> str:
     """Return three or four digits, also of small numbers."""
-    return f"{value:.3g}" if 0 < abs(value) < 0.1 else number(value)
+    if abs(value) < 1e-12:  # what is left of a difference of equal numbers
+        return "0"
+    return f"{value:.3g}" if abs(value) < 0.1 else number(value)
 
 
 def _value(value: Any) -> str:
