@@ -40,7 +40,7 @@ def seconds_alone(timeline: Timeline, query: int, tokens: Mapping[int, float] | 
             seconds.append(protocol.delay_steps(task.seconds) if in_steps else task.seconds)
         elif not decoded:
             seconds.append(0.0)
-        elif prefill and not gpu.cost.prefill_is_free:
+        elif prefill and (gpu.num_kv_blocks is not None or not gpu.cost.prefill_is_free):  # free, it fills memory
             rest = gpu.cost.decode_seconds(1, have + prefill + 1, decoded - 1) if decoded > 1 else 0.0
             seconds.append(prompt_seconds(gpu, prefill, have) + rest)
         else:

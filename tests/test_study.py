@@ -461,7 +461,7 @@ def test_closed_loop_with_one_user_is_isolated():
 FAMILY = st.sampled_from(["sequential", "parallel", "batch", "interleaved", "random_organizer", "nested"])
 
 
-@settings(max_examples=60)
+@settings(max_examples=100)
 @given(
     family=FAMILY,
     capacity=st.integers(1, 6),

@@ -20,7 +20,8 @@ def lower_bound(run: Run) -> float:
     a full pool that changes the work: ``drop``, and ``inline`` where prompts cost time. ``allow`` has no limit.
     """
     protocol = run.timeline.protocol_of(run.query)
-    free = run.timeline.replicas[0].gpu.cost.prefill_is_free
+    gpus = [replica.gpu for replica in run.timeline.replicas]
+    free = all(gpu.cost.prefill_is_free and gpu.num_kv_blocks is None for gpu in gpus)
     if protocol.when_full == "drop" or (protocol.when_full == "inline" and not free):
         return math.nan
     path = critical_path(run.graph, run.alone).latency
