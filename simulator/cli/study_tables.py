@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.table import Table
@@ -12,27 +12,35 @@ from rich.table import Table
 from simulator.report import number, printable
 from simulator.study import Summary
 
-__all__ = ["comparison_table", "study_table"]
+__all__ = ["Shown", "comparison_table", "study_table"]
 
 
-def study_table(summary: Summary, name: str, metrics: Sequence[str] | None, width: int) -> Table:
+class Shown(NamedTuple):
+    """A table, and what is said above and below it."""
+
+    title: str
+    table: Table
+    note: str
+
+
+def study_table(summary: Summary, name: str, metrics: Sequence[str] | None, width: int) -> Shown:
     """Return a line a point: its axis values, and mean and half width of the interval of each metric."""
     percent = f"{100 * summary.confidence:g} %"
     title = f"{name or 'study'}: mean over n replications ± half the {percent} interval; times in {summary.unit}"
-    return _table(summary, title, metrics, width, ratios=False)
+    return Shown(title, *_table(summary, metrics, width, ratios=False))
 
 
 def comparison_table(
     compared: Summary, baseline: Mapping[str, Any], metrics: Sequence[str] | None, width: int
-) -> Table:
+) -> Shown:
     """Return a line a point: how each metric differs from the baseline's, and their ratio."""
     said = ", ".join(f"{key} = {value}" for key, value in baseline.items())
     title = f"difference to {said}, replication by replication, ± half the interval; and the ratio of the means"
-    return _table(compared, title, metrics, width, ratios=True)
+    return Shown(title, *_table(compared, metrics, width, ratios=True))
 
 
-def _table(summary: Summary, title: str, metrics: Sequence[str] | None, width: int, *, ratios: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="")
+def _table(summary: Summary, metrics: Sequence[str] | None, width: int, *, ratios: bool) -> tuple[Table, str]:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     columns = {_short(name, summary.axes): [_value(value) for value in summary[name].tolist()] for name in summary.axes}
     columns["n"] = [str(n) for n in summary["n"].tolist()]
     for name, cells in columns.items():
@@ -53,10 +61,8 @@ def _table(summary: Summary, title: str, metrics: Sequence[str] | None, width: i
     for line in zip(*columns.values(), strict=True):
         table.add_row(*line)
     left = len(summary.metrics) - len(chosen)
-    if left > 0 and not metrics:
-        table.caption = f"and {left} more columns: --metric NAME, --json, or the files"
-        table.caption_justify = "left"
-    return table
+    note = f"and {left} more column{'s' * (left > 1)}: --metric NAME, --json, or the files"
+    return table, note if left and not metrics else ""
 
 
 def _short(name: str, axes: Sequence[str]) -> str:

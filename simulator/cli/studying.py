@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from simulator.cli.common import Json, complain, print_json, say, screen_width, show
-from simulator.cli.study_tables import comparison_table, study_table
+from simulator.cli.study_tables import Shown, comparison_table, study_table
 from simulator.errors import ConfigError
 from simulator.study import Failure, Stored, executor_from, load_results, load_study, rerun, run_in_folder
 from simulator.study.folder import ResultFolder
@@ -144,9 +144,9 @@ def _print(stored: Stored, metrics: list[str] | None, json: bool) -> int:
         for row in compared.rows() if compared else ():
             print_json({"compared_with": dict(study.baseline or {}), **row})
     elif len(table):
-        show(study_table(summary, study.name, metrics, screen_width()))
+        _show(study_table(summary, study.name, metrics, screen_width()))
         if compared:
-            show(comparison_table(compared, study.baseline or {}, metrics, screen_width()))
+            _show(comparison_table(compared, study.baseline or {}, metrics, screen_width()))
     errors = [(row["point"], row["replication"], row["error"]) for row in table.rows() if row["error"] is not None]
     for point, replication, reason in errors[:20]:
         complain(f"point {point}, replication {replication} failed: {reason}")
@@ -155,6 +155,13 @@ def _print(stored: Stored, metrics: list[str] | None, json: bool) -> int:
     if stored.missing:
         complain(f"{stored.missing:,} runs have not ended; forksim study run goes on")
     return len(errors)
+
+
+def _show(shown: Shown) -> None:
+    say(shown.title)
+    show(shown.table)
+    if shown.note:
+        say(shown.note + "\n")
 
 
 @contextmanager
