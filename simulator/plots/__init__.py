@@ -3,10 +3,10 @@ of a study's table (`latency_capacity`, `knee`, `heatmap`, `pareto`).
 
 `side_by_side` compares several timelines, and `save` writes any of them.
 
-Each picture is ``f(timeline, *, ax=None)``, or ``f(table, *, ax=None)``. It draws into `ax` if given, else into a figure of its own, and returns the
-axes (``.figure`` is the figure). Figures are plain objects: pyplot, its backends and its list of open figures are never
-touched, so nothing has to be closed and any thread or headless machine may draw. matplotlib is imported by the first
-picture, not by this package.
+Each picture is ``f(timeline, *, ax=None)``, or ``f(table, *, ax=None)``. It draws into `ax` if given, else into a
+figure of its own, and returns the axes (``.figure`` is the figure). Figures are plain objects: pyplot, its backends and
+its list of open figures are never touched, so nothing has to be closed and any thread or headless machine may draw.
+matplotlib is imported by the first picture, not by this package.
 """
 
 from simulator.plots.beside import side_by_side

@@ -1,4 +1,7 @@
-"""Figures, axes, titles and curves. With `lanes`, `legend` and `marks`, the only modules that import matplotlib at their top."""
+"""Figures, axes, titles and curves.
+
+With `lanes`, `legend` and `marks`, the only modules that import matplotlib at their top.
+"""
 
 from __future__ import annotations
 

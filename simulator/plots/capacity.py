@@ -90,12 +90,12 @@ def latency_capacity(
         if line.label:
             entries.append((marks.swatch(**look.line()), line.label))
         best = near_best(found.value[some], higher=higher_is_better(metric))
-        if best is not None:
+        if best is not None and len(some) > 1:
             knee = some[best]
             knees.append((line, knee))
             marks.ring(ax, along[knee], found.value[knee])
-    if knees and len(lines[0].points) > 1:
-        entries.append((marks.swatch("knee"), f"first within {100 * WITHIN:g} % of the best"))
+    if knees:
+        entries.append((marks.swatch("knee"), f"smallest within {100 * WITHIN:g} % of the best"))
     entries += _draw_bounds(ax, along, lines, limits)
     broken = np.flatnonzero(points.failures)
     if len(broken):
@@ -112,11 +112,11 @@ def latency_capacity(
 def _knees(points: Points, metric: str, x: str, knees: list[tuple[Line, Any]]) -> list[str]:
     """Return in words which values are enough."""
     values, found = points.axis(x), points.metric(metric).value
-    if not knees or len(set(values)) < 2:
+    if not knees:
         return []
     if len(knees) > 1:
         each = ", ".join(f"{shown(values[knee])} ({line.label})" for line, knee in knees)
-        return [f"knee, the first within {100 * WITHIN:g} % of the best: {each}"]
+        return [f"knee, the smallest within {100 * WITHIN:g} % of the best: {each}"]
     line, knee = knees[0]
     sign = -1 if higher_is_better(metric) else 1
     best = min(line.points, key=lambda i: sign * found[i] if np.isfinite(found[i]) else np.inf)

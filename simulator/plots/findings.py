@@ -70,8 +70,8 @@ def near_best(values: ArrayLike, *, higher: bool = False, within: float = WITHIN
 def power_knee(throughputs: ArrayLike, latencies: ArrayLike) -> int | None:
     """Return the point of the greatest power, throughput over latency, or None if there is none.
 
-    It is where the ray from the origin that touches the curve from below does so: what is gained before it in throughput
-    costs less than its share in latency, and more after it. Of M/M/1 it is at half the capacity.
+    There the ray from the origin touches the curve from below: before it throughput grows by the larger share, after it
+    latency does. Of M/M/1 it is at half the capacity.
 
     References
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["heatmap"]
 
 _SMALLEST = 5.0  # points of the numbers in the cells
+_SIDE, _BELOW = 130.0, 90.0  # points of a name beside the rows, and beneath the columns
 _WIDE = 30.0  # from this ratio of largest to smallest on, colours are on a logarithmic scale
 _DARK = 0.179  # luminance from which on black is easier to read than white (WCAG 2, equal contrast)
 
@@ -88,6 +90,8 @@ def heatmap(table: Table, *, x: str, y: str, metric: str = "latency_mean", ax: A
     _name(ax, "x", list(columns), x)
     _name(ax, "y", list(rows), y)
     _colour_bar(ax, mesh, label_of(metric, table.unit))
+    figure: Any = ax.figure
+    figure.draw_without_rendering()  # lays it out, so that the room of the title and of the numbers is known
     facts = points.facts(metric)
     if len(finite):
         loss = np.where(np.isfinite(values), -values if higher_is_better(metric) else values, np.inf)
@@ -97,7 +101,7 @@ def heatmap(table: Table, *, x: str, y: str, metric: str = "latency_mean", ax: A
         facts.insert(0, f"best: {shown(float(values[row, column]))} at {where}")
     entries: list[tuple[Any, str]] = []
     if failed.any():
-        at = np.argwhere(failed)
+        at = np.argwhere(failed).astype(np.float64)
         marks.mark_failed(ax, at[:, 1] + 0.86, at[:, 0] + 0.8)
         entries.append((marks.swatch("failed"), "a run failed"))
     if not np.isfinite(values).all():
@@ -105,8 +109,7 @@ def heatmap(table: Table, *, x: str, y: str, metric: str = "latency_mean", ax: A
     marks.finish(ax, f"{words_of(metric)} by {x} and {y}", facts, entries, own=own, grid="")
     ax.grid(False)
     ax.spines[:].set_visible(False)
-    if not _write(ax, values, lambda value: shades(norm(value))):
-        pass
+    _write(ax, values, lambda value: shades(norm(value)))
     return ax
 
 
@@ -123,7 +126,8 @@ def _name(ax: Any, which: str, values: list[Any], label: str) -> None:
     from simulator.plots import canvas
 
     room = canvas.points_of(ax)[which == "y"]
-    texts = [shown(value) for value in values]
+    most = _SIDE if which == "y" else _BELOW
+    texts = [canvas.fitted(shown(value), FONT, most) for value in values]
     widest = max(canvas.text_width(text, FONT) for text in texts) + 6
     slanted = which == "x" and widest * len(texts) > room and any(isinstance(value, str) for value in values)
     need = FONT + 4 if which == "y" or slanted else widest
@@ -176,28 +180,26 @@ def _frame(ax: Any, column: int, row: int) -> None:
     ax.add_patch(Rectangle((column + 0.03, row + 0.04), 0.94, 0.92, **style))
 
 
-def _write(ax: Any, values: NDArray[np.float64], shade: Any) -> bool:
-    """Write the value of each cell, in black or white, and return whether there is room."""
+def _write(ax: Any, values: NDArray[np.float64], shade: Any) -> None:
+    """Write the value of each cell, in black or white, if there is room."""
     from simulator.plots import canvas
 
     texts = {place: shown(float(value)) for place, value in np.ndenumerate(values) if np.isfinite(value)}
     if not texts:
-        return True
-    ax.figure.draw_without_rendering()
+        return
     scale = 72 / ax.figure.dpi
     width, height = (scale * side for side in (ax.bbox.width / values.shape[1], ax.bbox.height / values.shape[0]))
     widest = max(canvas.text_width(text, FONT) for text in texts.values())
     size = min(FONT, FONT * 0.9 * width / widest, 0.7 * height)
     if size < _SMALLEST:
-        return False
+        return
     for (row, column), text in texts.items():
         color = "black" if _luminance(shade(values[row, column])) > _DARK else "white"
         style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "color": color}
         ax.text(column + 0.5, row + 0.5, text, gid="value", **style)
-    return True
 
 
-def _luminance(color: Any) -> float:
+def _luminance(color: Sequence[float]) -> float:
     """Return the relative luminance of an RGB colour, as WCAG 2 defines it."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
+    linear: list[float] = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

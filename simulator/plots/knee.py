@@ -44,8 +44,8 @@ def knee(
     latency, throughput : str
         Columns of metrics.
     load : str, optional
-        The axis of numbers along which points are joined. Default: the rate, users or speed of the arrivals, or the only
-        axis that has several values.
+        The axis of numbers along which points are joined. Default: the rate, users or speed of the arrivals, or the
+        only axis that has several values.
     by : str or sequence of str, optional
         Axes whose values are a line each. Default: all others that have several values.
     ax : Axes, optional
@@ -96,14 +96,14 @@ def knee(
         if line.label:
             entries.append((marks.swatch(**look.line()), line.label))
         at = power_knee(across.value[some], up.value[some])
-        if at is not None:
+        if at is not None and len(some) > 1:
             knees.append((line, int(some[at])))
             marks.ring(ax, across.value[some[at]], up.value[some[at]])
     marks.number_axis(ax, "x", np.concatenate(across), label_of(throughput, table.unit))
     marks.number_axis(ax, "y", np.concatenate(up), label_of(latency, table.unit))
     entries += _rays(ax, [(across.value[i], up.value[i]) for _, i in knees])
     if full.any():
-        entries.append((marks.swatch("saturated"), f"saturated: throughput grew less than half as much as {load}"))
+        entries.append((marks.swatch("saturated"), "saturated: throughput hardly grew"))
     broken = np.flatnonzero(points.failures)
     if len(broken):
         marks.mark_failed(ax, across.value[broken], up.value[broken])
@@ -112,7 +112,7 @@ def knee(
     marks.finish(ax, f"{words_of(latency)} against {words_of(throughput)}", facts, entries, own=own)
     order = [*(i for _, i in knees), *(int(i) for line in lines for i in (*line.points[[0, -1]], *line.points))]
     named = [i for i in dict.fromkeys(order) if np.isfinite(across.value[i]) and np.isfinite(up.value[i])]
-    curves = [(across.value[line.points], up.value[line.points]) for line in lines]
+    curves = [(across.value[line.points], up.value[line.points]) for line in lines] + marks.bars(across, up, named)
     names = points.names([load])
     marks.label_points(ax, across.value[named], up.value[named], [names[i] for i in named], lines=curves)
     return ax
@@ -134,7 +134,7 @@ def _load(points: Points, load: str | None) -> str:
 def _words(points: Points, load: str, knees: list[tuple[Line, int]], latency: str, throughput: str) -> list[str]:
     """Return in words where the knees are."""
     values = points.axis(load)
-    if not knees or len(set(values)) < 2:
+    if not knees:
         return [f"labelled with {load}"]
     if len(knees) > 1:
         each = ", ".join(f"{shown(values[i])} ({line.label})" for line, i in knees)
@@ -142,7 +142,7 @@ def _words(points: Points, load: str, knees: list[tuple[Line, int]], latency: st
     i = knees[0][1]
     gained, paid = float(points.metric(throughput).value[i]), float(points.metric(latency).value[i])
     where = f"{words_of(throughput)} {shown(gained)}, {words_of(latency)} {shown(paid)}"
-    return [f"knee at {load} = {shown(values[i])}: the greatest throughput / latency ({where})", f"labelled with {load}"]
+    return [f"knee at {load} = {shown(values[i])}: the greatest throughput / latency", where, f"labelled with {load}"]
 
 
 def _rays(ax: Any, knees: list[tuple[float, float]]) -> list[tuple[Any, str]]:

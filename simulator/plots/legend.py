@@ -49,10 +49,14 @@ def draw_legend(ax: Axes, *others: Axes, own: bool) -> None:
     place_legend(ax, entries, own=own)
 
 
-def place_legend(ax: Axes, entries: list[tuple[Any, str]], *, own: bool) -> None:
-    """Write pairs of handle and label: beneath everything in a figure of our own, else to the right of `ax`."""
+def place_legend(ax: Axes, entries: list[tuple[Any, str]], *, own: bool) -> int:
+    """Write pairs of handle and label: beneath everything in a figure of our own, else to the right of `ax`.
+
+    Returns how many rows that takes.
+    """
     if not entries:
-        return
+        return 0
+    rows = len(entries)
     look: dict[str, Any] = {"fontsize": FONT - 0.5, "frameon": False, "labelcolor": INK.text}
     look |= {"handlelength": 1.8, "handletextpad": 0.5}
     if own:
@@ -72,6 +76,7 @@ def place_legend(ax: Axes, entries: list[tuple[Any, str]], *, own: bool) -> None
         legend = ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, **look)
     for text in legend.get_texts():
         text.set_parse_math(False)
+    return rows
 
 
 def _swatch(bars: PolyCollection) -> Patch:

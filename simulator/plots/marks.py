@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,20 @@ from simulator.plots.legend import place_legend
 from simulator.plots.means import Mean, shown
 from simulator.plots.style import FONT, INK, KINDS
 
-__all__ = ["Look", "draw_intervals", "finish", "label_points", "look_of", "mark_failed", "number_axis", "ring", "swatch"]
+__all__ = [
+    "Look",
+    "bars",
+    "draw_intervals",
+    "finish",
+    "label_points",
+    "look_of",
+    "mark_failed",
+    "number_axis",
+    "ring",
+    "swatch",
+]
+
+Floats = NDArray[np.float64]
 
 _SIZE = 5.0  # points of a marker
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)))
@@ -24,6 +38,7 @@ _LABEL = 160.0  # points of a label at most
 _WIDE = 30.0  # from this ratio of largest to smallest on, a scale is logarithmic
 _TICKS = 20  # values that may each have a tick
 _SMALL = FONT - 1
+_ROWS = 2  # of a legend, for which a figure has room
 
 
 class Look(NamedTuple):
@@ -53,11 +68,21 @@ def draw_intervals(ax: Axes, x: Mean, y: Mean, some: NDArray[np.int64], color: s
         has = has[np.isfinite(x.value[has]) & np.isfinite(y.value[has])]
         if not len(has):
             continue
-        sides = np.maximum([of.value[has] - of.low[has], of.high[has] - of.value[has]], 0.0)
-        bars: Any = ax.errorbar(x.value[has], y.value[has], **{which: sides}, **style)
-        for artist in (*bars.lines[1], *bars.lines[2]):
+        sides: Any = np.maximum([of.value[has] - of.low[has], of.high[has] - of.value[has]], 0.0)
+        drawn: Any = ax.errorbar(x.value[has], y.value[has], **{which: sides}, **style)
+        for artist in (*drawn.lines[1], *drawn.lines[2]):
             artist.set_gid("interval")
             artist.set_zorder(2)
+
+
+def bars(x: Mean, y: Mean, some: Iterable[int]) -> list[tuple[list[float], list[float]]]:
+    """Return the intervals of `some` points as lines, for labels to keep off."""
+    found = []
+    for i in some:
+        at_x, at_y = float(x.value[i]), float(y.value[i])
+        found.append(([float(x.low[i]), float(x.high[i])], [at_y, at_y]))
+        found.append(([at_x, at_x], [float(y.low[i]), float(y.high[i])]))
+    return [line for line in found if np.isfinite(line).all()]
 
 
 def ring(ax: Axes, x: float, y: float) -> None:
@@ -65,13 +90,19 @@ def ring(ax: Axes, x: float, y: float) -> None:
     ax.plot([x], [y], marker="o", markersize=13, markerfacecolor="none", gid="knee", **_RING)
 
 
-def mark_failed(ax: Axes, x: Sequence[float], y: Sequence[float], **more: Any) -> None:
+def mark_failed(ax: Axes, x: Floats, y: Floats, **more: Any) -> None:
     """Cross out points of which a run failed."""
     if len(x):
         ax.plot(x, y, gid="failed", **_FAILED, **more)
 
 
-_RING: dict[str, Any] = {"linestyle": "none", "markeredgecolor": INK.path, "markeredgewidth": 1.4, "zorder": 4}
+_RING: dict[str, Any] = {
+    "linestyle": "none",
+    "markeredgecolor": INK.path,
+    "markeredgewidth": 1.4,
+    "zorder": 4,
+    "clip_on": False,
+}
 _FAILED: dict[str, Any] = {
     "linestyle": "none",
     "marker": "x",
@@ -151,12 +182,13 @@ def finish(
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=FONT, colors=INK.text, length=2)
     entries = [(handle, fitted(label, FONT, 2 * _LABEL)) for handle, label in entries]
-    place_legend(ax, entries, own=own)
+    rows = place_legend(ax, entries, own=own)
+    if own and rows > _ROWS:
+        figure: Any = ax.figure
+        figure.set_figheight(figure.get_figheight() + (rows - _ROWS) * 0.165)
 
 
-def label_points(
-    ax: Axes, x: Sequence[float], y: Sequence[float], texts: Sequence[str], *, lines: Iterable[Any] = ()
-) -> None:
+def label_points(ax: Axes, x: Floats, y: Floats, texts: Sequence[str], *, lines: Iterable[Any] = ()) -> None:
     """Write a text beside each point where there is room, the first points first.
 
     A text is left out where it would lie on another, on a point, or outside of `ax`. Of the places around a point the
@@ -200,15 +232,15 @@ _AROUND = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
 """Where a text may go: above, to the right, below, to the left, and between them."""
 
 
-def _places(ax: Axes, x: Any, y: Any) -> NDArray[np.float64]:
+def _places(ax: Axes, x: Any, y: Any) -> Floats:
     """Return where points are on the figure, in pixels; those that are nowhere are far away."""
     found = np.asarray(ax.transData.transform(np.column_stack([np.asarray(x, float), np.asarray(y, float)])), float)
     return np.where(np.isfinite(found), found, -1e6)
 
 
-def _along(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+def _along(corners: Floats) -> Floats:
     """Return places along a line, close together."""
     if len(corners) < 2:
         return corners
     steps = np.linspace(0, 1, 60)[:, None]
-    return np.concatenate([a + steps * (b - a) for a, b in zip(corners[:-1], corners[1:], strict=True)])
+    return np.concatenate([a + steps * (b - a) for a, b in pairwise(corners)])

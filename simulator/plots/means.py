@@ -16,17 +16,26 @@ from simulator.plots.scene import printable
 if TYPE_CHECKING:
     from simulator.study.table import Table
 
-__all__ = ["MOST_LINES", "Line", "Mean", "Points", "higher_is_better", "label_of", "shown", "words_of"]
+__all__ = ["MOST_LINES", "Line", "Mean", "Points", "higher_is_better", "label_of", "short", "shown", "words_of"]
 
 MOST_LINES = 16
 """More lines than this cannot be told apart."""
-_LABEL = 24  # characters of a value
+_LABEL = 24  # characters of a value, or of an axis beside it
 _SUFFIX = re.compile(r"(.+)_(mean|p[0-9.]+)")
-_HIGHER = frozenset(
-    "throughput tokens_per_second utilization slot_utilization mean_batch answered counted goodput "
-    "eta eta_over_c concurrency peak_concurrency speedup speedup_steps saved".split()
+_MORE_OF_RUN = (
+    "throughput",
+    "tokens_per_second",
+    "utilization",
+    "slot_utilization",
+    "mean_batch",
+    "answered",
+    "counted",
 )
-_TIMES = frozenset("latency makespan lower_bound upper_bound queueing_delay wait_join wait_pool wait_batch".split())
+_MORE_OF_QUERY = ("eta", "eta_over_c", "concurrency", "peak_concurrency", "speedup", "speedup_steps", "saved")
+_HIGHER = frozenset((*_MORE_OF_RUN, *_MORE_OF_QUERY))
+_TIMES = frozenset(
+    ("latency", "makespan", "lower_bound", "upper_bound", "queueing_delay", "wait_join", "wait_pool", "wait_batch")
+)
 _UNITS = {
     "critical_path_seconds": "seconds",
     "critical_path_steps": "decode steps",
@@ -122,7 +131,7 @@ class Points:
             raise ConfigError(f"{x} cannot be both what is drawn along and what tells lines apart")
         values = list(zip(*(self.axis(name) for name in names), strict=True)) if names else [()] * self.count
         self.covered(x, *names)
-        keys = list(dict.fromkeys(values))
+        keys, called = list(dict.fromkeys(values)), short(names)
         if len(keys) > MOST_LINES:
             raise ConfigError(
                 f"{' and '.join(names)} would give {len(keys)} lines; at most {MOST_LINES} can be told apart: "
@@ -131,7 +140,7 @@ class Points:
         found = []
         for key in keys:
             of = np.array([i for i, value in enumerate(values) if value == key])
-            label = ", ".join(f"{name} = {shown(value)}" for name, value in zip(short(names), key, strict=True))
+            label = ", ".join(f"{name} = {shown(value)}" for name, value in zip(called, key, strict=True))
             found.append(Line(label if len(keys) > 1 else "", of[np.argsort(along[of], kind="stable")]))
         return found
 
@@ -151,10 +160,11 @@ class Points:
             facts = [f"means of {per_point} runs, {100 * self.table.confidence:g} % Student-t intervals"]
         if self.failures.any():
             facts.append(f"{self.failures.sum():,} of {len(self.table):,} runs failed")
-        for name in metrics:
-            without = int((~np.isfinite(self.metric(name).value)).sum())
-            if without:
-                facts.append(f"{without:,} of {self.count:,} points without {words_of(name)}")
+        missing = {name: ~np.isfinite(self.metric(name).value) for name in metrics}
+        without = int(np.any(list(missing.values()), axis=0).sum()) if missing else 0
+        if without:
+            names = " or ".join(words_of(name) for name, none in missing.items() if none.any())
+            facts.append(f"{without:,} of {self.count:,} points without {names}")
         return facts
 
 
@@ -165,7 +175,7 @@ def short(names: Sequence[str]) -> list[str]:
     (['capacity', 'rate'], ['traces.a.weight', 'traces.b.weight'])
     """
     last = [name.rpartition(".")[2] for name in names]
-    return last if len(set(last)) == len(last) else list(names)
+    return [printable(name, _LABEL) for name in (last if len(set(last)) == len(last) else names)]
 
 
 def shown(value: Any) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
 from simulator.plots.findings import pareto_front
-from simulator.plots.means import MOST_LINES, Points, higher_is_better, label_of, shown, words_of
+from simulator.plots.means import MOST_LINES, Points, higher_is_better, label_of, short, shown, words_of
 from simulator.plots.style import INK
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ def pareto(
     from simulator.plots import canvas, marks
 
     signs = [-1.0 if higher_is_better(metric) else 1.0 for metric in (cost, latency)]
-    front = pareto_front(*(np.where(known, sign * of.value, np.nan) for sign, of in zip(signs, (across, up), strict=True)))
+    front = pareto_front(
+        *(np.where(known, sign * of.value, np.nan) for sign, of in zip(signs, (across, up), strict=True))
+    )
     on_front = np.isin(np.arange(points.count), front)
     own = ax is None
     ax = canvas.one_panel(8, 4.6) if ax is None else ax
@@ -95,7 +97,7 @@ def pareto(
                 style |= {"markeredgecolor": INK.path, "markeredgewidth": 0.9, "markersize": 6.5, "zorder": 4}
             ax.plot(across.value[at], up.value[at], **style)
         if by:
-            entries.append((marks.swatch(**look.line() | {"linewidth": 0}), f"{by} = {name}"))
+            entries.append((marks.swatch(**look.line() | {"linewidth": 0}), f"{short([by])[0]} = {name}"))
     marks.number_axis(ax, "x", np.concatenate(across), label_of(cost, table.unit))
     marks.number_axis(ax, "y", np.concatenate(up), label_of(latency, table.unit))
     corners = _staircase(ax, across.value[front], up.value[front], signs)
@@ -118,9 +120,8 @@ def pareto(
         texts = points.names(axes)
         named = [*front[[0, -1]].tolist(), *front.tolist()]
         named = list(dict.fromkeys(named))
-        marks.label_points(
-            ax, across.value[named], up.value[named], [texts[i] for i in named], lines=[np.transpose(corners).T]
-        )
+        lines = [corners, *marks.bars(across, up, named)]
+        marks.label_points(ax, across.value[named], up.value[named], [texts[i] for i in named], lines=lines)
     return ax
 
 
