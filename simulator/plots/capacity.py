@@ -42,7 +42,7 @@ def latency_capacity(
     metric : str
         One of its columns of metrics.
     x : str
-        An axis of numbers. Powers of two are drawn equally far apart.
+        An axis of numbers. Powers of two are drawn equally far apart, and no limit (``"none"``) after the last number.
     by : str or sequence of str, optional
         Axes whose values are a line each. Default: all others that have several values.
     bounds : bool
@@ -72,10 +72,10 @@ def latency_capacity(
     """
     points = Points(table)
     found = points.metric(metric)
-    along = points.numbers(x)
     lines = points.lines(x, by)
     from simulator.plots import canvas, marks
 
+    along, unlimited = marks.within_reach(points.numbers(x))
     own = ax is None
     ax = canvas.one_panel(8, 4.2) if ax is None else ax
     place = Mean(along, *np.full((2, points.count), np.nan))
@@ -102,7 +102,7 @@ def latency_capacity(
         floor = np.full(len(broken), 0.02)
         marks.mark_failed(ax, along[broken], floor, transform=ax.get_xaxis_transform(), clip_on=False)
         entries.append((marks.swatch("failed"), "a run failed"))
-    marks.number_axis(ax, "x", along, x, ticks=True)
+    marks.number_axis(ax, "x", along, x, ticks=True, unlimited=unlimited)
     marks.number_axis(ax, "y", np.concatenate(seen), label_of(metric, table.unit))
     facts = [*_knees(points, metric, x, knees), *points.facts(metric)]
     marks.finish(ax, f"{words_of(metric)} by {x}", facts, entries, own=own)

@@ -28,6 +28,7 @@ __all__ = [
     "number_axis",
     "ring",
     "swatch",
+    "within_reach",
 ]
 
 Floats = NDArray[np.float64]
@@ -123,18 +124,38 @@ def swatch(what: str | None = None, **look: Any) -> Line2D:
     return Line2D([], [], **(_HANDLES[what] if what else look))
 
 
-def number_axis(ax: Axes, which: str, values: NDArray[np.float64], label: str, *, ticks: bool = False) -> None:
+def within_reach(values: Floats) -> tuple[Floats, float]:
+    """Return `values` with the infinite ones a step beyond the others, where they can be drawn, and that place.
+
+    >>> within_reach(np.array([1, 2, 4, np.inf])), within_reach(np.array([3.0]))
+    ((array([1., 2., 4., 8.]), 8.0), (array([3.]), nan))
+    """
+    if not np.isinf(values).any():
+        return values, np.nan
+    finite = np.unique(values[np.isfinite(values)])
+    last, step = (finite[-1], finite[-1] - finite[-2]) if len(finite) > 1 else (np.append(finite, 1.0)[0], 1.0)
+    beyond = float(2 * last if _powers_of_two(finite) else last + step)
+    return np.where(np.isinf(values), beyond, values), beyond
+
+
+def _powers_of_two(values: Floats) -> bool:
+    return bool(len(values) and values[0] > 0 and (np.frexp(values)[0] == 0.5).all())
+
+
+def number_axis(
+    ax: Axes, which: str, values: Floats, label: str, *, ticks: bool = False, unlimited: float = np.nan
+) -> None:
     """Scale and label the axis ``x`` or ``y`` for `values`.
 
     With `ticks` the values themselves are ticks, and powers of two are equally far apart. Otherwise the scale begins at
-    zero, or is logarithmic if the largest is 30 times the smallest or more.
+    zero, or is logarithmic if the largest is 30 times the smallest or more. The number `unlimited` is called none.
     """
     axis: Any = getattr(ax, f"{which}axis")
     scale, limits = getattr(ax, f"set_{which}scale"), getattr(ax, f"set_{which}lim")
     finite = np.unique(values[np.isfinite(values)])
     low, high = (float(finite[0]), float(finite[-1])) if len(finite) else (0.0, 1.0)
     room = points_of(ax)[which == "y"]
-    if ticks and len(finite) > 1 and low > 0 and (np.frexp(finite)[0] == 0.5).all():
+    if ticks and len(finite) > 1 and _powers_of_two(finite):
         scale("log", base=2)
         limits(low / 1.25, high * 1.25)
         _ticks(axis, finite, np.log2(finite), room)
@@ -154,7 +175,7 @@ def number_axis(ax: Axes, which: str, values: NDArray[np.float64], label: str, *
         bottom = 1.1 * min(low, 0.0)
         limits(bottom, high + 0.12 * (high - bottom) if high > bottom else bottom + 1.0)
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: shown(float(value))))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: "none" if value == unlimited else shown(float(value))))
     axis.set_label_text(fitted(label, FONT + 0.5, 0.95 * room), fontsize=FONT + 0.5, color=INK.text, parse_math=False)
 
 

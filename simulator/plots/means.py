@@ -88,9 +88,9 @@ class Points:
         return values
 
     def numbers(self, name: str) -> NDArray[np.float64]:
-        """Return the same, of an axis of numbers."""
-        values = self.axis(name)
-        other = [value for value in values if isinstance(value, (bool, str)) or value is None]
+        """Return the same, of an axis of numbers. Its value ``"none"``, no limit, is infinite."""
+        values = [np.inf if value in (None, "none") else value for value in self.axis(name)]
+        other = [value for value in values if isinstance(value, (bool, str))]
         if other:
             raise ConfigError(f"the axis {name} must be of numbers to be drawn along, got {shown(other[0])}")
         return np.array(values, dtype=float)
