@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from simulator.cli.common import Json, complain, print_json, say, screen_width, show
 from simulator.cli.study_tables import comparison_table, study_table
+from simulator.cli.studying_plot import plot
 from simulator.errors import ConfigError
 from simulator.study import Failure, Stored, executor_from, load_results, load_study, rerun, run_in_folder
 from simulator.study.folder import ResultFolder
@@ -155,6 +156,9 @@ def _print(stored: Stored, metrics: list[str] | None, json: bool) -> int:
     if stored.missing:
         complain(f"{stored.missing:,} runs have not ended; forksim study run goes on")
     return len(errors)
+
+
+app.command("plot")(plot)
 
 
 @contextmanager
