@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from simulator.cli.common import Json, complain, print_json, say, screen_width, show
 from simulator.cli.study_tables import Shown, comparison_table, study_table
+from simulator.cli.studying_plot import plot
 from simulator.errors import ConfigError
 from simulator.study import Failure, Stored, executor_from, load_results, load_study, rerun, run_in_folder
 from simulator.study.folder import ResultFolder
@@ -127,6 +128,9 @@ def rerun_row(
         return 2
     complain("the row is the same")
     return 0
+
+
+app.command("plot")(plot)
 
 
 def _print(stored: Stored, metrics: list[str] | None, json: bool) -> int:

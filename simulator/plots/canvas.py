@@ -1,4 +1,7 @@
-"""Figures, axes, titles and curves. With `lanes` and `legend`, the only modules that import matplotlib at their top."""
+"""Figures, axes, titles and curves.
+
+With `lanes`, `legend` and `marks`, the only modules that import matplotlib at their top.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +52,9 @@ def two_panels(width: float, height: float) -> tuple[Axes, Axes]:
     return ax, panel
 
 
-def one_panel() -> Axes:
-    """Return the axes of a new figure for one curve."""
-    ax: Axes = _figure(8, 2).subplots()
+def one_panel(width: float = 8, height: float = 2) -> Axes:
+    """Return the axes of a new figure, `width` by `height` inches."""
+    ax: Axes = _figure(width, height).subplots()
     return ax
 
 

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.fidelity import Calibration, Errors, Validation
-from simulator.plots.style import FONT, INK
+from simulator.plots.style import FONT, INK, KINDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["calibration", "validation"]
 
-_KINDS = (("o", "#0072B2"), ("^", "#D55E00"), ("s", "#009E73"), ("D", "#CC79A7"), ("v", "#E69F00"))
+_MOST_KINDS = 5
 _POINTS = 20_000
 
 _Spread = tuple[str, NDArray[np.float64], str]
@@ -112,7 +112,7 @@ def validation(found: Validation, *, ax: Axes | None = None) -> Axes:
     ax.fill_between(ends, 0.9 * ends, 1.1 * ends, color=INK.grid, lw=0, label="within 10 %")
     ax.plot(ends, ends, color=INK.quiet, lw=0.8)
     spread: list[_Spread] = []
-    for (mark, color), kind in zip(_KINDS, found.kinds(), strict=False):
+    for (mark, color), kind in zip(KINDS[:_MOST_KINDS], found.kinds(), strict=False):
         some = [query for query in found.queries if query.kind == kind]
         held = found.errors(kind)
         style: dict[str, Any] = {"marker": mark, "s": 18, "color": color, "alpha": 0.7, "linewidths": 0}

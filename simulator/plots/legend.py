@@ -1,4 +1,4 @@
-"""What the marks of a Gantt chart mean."""
+"""What the marks of a picture mean."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from simulator.plots.canvas import text_width
 from simulator.plots.style import FONT, INK, STYLES, set_hatch
 
-__all__ = ["draw_legend"]
+__all__ = ["draw_legend", "place_legend"]
 
 _HANDLE = 30.0  # points of a handle and the gaps around it
 _DOTS = {"linewidth": 0.9, "linestyle": (0, (1, 2))}
@@ -46,8 +46,17 @@ def draw_legend(ax: Axes, *others: Axes, own: bool) -> None:
             if gid == "cut" and bars is not None:
                 handle = (_swatch(bars), handle)  # here too the cross stands on its bar
             entries.append((handle, label))
+    place_legend(ax, entries, own=own)
+
+
+def place_legend(ax: Axes, entries: list[tuple[Any, str]], *, own: bool) -> int:
+    """Write pairs of handle and label: beneath everything in a figure of our own, else to the right of `ax`.
+
+    Returns how many rows that takes.
+    """
     if not entries:
-        return
+        return 0
+    rows = len(entries)
     look: dict[str, Any] = {"fontsize": FONT - 0.5, "frameon": False, "labelcolor": INK.text}
     look |= {"handlelength": 1.8, "handletextpad": 0.5}
     if own:
@@ -59,10 +68,15 @@ def draw_legend(ax: Axes, *others: Axes, own: bool) -> None:
         columns = math.ceil(len(entries) / rows)  # no row much shorter than the others
         # matplotlib fills column after column; people read row after row.
         entries = [entries[i] for column in range(columns) for i in range(column, len(entries), columns)]
-        figure.legend(*zip(*entries, strict=True), loc="outside lower center", ncols=columns, columnspacing=1.4, **look)
+        handles, labels = zip(*entries, strict=True)
+        look |= {"loc": "outside lower center", "ncols": columns, "columnspacing": 1.4}
+        legend = figure.legend(handles, labels, **look)
     else:
         handles, labels = zip(*entries, strict=True)
-        ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, **look)
+        legend = ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, **look)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return rows
 
 
 def _swatch(bars: PolyCollection) -> Patch:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from simulator.timeline import SpanKind
 
-__all__ = ["CANCELLED", "FONT", "INK", "STYLES", "BarStyle", "set_hatch"]
+__all__ = ["CANCELLED", "FONT", "INK", "KINDS", "STYLES", "BarStyle", "set_hatch"]
 
 FONT = 8.0
 """Points of most text."""
@@ -38,6 +38,18 @@ STYLES: dict[SpanKind, BarStyle] = {
 
 CANCELLED = BarStyle("cancelled", "#D9EEFA", "#56B4E9", 0.62)
 """Work that was cut short: an outline of what it would have been."""
+
+KINDS: tuple[tuple[str, str], ...] = (
+    ("o", "#0072B2"),
+    ("^", "#D55E00"),
+    ("s", "#009E73"),
+    ("D", "#CC79A7"),
+    ("v", "#E69F00"),
+    ("P", "#56B4E9"),
+    ("X", "#6B6B6B"),
+    ("<", "#7A3B00"),
+)
+"""Marker and colour of the first, second, ... kind of points."""
 
 
 class INK:

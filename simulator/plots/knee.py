@@ -1,0 +1,158 @@
+"""Latency against throughput under a rising load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simulator.errors import ConfigError
+from simulator.plots.findings import power_knee, saturated
+from simulator.plots.means import Line, Points, label_of, shown, words_of
+from simulator.plots.style import INK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from simulator.study.table import Table
+
+__all__ = ["knee"]
+
+_LOADS = ("arrivals.rate", "arrivals.users", "arrivals.speed", "queries", "protocol.capacity")
+
+
+def knee(
+    table: Table,
+    *,
+    latency: str = "latency_p95",
+    throughput: str = "throughput",
+    load: str | None = None,
+    by: str | Sequence[str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw latency against throughput, the points joined in order of the load, with intervals both ways.
+
+    The knee is the point of the greatest power, throughput over latency (Kleinrock, ICC 1979): where the ray from the
+    origin touches the curve. A hollow point is saturated: from the point before, its throughput grew by less than half
+    the factor by which the load did.
+
+    Parameters
+    ----------
+    table : Table
+        Of a study.
+    latency, throughput : str
+        Columns of metrics.
+    load : str, optional
+        The axis of numbers along which points are joined. Default: the rate, users or speed of the arrivals, or the
+        only axis that has several values.
+    by : str or sequence of str, optional
+        Axes whose values are a line each. Default: all others that have several values.
+    ax : Axes, optional
+        Default: those of a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ConfigError
+        If there is no such column, the load is not of numbers or not known, some axis is neither the load nor in `by`,
+        or there are more than 16 lines.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from simulator.study import Table
+    >>> rates = np.array([0.25, 0.5, 0.75])  # M/M/1
+    >>> columns = {"point": np.arange(3), "rate": rates, "served": rates, "latency": 1 / (1 - rates)}
+    >>> columns["error"] = np.array([None] * 3)
+    >>> axes = knee(Table(columns=columns, axes=("rate",), metrics=("served", "latency")), latency="latency",
+    ...     throughput="served")
+    >>> [artist.get_xdata().tolist() for artist in axes.lines if artist.get_gid() == "knee"]
+    [[0.5]]
+    """
+    points = Points(table)
+    across, up = points.metric(throughput), points.metric(latency)
+    load = _load(points, load)
+    loads = points.numbers(load)
+    lines = points.lines(load, by)
+    from simulator.plots import canvas, marks
+
+    own = ax is None
+    ax = canvas.one_panel(8, 4.6) if ax is None else ax
+    entries: list[tuple[Any, str]] = []
+    knees: list[tuple[Line, int]] = []
+    full = np.zeros(points.count, dtype=bool)
+    for number, line in enumerate(lines):
+        look, some = marks.look_of(number), line.points
+        marks.draw_intervals(ax, across, up, some, look.color)
+        ax.plot(across.value[some], up.value[some], gid="line", zorder=3, **look.line())
+        full[some] = saturated(loads[some], across.value[some])
+        hollow = some[full[some]]
+        style: dict[str, Any] = look.line() | {"linewidth": 0, "markerfacecolor": "white", "markersize": 4.2}
+        ax.plot(across.value[hollow], up.value[hollow], gid="saturated", zorder=3.5, **style)
+        if line.label:
+            entries.append((marks.swatch(**look.line()), line.label))
+        at = power_knee(across.value[some], up.value[some])
+        if at is not None and len(some) > 1:
+            knees.append((line, int(some[at])))
+            marks.ring(ax, across.value[some[at]], up.value[some[at]])
+    marks.number_axis(ax, "x", np.concatenate(across), label_of(throughput, table.unit))
+    marks.number_axis(ax, "y", np.concatenate(up), label_of(latency, table.unit))
+    entries += _rays(ax, [(across.value[i], up.value[i]) for _, i in knees])
+    if full.any():
+        entries.append((marks.swatch("saturated"), "saturated: throughput hardly grew"))
+    broken = np.flatnonzero(points.failures)
+    if len(broken):
+        marks.mark_failed(ax, across.value[broken], up.value[broken])
+        entries.append((marks.swatch("failed"), "a run failed"))
+    facts = [*_words(points, load, knees, latency, throughput), *points.facts(latency, throughput)]
+    marks.finish(ax, f"{words_of(latency)} against {words_of(throughput)}", facts, entries, own=own)
+    order = [*(i for _, i in knees), *(int(i) for line in lines for i in (*line.points[[0, -1]], *line.points))]
+    named = [i for i in dict.fromkeys(order) if np.isfinite(across.value[i]) and np.isfinite(up.value[i])]
+    curves = [(across.value[line.points], up.value[line.points]) for line in lines] + marks.bars(across, up, named)
+    names = points.names([load])
+    marks.label_points(ax, across.value[named], up.value[named], [names[i] for i in named], lines=curves)
+    return ax
+
+
+def _load(points: Points, load: str | None) -> str:
+    """Return the axis that says the load."""
+    if load is not None:
+        return load
+    varied = points.varied() or list(points.table.axes)
+    known = [name for name in _LOADS if name in varied]
+    if known:
+        return known[0]
+    if len(varied) == 1:
+        return varied[0]
+    raise ConfigError(f"say which axis is the load; the study has {', '.join(varied) or 'none'}")
+
+
+def _words(points: Points, load: str, knees: list[tuple[Line, int]], latency: str, throughput: str) -> list[str]:
+    """Return in words where the knees are."""
+    values = points.axis(load)
+    if not knees:
+        return [f"labelled with {load}"]
+    if len(knees) > 1:
+        each = ", ".join(f"{shown(values[i])} ({line.label})" for line, i in knees)
+        return [f"knee, the greatest throughput / latency: {each}", f"labelled with {load}"]
+    i = knees[0][1]
+    gained, paid = float(points.metric(throughput).value[i]), float(points.metric(latency).value[i])
+    where = f"{words_of(throughput)} {shown(gained)}, {words_of(latency)} {shown(paid)}"
+    return [f"knee at {load} = {shown(values[i])}: the greatest throughput / latency", where, f"labelled with {load}"]
+
+
+def _rays(ax: Any, knees: list[tuple[float, float]]) -> list[tuple[Any, str]]:
+    """Draw the ray from the origin through each knee, and return what the legend says of them."""
+    from simulator.plots import marks
+
+    style: dict[str, Any] = {"color": INK.quiet, "linewidth": 0.8, "linestyle": (0, (1, 2))}
+    for x, y in knees:
+        ends = np.geomspace(x * 1e-3, x * 1e3, 200) if x > 0 else np.array([x])
+        ax.plot(ends, ends * (y / x if x else 1.0), gid="ray", zorder=1.5, scalex=False, scaley=False, **style)
+    if not knees:
+        return []
+    return [(marks.swatch("knee"), "knee"), (marks.swatch(**style), "equal throughput / latency")]
