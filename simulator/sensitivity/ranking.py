@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from simulator.alone import seconds_alone
 from simulator.errors import ConfigError, GraphError
@@ -39,12 +42,14 @@ class SpeedUp(NamedTuple):
     """Latency with the thread scaled; NaN if the query then runs into a deadlock."""
     saved: float
     """How much earlier the answer comes. Below 0, it comes later: see `docs/sensitivity.md`."""
-    most: float
+    saved_at_zero: float
     """Saved if the thread took no time at all. Where nothing ever queues, no speed-up of it saves more."""
     bound: str | None
     """What most of the latency is spent on with the thread scaled: a thread, ``wait_batch`` or ``wait_pool``."""
     moved: float
     """Share of the realised critical path that then lies on tasks or waits that were not on it before."""
+    others: float
+    """How much earlier, in the mean, the other queries of the run are then answered; 0 if there are none."""
     instead: str | None
     """Why not more is saved: what the path goes through instead if the thread takes no time. None if nothing does."""
 
@@ -125,7 +130,7 @@ def sensitivity(
     >>> graph = compile_trace(Trace("t", (organizer, Thread("1", (Return(10),)), Thread("2", (Return(7),)))))
     >>> result = sensitivity(graph)
     >>> for each in result.threads:
-    ...     print(each.thread, each.slack, each.latency, each.saved, each.most, each.instead)
+    ...     print(each.thread, each.slack, each.latency, each.saved, each.saved_at_zero, each.instead)
     1 0 10.0 3.0 3.0 2
     organizer 0 12.0 1.0 3.0 None
     2 3.0 13.0 0.0 0.0 None
@@ -176,6 +181,7 @@ def sensitivity(
                 latency - removed,
                 _largest(change.after) if change else None,
                 change.moved if change else math.nan,
+                _mean(np.delete(before.latency - after.latency, query)),
                 None if math.isnan(removed) else path_change(before, none, query=query).instead,
             )
         )
@@ -183,9 +189,15 @@ def sensitivity(
     return Sensitivity(graph.name, before.unit, scale, latency, _largest(was), tuple(rows))
 
 
-def _largest(times: Any) -> str | None:
-    return max(times, key=times.__getitem__, default=None)
+def _mean(times: NDArray[np.float64]) -> float:
+    """Return the mean of those that exist."""
+    known = times[~np.isnan(times)]
+    return float(known.mean()) if len(known) else 0.0
+
+
+def _largest(times: Mapping[str, float]) -> str | None:
+    return max(times, key=lambda name: times[name], default=None)
 
 
 def _rank(row: SpeedUp) -> tuple[float, float, float]:
-    return tuple(math.inf if math.isnan(each) else -each for each in (row.saved, row.most, row.share))  # type: ignore[return-value]
+    return tuple(math.inf if math.isnan(each) else -each for each in (row.saved, row.saved_at_zero, row.share))  # type: ignore[return-value]
