@@ -25,8 +25,8 @@ from simulator.trace import ORGANIZER
 __all__ = ["LEGEND", "whatif"]
 
 LEGEND = """\
-latency, saved: if this thread alone takes SCALE times as long, simulated again. saved at 0: if it took no time;
-instead: why not more, what the answer then waits for. bound by: what most of the new latency is. on path: share of the
+latency, saved: if this thread alone takes SCALE times as long, simulated again. bound by: what most of that latency is.
+saved at 0: if the thread took no time; instead: why not more, what the answer then waits for. on path: share of the
 latency spent on the thread. slack: how much longer it could take without moving the answer, if nothing ever queued."""
 """What the columns of the table mean."""
 
@@ -72,7 +72,7 @@ def whatif(
         else:
             show(_table(result, rows))
             if len(result.threads) > rows:
-                say(f"and {len(result.threads) - rows:,} more threads (--rows or --json show all)")
+                say(f"and {len(result.threads) - rows:,} more (--rows or --json show all)")
             say(_sentence(result) + "\n")
         first = first or (graph, result)
     if first is None:
@@ -131,7 +131,7 @@ def _sentence(result: Sensitivity) -> str:
     """Answer the question in words."""
     row = _choice(result)
     whole = count if result.unit == "steps" else number
-    who = f"{_spoken(row.thread)} at {result.scale:g} of its length"
+    who = f"{_spoken(row.thread)} at {result.scale:g} times its length"
     who = who[0].upper() + who[1:]
     if math.isnan(row.saved):
         return f"{who}: the query runs into a deadlock."
@@ -141,8 +141,8 @@ def _sentence(result: Sensitivity) -> str:
     text = f"{who}: the answer comes {whole(abs(row.saved))} {result.unit}"
     text += f"{_percent(abs(row.saved), result.latency)} {when}"
     if row.saved > 0 and row.saved_at_zero >= row.saved:
-        text += f"; at 0, {whole(row.saved_at_zero)}"
-        text += f", and then it waits for {_spoken(row.instead)}" if row.instead else ""
+        text += f"; if it took no time, {whole(row.saved_at_zero)}"
+        text += f", as the answer then waits for {_spoken(row.instead)}" if row.instead else ""
     return text + "."
 
 
@@ -160,5 +160,5 @@ def _draw(graph: ExecutionGraph, result: Sensitivity, out: str, run: dict[str, A
         raise ConfigError(f"{result.name}: with {row.thread} scaled there is a deadlock: nothing to draw")
     after = what_if(graph, thread=row.thread, scale=result.scale)
     timelines = [simulate(each, **run) for each in (graph, after)]
-    notes = ("as it is", f"{_spoken(row.thread)} at {result.scale:g} of its length")
+    notes = ("as it is", f"{_spoken(row.thread)} at {result.scale:g} times its length")
     plots.save(plots.side_by_side(timelines, notes=notes, caption=_sentence(result)), out)

@@ -5,25 +5,37 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simulator.alone import seconds_alone
 from simulator.errors import ConfigError, GraphError
+from simulator.gpu import GPU, Cluster
 from simulator.graph import ExecutionGraph
 from simulator.options import choose
+from simulator.policy import Policy
+from simulator.protocol import Protocol
 from simulator.sensitivity.changes import check_scale, what_if
 from simulator.sensitivity.paths import bounds, path_change
 from simulator.sensitivity.slack import slack_table
 from simulator.simulation import simulate
 from simulator.timeline import Timeline
 from simulator.trace import ORGANIZER
+from simulator.workload import ClosedLoop
 
 __all__ = ["Sensitivity", "SpeedUp", "sensitivity"]
 
-_RUN = ("gpu", "protocol", "arrivals", "policy", "max_workers")
+
+class _Run(TypedDict, total=False):
+    """What is passed on to `simulate`."""
+
+    gpu: GPU | Cluster
+    protocol: Protocol | None
+    arrivals: Sequence[float] | NDArray[Any] | ClosedLoop | None
+    policy: Policy
+    max_workers: int | None
 
 
 class SpeedUp(NamedTuple):
@@ -92,7 +104,7 @@ def sensitivity(
     query: int = 0,
     threads: str | Sequence[str] | None = None,
     scale: float = 0.5,
-    **run: Any,
+    **run: Unpack[_Run],
 ) -> Sensitivity:
     """Change each thread of a query in turn, simulate again, and rank them by what that saves.
 
@@ -138,7 +150,7 @@ def sensitivity(
     ('1', '1', '2')
     """
     for name in run:
-        choose(name, _RUN, "option of sensitivity()")
+        choose(name, _Run.__annotations__, "option of sensitivity()")
     check_scale(scale)
     queries = (graphs,) if isinstance(graphs, ExecutionGraph) else tuple(graphs)
     if not queries or not all(isinstance(graph, ExecutionGraph) for graph in queries):
