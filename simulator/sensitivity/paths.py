@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from simulator.graph import ExecutionGraph
 from simulator.realised import Piece, realised_path
 from simulator.timeline import SpanKind, Timeline
 
-__all__ = ["PathChange", "bounds", "path_change"]
+__all__ = ["PathChange", "Realised", "compare", "path_change"]
 
 _WAITS = (SpanKind.WAIT_BATCH, SpanKind.WAIT_POOL)
 
@@ -62,33 +62,42 @@ def path_change(before: Timeline, after: Timeline, *, query: int = 0) -> PathCha
     >>> change.moved, change.instead
     (0.7, '2')
     """
-    old, new = before.graphs[query], after.graphs[query]
-    was = {place for piece in realised_path(before, query) for place in _places(old, piece)}
-    moved: dict[str, list[float]] = {}
-    path = realised_path(after, query)
-    for piece in path:
-        if was.isdisjoint(_places(new, piece)):
-            moved.setdefault(_bound(new, piece), []).append(piece.finish - piece.start)
-    sums = {name: math.fsum(times) for name, times in moved.items()}
-    latency = math.fsum(piece.finish - piece.start for piece in path)
+    return compare(Realised(before, query), Realised(after, query))
+
+
+class Realised:
+    """The realised critical path of one query."""
+
+    def __init__(self, timeline: Timeline, query: int) -> None:
+        self.graph = timeline.graphs[query]
+        self.path = realised_path(timeline, query)
+        self.places = {place for piece in self.path for place in _places(self.graph, piece)}
+        self.times = self.sums(self.path)
+
+    def sums(self, path: Iterable[Piece]) -> dict[str, float]:
+        """Return the time of each thread at work, and of each kind of wait."""
+        times: dict[str, list[float]] = {}
+        for piece in path:
+            bound = piece.kind.value if piece.kind in _WAITS else self.graph.threads[piece.thread]
+            times.setdefault(bound, []).append(piece.finish - piece.start)
+        return {bound: math.fsum(each) for bound, each in times.items()}
+
+    @property
+    def bound(self) -> str | None:
+        """What most of it is spent on."""
+        return max(self.times, key=lambda bound: self.times[bound], default=None)
+
+
+def compare(before: Realised, after: Realised) -> PathChange:
+    """Do what `path_change` does, with paths that are known."""
+    moved = after.sums(piece for piece in after.path if before.places.isdisjoint(_places(after.graph, piece)))
+    latency = math.fsum(after.times.values())
     return PathChange(
-        bounds(before, query),
-        bounds(after, query),
-        math.fsum(sums.values()) / latency if latency else 0.0,
-        max(sums, key=lambda name: sums[name], default=None),
+        before.times,
+        after.times,
+        math.fsum(moved.values()) / latency if latency else 0.0,
+        max(moved, key=lambda bound: moved[bound], default=None),
     )
-
-
-def bounds(timeline: Timeline, query: int) -> dict[str, float]:
-    """Return the time on the realised critical path of each thread at work, and of each kind of wait."""
-    times: dict[str, list[float]] = {}
-    for piece in realised_path(timeline, query):
-        times.setdefault(_bound(timeline.graphs[query], piece), []).append(piece.finish - piece.start)
-    return {name: math.fsum(each) for name, each in times.items()}
-
-
-def _bound(graph: ExecutionGraph, piece: Piece) -> str:
-    return piece.kind.value if piece.kind in _WAITS else graph.threads[piece.thread]
 
 
 def _places(graph: ExecutionGraph, piece: Piece) -> set[tuple[str, bool, float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict, Unpack
 
@@ -18,7 +18,7 @@ from simulator.options import choose
 from simulator.policy import Policy
 from simulator.protocol import Protocol
 from simulator.sensitivity.changes import check_scale, what_if
-from simulator.sensitivity.paths import bounds, path_change
+from simulator.sensitivity.paths import Realised, compare
 from simulator.sensitivity.slack import slack_table
 from simulator.simulation import simulate
 from simulator.timeline import Timeline
@@ -168,8 +168,8 @@ def sensitivity(
     before = simulated(graph)
     latency = float(before.latency[query])
     if math.isnan(latency):
-        raise ConfigError(f"{graph.name}: query {query} is never answered: there is nothing to speed up")
-    was = bounds(before, query)
+        raise ConfigError(f"query {query} is never answered: there is nothing to speed up")
+    was = Realised(before, query)
     slack: dict[str, float] = {}
     for row in slack_table(graph, seconds_alone(before, query)):
         slack[row.thread] = min(row.slack, slack.get(row.thread, math.inf))
@@ -180,35 +180,32 @@ def sensitivity(
     for name in names:
         after, none = (simulated(what_if(graph, thread=name, scale=each)) for each in (scale, 0.0))
         scaled, removed = (float(timeline.latency[query]) for timeline in (after, none))
-        stuck = math.isnan(scaled)
-        change = None if stuck else path_change(before, after, query=query)
+        path, last = (
+            None if math.isnan(timeline.latency[query]) else Realised(timeline, query) for timeline in (after, none)
+        )
         rows.append(
             SpeedUp(
                 name,
                 tokens[name],
                 slack[name],
-                was.get(name, 0.0) / latency if latency else 0.0,
+                was.times.get(name, 0.0) / latency if latency else 0.0,
                 scaled,
                 latency - scaled,
                 latency - removed,
-                _largest(change.after) if change else None,
-                change.moved if change else math.nan,
+                path.bound if path else None,
+                compare(was, path).moved if path else math.nan,
                 _mean(np.delete(before.latency - after.latency, query)),
-                None if math.isnan(removed) else path_change(before, none, query=query).instead,
+                compare(was, last).instead if last else None,
             )
         )
     rows.sort(key=_rank)
-    return Sensitivity(graph.name, before.unit, scale, latency, _largest(was), tuple(rows))
+    return Sensitivity(graph.name, before.unit, scale, latency, was.bound, tuple(rows))
 
 
 def _mean(times: NDArray[np.float64]) -> float:
     """Return the mean of those that exist."""
     known = times[~np.isnan(times)]
     return float(known.mean()) if len(known) else 0.0
-
-
-def _largest(times: Mapping[str, float]) -> str | None:
-    return max(times, key=lambda name: times[name], default=None)
 
 
 def _rank(row: SpeedUp) -> tuple[float, float, float]:
