@@ -21,6 +21,7 @@ from simulator.profiles import load_profile
 from simulator.protocol import Protocol
 from simulator.realised import breakdown, realised_path
 from simulator.rewards import Reader, Reward, Score, ScoreBatch, load_reward, make_reward, score, score_batch
+from simulator.sensitivity import sensitivity, slack_table, what_if
 from simulator.simulation import simulate
 from simulator.timeline import Span, SpanKind, Timeline
 from simulator.trace import (
@@ -99,8 +100,11 @@ __all__ = [
     "render",
     "score",
     "score_batch",
+    "sensitivity",
     "simulate",
+    "slack_table",
     "summarize",
     "to_networkx",
     "validate",
+    "what_if",
 ]

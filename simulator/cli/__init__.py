@@ -16,7 +16,19 @@ from typing import Any
 
 import typer
 
-from simulator.cli import auditing, charts, checking, fidelity, gpus, recording, running, scoring, studying, traces
+from simulator.cli import (
+    auditing,
+    charts,
+    checking,
+    fidelity,
+    gpus,
+    recording,
+    running,
+    scoring,
+    studying,
+    traces,
+    whatif,
+)
 from simulator.cli.common import complain, stdout
 from simulator.errors import SimulatorError
 
@@ -36,6 +48,7 @@ app.command("score")(scoring.score)
 app.command("audit")(auditing.audit)
 app.command("check")(checking.check)
 app.command("gantt")(charts.gantt)
+app.command("whatif")(whatif.whatif)
 app.command("gpus")(gpus.gpus)
 app.command("calibrate")(fidelity.calibrate)
 app.command("validate")(fidelity.validate)

@@ -1,0 +1,164 @@
+"""``forksim whatif``: which worker would you speed up, by how much does the answer come earlier, and why not more."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from simulator.cli.common import Capacity, Format, FullPool, Input, Json, Paths, TokenCount, print_json, say, show
+from simulator.compiler import compile_trace
+from simulator.errors import ConfigError
+from simulator.graph import ExecutionGraph
+from simulator.profiles import gpu_from_text
+from simulator.protocol import Protocol
+from simulator.report import count, number, printable
+from simulator.sensitivity import Sensitivity, SpeedUp, sensitivity, what_if
+from simulator.sensitivity.changes import check_scale
+from simulator.simulation import simulate
+from simulator.trace import ORGANIZER
+
+__all__ = ["LEGEND", "whatif"]
+
+LEGEND = """\
+latency, saved: if this thread alone takes SCALE times as long, simulated again. bound by: what most of that latency is.
+saved at 0: if the thread took no time; instead: why not more, what the answer then waits for. on path: share of the
+latency spent on the thread. slack: how much longer it could take without moving the answer, if nothing ever queued."""
+"""What the columns of the table mean."""
+
+_WAITS = {"wait_batch": "batch", "wait_pool": "pool slot"}
+
+
+def whatif(
+    traces: Paths,
+    thread: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Threads to look at, such as 3 or 1.2.", show_default="all of them"),
+    ] = None,
+    scale: Annotated[float, typer.Option(help="Times as long: 0.5 is twice as fast, 2 half as fast.")] = 0.5,
+    gpu: Annotated[str, typer.Option(help="As for forksim run.")] = "steps",
+    capacity: Capacity = None,
+    full_pool: FullPool = "queue",
+    format: Format = None,
+    tokens: TokenCount = "characters",
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Draw the first trace, before and after: .png, .svg or .pdf."),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Threads of each table at most.")] = 10,
+    json: Json = False,
+) -> int:
+    """Rank the threads of each trace by what their speed-up saves."""
+    check_scale(scale)
+    machine = gpu_from_text(gpu)
+    rules = Protocol(capacity=capacity, when_full=full_pool)  # type: ignore[arg-type]  # it refuses what it does not know
+    source = Input(traces, format, tokens, streams=True)
+    first: tuple[ExecutionGraph, Sensitivity] | None = None
+    for trace in source:
+        graph = compile_trace(trace, rules)
+        try:
+            result = sensitivity(graph, threads=thread, scale=scale, gpu=machine)
+        except ConfigError as error:  # it has no such thread, is never answered, or does not fit into memory
+            source.refuse(ConfigError(f"trace {trace.id!r}: {error}"))
+            continue
+        if json:
+            columns = [each._asdict() for each in result.threads]
+            facts = {"trace": result.name, "unit": result.unit, "scale": scale, "latency": result.latency}
+            print_json({**facts, "bound": result.bound, "threads": columns})
+        else:
+            show(_table(result, rows))
+            if len(result.threads) > rows:
+                say(f"and {len(result.threads) - rows:,} more (--rows or --json show all)")
+            say(_sentence(result) + "\n")
+        first = first or (graph, result)
+    if first is None:
+        return source.exit_code
+    if not json:
+        say(LEGEND)
+    if out is not None:
+        _draw(*first, out, {"gpu": machine})
+        if not json:
+            say(f"wrote {out}")
+    return source.exit_code
+
+
+def _table(result: Sensitivity, rows: int) -> Table:
+    whole = count if result.unit == "steps" else number
+    title = f"{printable(result.name)}: answered after {whole(result.latency)} {result.unit}"
+    if result.bound:
+        title += f", most of it {_named(result.bound)}"
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 1))
+    table.add_column("thread", no_wrap=True)
+    for name in ("tokens", "slack", "on path", "latency", "saved", "saved at 0"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("bound by", no_wrap=True)
+    table.add_column("instead", no_wrap=True)
+    for row in result.threads[:rows]:
+        table.add_row(
+            Text(printable(row.thread)),
+            count(row.tokens),
+            "any" if math.isinf(row.slack) else whole(row.slack),
+            f"{row.share:.0%}",
+            "deadlock" if math.isnan(row.latency) else whole(row.latency),
+            whole(row.saved) + _percent(row.saved, result.latency),
+            whole(row.saved_at_zero),
+            _named(row.bound),
+            _named(row.instead),
+        )
+    return table
+
+
+def _named(bound: str | None) -> Text:
+    if bound is None:
+        return Text("-")
+    return Text(_WAITS.get(bound, bound if bound == ORGANIZER else f"worker {printable(bound)}"))
+
+
+def _percent(time: float, latency: float) -> str:
+    return "" if math.isnan(time) or not latency else f" ({time / latency:.0%})"
+
+
+def _choice(result: Sensitivity) -> SpeedUp:
+    """Return the row to tell of: the best worker, or else the best thread."""
+    return result.best or result.threads[0]
+
+
+def _sentence(result: Sensitivity) -> str:
+    """Answer the question in words."""
+    row = _choice(result)
+    whole = count if result.unit == "steps" else number
+    who = f"{_spoken(row.thread)} at {result.scale:g} times its length"
+    who = who[0].upper() + who[1:]
+    if math.isnan(row.saved):
+        return f"{who}: the query runs into a deadlock."
+    if row.saved == 0:
+        return f"{who}: the answer comes when it came."
+    when = "earlier" if row.saved > 0 else "later"
+    text = f"{who}: the answer comes {whole(abs(row.saved))} {result.unit}"
+    text += f"{_percent(abs(row.saved), result.latency)} {when}"
+    if row.saved > 0 and row.saved_at_zero >= row.saved:
+        text += f"; if it took no time, {whole(row.saved_at_zero)}"
+        text += f", as the answer then waits for {_spoken(row.instead)}" if row.instead else ""
+    return text + "."
+
+
+def _spoken(bound: str) -> str:
+    waits = {"wait_batch": "a place in the batch", "wait_pool": "a pool slot", ORGANIZER: "the organizer"}
+    return waits.get(bound, f"worker {printable(bound)}")
+
+
+def _draw(graph: ExecutionGraph, result: Sensitivity, out: str, run: dict[str, Any]) -> None:
+    """Draw the query before and after, beside each other."""
+    from simulator import plots  # matplotlib takes a second to load
+
+    row = _choice(result)
+    if math.isnan(row.latency):
+        raise ConfigError(f"{result.name}: with {row.thread} scaled there is a deadlock: nothing to draw")
+    after = what_if(graph, thread=row.thread, scale=result.scale)
+    timelines = [simulate(each, **run) for each in (graph, after)]
+    notes = ("as it is", f"{_spoken(row.thread)} at {result.scale:g} times its length")
+    plots.save(plots.side_by_side(timelines, notes=notes, caption=_sentence(result)), out)
