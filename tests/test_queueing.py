@@ -1,7 +1,8 @@
 """Queueing truths: what theory says of a queue, the simulation gives, path by path and in the mean.
 
-Means are held to theory by 99 % Student-t intervals over independent replications of fixed seeds; an interval is narrow
-enough to refuse the theory of a load 10 % heavier, or 5 % in the slow tests. docs/queueing.md says which queue a GPU is, and why.
+Means are held to theory by 99 % Student-t intervals over independent replications of fixed seeds. An interval is narrow
+enough to refuse the theory of a load 10 % heavier, or 5 % in the slow tests. docs/queueing.md says which queue a GPU
+is, and why.
 """
 
 import math
