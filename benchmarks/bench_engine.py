@@ -4,8 +4,8 @@
 
 Queries of an organizer and four workers with outputs of 64 to 512 tokens, a batch limit of 256. Prints tasks a second
 at 1, 64 and 1,024 queries at once, beside the same without memory and without prompts; the growth of the cost of a task
-with their number; the ratio to taking every step by itself on long outputs, for this engine and for the reference of
-the tests; and NVIDIA AISimulate and sched-sim on the same queries, where they are installed (see `peers.py`).
+with their number; and the ratio to taking every step by itself on long outputs, for this engine and for the reference
+of the tests. `bench_cluster.py` has other simulators.
 
 All variants of a table run in turn, and the figures are medians of the turns.
 """
@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import peers
 from bench_simulation import COST, LIMIT, WORKERS, queries, timed
 
 import simulator.fleet
@@ -137,8 +136,6 @@ def main():
     load(int(float(sys.argv[1])) if sys.argv[1:] else 3000)
     growth()
     leaps()
-    print()
-    peers.main()
 
 
 if __name__ == "__main__":

@@ -2,9 +2,7 @@
 
 Neither is a dependency. AISimulate is found by the environment variable FORKSIM_AISIMULATE (its executable), beside
 this Python, or on PATH; sched-sim by FORKSIM_SCHED_SIM (a Python that has it), or in this Python. Where one is not
-installed, its function raises `Absent` with a line that says so.
-
-`python benchmarks/peers.py [QUERIES]` runs both on fork/join queries and prints how fast they were.
+installed, its function raises `Absent` with a line that says so. `bench_cluster.py` times them beside forksim.
 """
 
 from __future__ import annotations
@@ -12,18 +10,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from simulator import GPU, Answer, Fork, Join, LinearBatch, Return, Think, Thread, Trace, compile_trace, dump, simulate
-from simulator.formats._requests import requests
+from simulator import dump
 
 AISIMULATE = "aisimulate==0.13.0.dev202610270000000085"
 SCHED_SIM = "sched-sim==0.2.1"
@@ -33,16 +28,46 @@ class Absent(Exception):
     """The peer is not installed."""
 
 
+@dataclass(frozen=True)
+class Phases:
+    """AISimulate's fixed times as a cost: `prefill` seconds if a step holds prompts, `decode` besides if decodes."""
+
+    prefill: float
+    decode: float
+    prefill_is_free = False
+
+    def step_seconds(self, n, context, prefill_tokens=0, prefill_context=0):
+        return self.decode * (n > 0) + self.prefill * (prefill_tokens > 0)
+
+    def decode_seconds(self, n, context, k):
+        return k * self.decode
+
+
 @dataclass
 class Result:
     """What a peer did."""
 
     seconds: float
     """Of its simulation, as it says or as measured inside its process: without start-up and files."""
+    process: float
+    """CPU seconds of its whole process."""
+    total: float
+    """Of reading requests, simulating and taking the results, as measured inside its process; NaN if not."""
     requests: int
     tokens: int
-    records: list[dict] = field(default_factory=list)
-    """AISimulate's record of each request."""
+    records: list = field(default_factory=list)
+    """AISimulate's record of each request; sched-sim's time of each end."""
+    steps: int = 0
+
+
+def _run(command, **options):
+    """Run a peer; return what it did and the CPU seconds of its process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]}: {done.stderr.strip()[-1000:]}")
+    return done, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def find_aisimulate() -> str:
@@ -66,15 +91,20 @@ def aisimulate(
     num_kv_blocks=1_000_000,
     block_size=64,
     prefix_caching=True,
+    replicas=1,
+    capture=True,
 ):
-    """Run traces with fixed times of a step: `prefill_ms` if it holds prompts, and `decode_ms` if it holds decodes."""
+    """Run traces with fixed times of a step: `prefill_ms` if it holds prompts, and `decode_ms` if it holds decodes.
+
+    Several replicas take requests in turn. Without `capture` there are no records.
+    """
     executable = find_aisimulate()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         with (path / "plays.jsonl").open("w", encoding="utf-8") as file:
             dump(traces, file, "agentic_mooncake", block_size=block_size)
         worker = {
-            "parallelism": {"replicas": 1, "tensor": 1, "pipeline": 1},
+            "parallelism": {"replicas": replicas, "tensor": 1, "pipeline": 1},
             "scheduler": {"max_batched_tokens": max_num_batched_tokens, "max_sequences": max_num_seqs},
             "kv_cache": {
                 "block_size": block_size,
@@ -96,13 +126,14 @@ def aisimulate(
             },
         }
         (path / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
-        command = [executable, "predict", "--config", "config.yaml", "--capture-per-request", "--format", "json"]
-        done = subprocess.run([*command, "--output-dir", "out"], cwd=path, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"aisimulate: {done.stderr.strip()[-1000:]}")
+        command = [executable, "predict", "--config", "config.yaml", "--format", "json", "--output-dir", "out"]
+        _, process = _run(command + ["--capture-per-request"] * capture, cwd=path)
         report = json.loads((path / "out" / "prediction.json").read_text())
-        records = [json.loads(line) for line in (path / "out" / "requests.jsonl").read_text().splitlines()]
-    return Result(report["wall_time_ms"] / 1000, len(records), report["total_output_tokens"], records)
+        records = []
+        if capture:
+            records = [json.loads(line) for line in (path / "out" / "requests.jsonl").read_text().splitlines()]
+    seconds = report["wall_time_ms"] / 1000
+    return Result(seconds, process, float("nan"), report["completed_requests"], report["total_output_tokens"], records)
 
 
 _SCHED_SIM = """
@@ -111,9 +142,10 @@ from sched_sim.core.event_engine import Simulator
 from sched_sim.core.request import Request
 from sched_sim.hardware.profile import HardwareProfile
 from sched_sim.schedulers.factory import create_scheduler
+start = time.process_time()
 asked = json.load(sys.stdin)
-hardware = HardwareProfile(name="80 GB", vram_gb=10_000.0, memory_bandwidth_gb_s=3350.0, fp16_tflops=990.0)
-scheduler = create_scheduler("chunked", hardware, token_budget=asked["budget"], max_batch_size=asked["batch"])
+hardware = HardwareProfile(**asked["hardware"])
+scheduler = create_scheduler("chunked", hardware, token_budget=asked["budget"])
 simulator = Simulator(hardware, scheduler)
 simulator.submit_workload([
     Request(request_id=str(i), arrived_at=at, prompt_tokens=prompt, output_tokens=output)
@@ -121,9 +153,10 @@ simulator.submit_workload([
 ])
 began = time.process_time()
 simulator.run()
-seconds = time.process_time() - began
-done = [request for request in simulator.all_requests if request.completed_at is not None]
-print(json.dumps([seconds, len(done), sum(request.decoded_tokens for request in done)]))
+done = time.process_time()
+ends = [request.completed_at for request in simulator.all_requests]
+tokens = sum(request.decoded_tokens for request in simulator.all_requests)
+print(json.dumps([done - began, done - start, len(ends), tokens, ends, len(simulator.iteration_batch_sizes)]))
 """
 
 
@@ -138,78 +171,13 @@ def find_sched_sim() -> str:
     return sys.executable
 
 
-def sched_sim(requests, *, max_num_seqs=256, max_num_batched_tokens=8192):
-    """Run requests (arrival, prompt tokens, output tokens), which wait for nobody: it knows no dependencies."""
+def sched_sim(requests, *, hardware, max_num_batched_tokens=512):
+    """Run requests (arrival, prompt tokens, output tokens), which wait for nobody: it knows no dependencies.
+
+    `hardware` are the fields of its `HardwareProfile`. Its scheduler of chunked prompts knows no batch limit.
+    """
     python = find_sched_sim()
-    asked = {"requests": requests, "batch": max_num_seqs, "budget": max_num_batched_tokens}
-    command = [python, "-c", _SCHED_SIM]
-    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"sched-sim: {done.stderr.strip()[-1000:]}")
-    return Result(*json.loads(done.stdout))
-
-
-def fork_join(n, *, workers=4, gap=0.15, seed=0):
-    """Queries of an organizer and `workers` workers; everybody's outputs are 64 to 512 tokens."""
-    rng = np.random.default_rng(seed)
-    arrivals = np.floor(np.cumsum(rng.exponential(gap, n)) * 1024) / 1024
-    traces = []
-    for i in range(n):
-        think, answer, *work = (int(tokens) for tokens in rng.integers(64, 513, workers + 2))
-        shared = 256 + think
-        forks = [Fork(k) for k in range(1, workers + 1)]
-        joins = [Join(k, 0, 32) for k in range(1, workers + 1)]
-        organizer = Thread("organizer", (Think(think), *forks, *joins, Answer(answer)), 256)
-        rest = (Thread(str(k), (Return(tokens),), shared + 32, shared) for k, tokens in enumerate(work, 1))
-        traces.append(Trace(f"q{i}", (organizer, *rest), arrival=float(arrivals[i])))
-    return traces
-
-
-def as_requests(traces):
-    """Return (arrival, prompt tokens, output tokens) of every request of `traces`, all due when their query arrives."""
-    return [
-        (trace.arrival, request.input_length, request.output_length)
-        for trace in traces
-        for request in requests(compile_trace(trace), 64)
-    ]
-
-
-def forksim(traces, *, prefill_ms=10.0, decode_ms=10.0, max_num_seqs=256, num_kv_blocks=1_000_000, block_size=64):
-    """Run traces here, with prompts, paged memory and prefix caching, and the same time for each step."""
-    graphs = [compile_trace(trace) for trace in traces]
-    gpu = GPU(
-        cost=LinearBatch(a=decode_ms / 1000, p=1e-9),
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=1_000_000,
-        num_kv_blocks=num_kv_blocks,
-        block_size=block_size,
-    )
-    began = time.process_time()
-    timeline = simulate(graphs, gpu=gpu, arrivals=[trace.arrival for trace in traces])
-    seconds = time.process_time() - began
-    return Result(seconds, len(timeline.rows), int(timeline.column("tokens").sum()))
-
-
-def main():
-    n = int(float(sys.argv[1])) if sys.argv[1:] else 1000
-    traces = fork_join(n)
-    runs = {
-        "forksim": lambda: forksim(traces),
-        "AISimulate, fixed times": lambda: aisimulate(traces),
-        "sched-sim, chunked": lambda: sched_sim(as_requests(traces[: max(1, n // 10)])),
-    }
-    print(f"{n:,} queries of an organizer and 4 workers, 6 requests each, batch limit 256; the best of three runs")
-    print("(sched-sim gets a tenth of the queries, as its time a request grows with them)")
-    print(f"{'':<26} {'requests':>9} {'tokens':>11} {'seconds':>8} {'requests/s':>11}")
-    for name, run in runs.items():
-        try:
-            best = min((run() for _ in range(3)), key=lambda result: result.seconds)
-        except Absent as error:
-            print(f"{name:<26} {error}")
-            continue
-        speed = best.requests / best.seconds
-        print(f"{name:<26} {best.requests:>9,} {best.tokens:>11,} {best.seconds:>8.2f} {speed:>11,.0f}")
-
-
-if __name__ == "__main__":
-    main()
+    asked = {"requests": requests, "hardware": hardware, "budget": max_num_batched_tokens}
+    done, process = _run([python, "-c", _SCHED_SIM], input=json.dumps(asked))
+    seconds, total, *rest = json.loads(done.stdout)
+    return Result(seconds, process, total, *rest)

@@ -1,11 +1,11 @@
 """The same fork/join queries on NVIDIA AISimulate with fixed step times, and here: every request, to the float.
 
-A step there takes `prefill_ms` if it holds prompts, and `decode_ms` besides if it holds decodes. `Phases` is that cost
-model. All times are binary fractions of a second and whole nanoseconds, to which AISimulate rounds a step. The
+A step there takes `prefill_ms` if it holds prompts, and `decode_ms` besides if it holds decodes. `peers.Phases` is that
+cost model. All times are binary fractions of a second and whole nanoseconds, to which AISimulate rounds a step. The
 differences that are left are in docs/differential.md, each held here by a test.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -30,19 +30,6 @@ PREFILL, DECODE = 2.0**-7, 3 * 2.0**-8
 PLENTY = 1_000_000
 
 
-@dataclass(frozen=True)
-class Phases:
-    prefill: float = PREFILL
-    decode: float = DECODE
-    prefill_is_free = False
-
-    def step_seconds(self, n, context, prefill_tokens=0, prefill_context=0):
-        return self.decode * (n > 0) + self.prefill * (prefill_tokens > 0)
-
-    def decode_seconds(self, n, context, k):
-        return k * self.step_seconds(n, context)
-
-
 def both(traces, *, split=False, max_num_seqs=256, tokens=PLENTY, blocks=PLENTY, caching=True):
     """Return, for each request, its times there and here: came, admitted, finished, and how often preempted."""
     limits = dict(max_num_seqs=max_num_seqs, max_num_batched_tokens=tokens, num_kv_blocks=blocks, block_size=64)
@@ -52,7 +39,7 @@ def both(traces, *, split=False, max_num_seqs=256, tokens=PLENTY, blocks=PLENTY,
     graphs = [compile_trace(trace) for trace in traces]
     if split:
         graphs = [requests_of_their_own(graph) for graph in graphs]
-    gpu = GPU(cost=Phases(), prefix_caching=caching, **limits)
+    gpu = GPU(cost=peers.Phases(PREFILL, DECODE), prefix_caching=caching, **limits)
     timeline = simulate(graphs, gpu=gpu, arrivals=[trace.arrival or 0.0 for trace in traces])
     stays = {}
     for row in zip(*(timeline.column(name).tolist() for name in ROW), strict=True):
