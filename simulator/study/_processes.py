@@ -130,6 +130,8 @@ class _Crew:
     idle: list[_Worker] = field(default_factory=list)
     starting: dict[Connection[Any, Any], _Worker] = field(default_factory=dict)
     busy: dict[Connection[Any, Any], tuple[_Worker, _Job[Any]]] = field(default_factory=dict)
+    workers: list[_Worker] = field(default_factory=list)
+    """All of them: an interrupt may come while one is neither idle nor starting nor busy."""
     killed_starts: int = 0
 
     def hand_out(self) -> bool:
@@ -160,12 +162,18 @@ class _Crew:
 
     def _start(self) -> None:
         worker = _Worker(self.payload)
+        self.workers.append(worker)
         self.starting[worker.pipe] = worker
+
+    def _end(self, worker: _Worker, *, kill: bool = False) -> int:
+        code = worker.end(kill=kill)
+        self.workers.remove(worker)
+        return code
 
     def _try_alone(self) -> None:
         for worker in [each for each in self.idle if not each.fresh]:
             self.idle.remove(worker)
-            worker.end(kill=False)
+            self._end(worker)
         if self.idle:
             self._give(self.idle.pop(), self.suspects.popleft())
         else:
@@ -175,7 +183,7 @@ class _Crew:
         try:
             worker.pipe.send_bytes(job.message)
         except OSError:  # it died while it had nothing to do
-            worker.end(kill=True)
+            self._end(worker, kill=True)
             (self.suspects if job.died else self.waiting).appendleft(job)
             self._start()
             return
@@ -195,7 +203,7 @@ class _Crew:
         try:
             complaint = worker.pipe.recv_bytes()
         except (EOFError, OSError):
-            code = worker.end(kill=False)
+            code = self._end(worker)
             self.killed_starts += 1
             if code >= 0 or self.killed_starts >= _STARTS:
                 raise ConfigError(
@@ -212,7 +220,7 @@ class _Crew:
         try:
             answer = worker.pipe.recv_bytes()
         except (EOFError, OSError):
-            cause = _ending(worker.end(kill=False))
+            cause = _ending(self._end(worker))
             if job.died:
                 causes = cause if cause == job.died else f"{job.died}, then {cause}"
                 self.done.append((job.task, Failure(f"its process died, twice: {causes}", died=True)))
@@ -228,13 +236,13 @@ class _Crew:
 
     def dismiss(self) -> None:
         """End all processes; at once those that are at work."""
-        hasty = [*self.starting.values(), *(worker for worker, _ in self.busy.values())]
-        for worker in hasty:
-            worker.process.kill()
-        for worker in self.idle:
-            worker.pipe.close()
-        for worker in [*hasty, *self.idle]:
-            worker.end(kill=False)
+        for worker in self.workers:
+            if worker in self.idle:
+                worker.pipe.close()
+            else:
+                worker.process.kill()
+        while self.workers:
+            self._end(self.workers[-1])
 
 
 def _ending(code: int) -> str:

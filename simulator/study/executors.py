@@ -144,7 +144,7 @@ def executor_from(jobs: int | None = None, ray: str | None = None) -> Serial | P
     """
     if ray is not None:
         return Ray(ray, jobs)
-    return Serial() if jobs in (None, 1) else Processes(_check_count("jobs", jobs))
+    return Serial() if jobs is None or _check_count("jobs", jobs) == 1 else Processes(jobs)
 
 
 def _check_count(name: str, value: Any) -> int:
