@@ -373,7 +373,8 @@ class ResultFolder:
                     record.pop("part", None)
                     file.write(seal(record))
                 file.write(seal({"finished": self.keys, "queries": self.queries}))
-                self._journal.close()
+                self._journal.close()  # not every system replaces a file that is open
+                self._journal = None
             self._offsets = offsets
             self._complete = True
         finally:

@@ -68,6 +68,8 @@ class Log:
 
     def cut(self, end: int) -> None:
         """Forget what follows `end`."""
+        if end == self.end:
+            return
         try:
             os.ftruncate(self.handle, end)
         except OSError as error:

@@ -153,7 +153,7 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:
     """Yield the dotted name of each value in a tree of tables, and the value as short JSON."""
     if isinstance(value, dict) and value:
         for key, each in value.items():
-            inner = "" if not name and key == "study" else key  # the study is what people call by name
+            inner = key if name or key not in ("study", "document") else ""  # names start within a study file
             yield from _leaves(f"{name}.{inner}".strip("."), each)
     else:
         text = json.dumps(value, ensure_ascii=False)
