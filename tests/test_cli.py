@@ -102,6 +102,8 @@ COMMANDS = {
     "run_together_json": ("run", "two.jsonl", "two.jsonl", "--arrivals", "together", "--gpu", "rate:8", "--json"),
     "score": ("score", "traces.jsonl", "-c", 2, "--eta-weight", 0.2, "--eta-threshold", 0.75),
     "score_json": ("score", "traces.jsonl", "--json"),
+    "whatif": ("whatif", "traces.jsonl"),
+    "whatif_full_pool": ("whatif", "traces.jsonl", "-c", 2, "--gpu", "rate:8", "--scale", 2, "--rows", 2),
     "check": ("check", "traces.jsonl", "-c", 2),
     "check_json": ("check", "traces.jsonl", "-c", 2, "--json"),
     "convert": ("convert", "think.txt", "two.jsonl", "--to", "asyncthink"),
