@@ -157,7 +157,10 @@ WRONG = [
     ("queries = 3\n[arrivals]\nkind = 'poisson'", "arrivals of kind poisson must say rate"),
     ("queries = 3\n[arrivals]\nkind = 'closed'\nusers = 2\nrate = 2", "arrivals of kind closed have no rate"),
     ("queries = 3\n[arrivals]\nkind = 'poisson'\nrate = 0", "arrivals rate must be a number above 0"),
-    ("queries = 3\n[arrivals]\nkind = 'poisson'\nrate = nan", "arrivals rate must be a number above 0"),
+    (
+        "queries = 3\n[arrivals]\nkind = 'poisson'\nrate = nan",
+        "[arrivals]: a study holds tables, lists, finite numbers and texts",
+    ),
     ("queries = 3\n[arrivals]\nkind = 'recorded'", "recorded arrivals are those of files"),
     ("queries = 3\n[window]\nwarmup = 3", "a window is for open arrivals, not for together"),
     (

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any
 
 from simulator.errors import ConfigError
 from simulator.options import choose
 from simulator.protocol import Protocol
 from simulator.study.spec import Arrivals, Hardware, Source, Window
-from simulator.study.study import Study
+from simulator.study.study import Study, canonical
 
 __all__ = ["load_study", "parse_study"]
 
@@ -101,6 +103,17 @@ def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
 def _made(kind: type, value: Any, where: str) -> Any:
     """Return a section: its keys checked, lists as tuples, ``"none"`` as None where that is accepted."""
     table = _table(value, where)
+    try:
+        text = canonical(table)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return _parsed(kind, text, where)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(kind: type, text: str, where: str) -> Any:
+    """Return the section that JSON says: most sections are the same at most points, and need not be checked again."""
+    table = json.loads(text)
     hints = typing.get_type_hints(kind)
     made = {}
     for key, item in table.items():

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -180,10 +181,9 @@ class Study:
 
     def points(self) -> Iterator[Point]:
         """Yield the points, the last axis varying fastest."""
-        own = self._own()
         for index, values in enumerate(itertools.product(*self.axes.values())):
             named = dict(zip(self.axes, values, strict=True))
-            yield Point(index, named, self._study_at(own, named))
+            yield Point(index, named, self._study_at(named))
 
     def point(self, index: int) -> Point:
         """Return one of the points."""
@@ -192,11 +192,11 @@ class Study:
         sizes = tuple(len(values) for values in self.axes.values())
         places = np.unravel_index(index, sizes) if sizes else ()
         named = {name: self.axes[name][int(place)] for name, place in zip(self.axes, places, strict=True)}
-        return Point(index, named, self._study_at(self._own(), named))
+        return Point(index, named, self._study_at(named))
 
-    def _study_at(self, own: dict[str, Any], named: Mapping[str, Any]) -> Study:
+    def _study_at(self, named: Mapping[str, Any]) -> Study:
         try:
-            return _at(own, self, named)
+            return self.at(named)
         except ConfigError as error:
             where = ", ".join(f"{name} = {label(value)}" for name, value in named.items())
             raise ConfigError(f"{error} (at {where})" if where else str(error)) from None
@@ -220,10 +220,17 @@ class Study:
         ConfigError
             If there is no such name, or a value does not fit.
         """
-        return _at(self._own(), self, values)
+        from simulator.study.loading import parse_study  # which makes studies
 
-    def _own(self) -> dict[str, Any]:
-        return {key: value for key, value in self.document().items() if key not in ("axes", "baseline")}
+        document = json.loads(self._own)
+        for name, value in values.items():
+            _put(document, name, value)
+        return parse_study(document, base=self.base)
+
+    @cached_property
+    def _own(self) -> str:
+        """The document of one point, but for the values of the axes, as JSON."""
+        return canonical({key: value for key, value in self.document().items() if key not in ("axes", "baseline")})
 
     def document(self) -> dict[str, Any]:
         """Return the study as a study file says it: plain tables, lists, numbers and texts; what is default left out.
@@ -235,7 +242,7 @@ class Study:
 
     def spec(self) -> str:
         """Return, as JSON, all that one run of this study depends on, but for its seed and the files it reads."""
-        document = self._own()
+        document = json.loads(self._own)
         for name in ("replications", "seed", "name", "confidence"):
             document.pop(name, None)
         return canonical(document)
@@ -262,15 +269,6 @@ class Study:
     def with_(self, **changes: Any) -> Study:
         """Return a copy with `changes` made."""
         return replace(self, **changes)
-
-
-def _at(own: dict[str, Any], study: Study, values: Mapping[str, Any]) -> Study:
-    from simulator.study.loading import parse_study  # which makes studies
-
-    document = json.loads(canonical(own))
-    for name, value in values.items():
-        _put(document, name, value)
-    return parse_study(document, base=study.base)
 
 
 def _put(document: dict[str, Any], dotted: str, value: Any) -> None:
