@@ -159,7 +159,7 @@ WRONG = [
     ("queries = 3\n[arrivals]\nkind = 'poisson'\nrate = 0", "arrivals rate must be a number above 0"),
     (
         "queries = 3\n[arrivals]\nkind = 'poisson'\nrate = nan",
-        "[arrivals]: a study holds tables, lists, finite numbers and texts",
+        "[arrivals]: a study holds tables, lists, finite numbers",
     ),
     ("queries = 3\n[arrivals]\nkind = 'recorded'", "recorded arrivals are those of files"),
     ("queries = 3\n[window]\nwarmup = 3", "a window is for open arrivals, not for together"),
