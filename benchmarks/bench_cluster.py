@@ -182,7 +182,7 @@ def beside_sched_sim(n):
     requests = plain(n)
     traces = as_traces(requests)
     # Both hold 33,000 blocks of 16 tokens and take at most 512 tokens a step.
-    gpu = GPU(cost=A100, max_num_batched_tokens=512, num_kv_blocks=33_000)
+    gpu = GPU(cost=A100, max_num_batched_tokens=512, num_kv_blocks=33_000, prefix_caching=False)
     table, steps = Table(n), {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "requests.jsonl"

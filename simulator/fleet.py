@@ -65,6 +65,8 @@ class Fleet:
                 server = PagedServer(clock, gpu, finished, notify, preempted)
             self.servers.append(server)
         first = self.servers[0]
+        self.plan: Callable[[], None] = first.plan if self.alone else self._plan_touched
+        """Start the next steps, wherever something has changed; in order of the replicas."""
         first.stored = lambda: sum(query.stored(first.step) for query in open.values())
         self.query = self.thread = self.task = 0
         self._request: Request | None = None
@@ -105,11 +107,7 @@ class Fleet:
         self.servers[request.replica].cancel(request)
         self.touched.add(request.replica)
 
-    def plan(self) -> None:
-        """Start the next steps, wherever something has changed; in order of the replicas."""
-        if self.alone:
-            self.servers[0].plan()
-            return
+    def _plan_touched(self) -> None:
         for replica in sorted(self.touched):
             self.servers[replica].plan()
         self.touched.clear()
