@@ -108,9 +108,13 @@ class Fleet:
         self.touched.add(request.replica)
 
     def _plan_touched(self) -> None:
-        for replica in sorted(self.touched):
+        touched = self.touched
+        if len(touched) == 1:  # as mostly
+            self.servers[touched.pop()].plan()
+            return
+        for replica in sorted(touched):
             self.servers[replica].plan()
-        self.touched.clear()
+        touched.clear()
 
     def record(self) -> tuple[Replica, ...]:
         """Return what each replica did."""
@@ -125,7 +129,8 @@ class Fleet:
         query: Query = request.owner
         home = query.home(request.thread)
         query.place[home] = request.replica
-        query.computed[home, request.replica] = query.context[request.thread]
+        if request.holder is None:  # where memory is modelled, its holder knows
+            query.computed[home, request.replica] = query.context[request.thread]
 
     # What a routing function sees: see `simulator.routing.Choice`.
 
