@@ -129,7 +129,7 @@ def erlang_c(rate, servers):
 
 
 def renewal(rate, servers):
-    """E_c/M/1: every c-th of Poisson arrivals; sigma solves sigma = A*(1 - sigma) (Kleinrock 1975, 6.4)."""
+    """E_c/M/1: every c-th of Poisson arrivals; sigma solves sigma = A*(1 - sigma) (Kleinrock 1975, chapter 6)."""
     sigma = 0.5
     for _ in range(10_000):
         sigma = (rate / (rate + 1 - sigma)) ** servers

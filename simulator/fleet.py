@@ -65,6 +65,8 @@ class Fleet:
                 server = PagedServer(clock, gpu, finished, notify, preempted)
             self.servers.append(server)
         first = self.servers[0]
+        self.plan: Callable[[], None] = first.plan if self.alone else self._plan_touched
+        """Start the next steps, wherever something has changed; in order of the replicas."""
         first.stored = lambda: sum(query.stored(first.step) for query in open.values())
         self.query = self.thread = self.task = 0
         self._request: Request | None = None
@@ -105,14 +107,14 @@ class Fleet:
         self.servers[request.replica].cancel(request)
         self.touched.add(request.replica)
 
-    def plan(self) -> None:
-        """Start the next steps, wherever something has changed; in order of the replicas."""
-        if self.alone:
-            self.servers[0].plan()
+    def _plan_touched(self) -> None:
+        touched = self.touched
+        if len(touched) == 1:  # as mostly
+            self.servers[touched.pop()].plan()
             return
-        for replica in sorted(self.touched):
+        for replica in sorted(touched):
             self.servers[replica].plan()
-        self.touched.clear()
+        touched.clear()
 
     def record(self) -> tuple[Replica, ...]:
         """Return what each replica did."""
@@ -127,7 +129,8 @@ class Fleet:
         query: Query = request.owner
         home = query.home(request.thread)
         query.place[home] = request.replica
-        query.computed[home, request.replica] = query.context[request.thread]
+        if request.holder is None:  # where memory is modelled, its holder knows
+            query.computed[home, request.replica] = query.context[request.thread]
 
     # What a routing function sees: see `simulator.routing.Choice`.
 

@@ -88,10 +88,8 @@ class PagedServer(BatchServer):
 
     def _release(self) -> None:
         """Unpin the memory of what has left the batch."""
-        leaving = list(self.leaving.items())
-        if len(leaving) > 1:
-            leaving.sort(key=itemgetter(1))
-        for holder, (*_, computed) in leaving:
+        leaving = self.leaving.items()
+        for holder, (_, _, _, computed) in leaving if len(leaving) < 2 else sorted(leaving, key=itemgetter(1)):
             del self.batch[holder]
             self.cache.release(holder, computed)
         self.leaving.clear()
@@ -200,7 +198,7 @@ class PagedServer(BatchServer):
         self._note_end(request, behind + self.step)
 
     def _arrive(self, event: simpy.Event) -> None:
-        if event is self.boundary:
+        if event is self.boundary and self.leap_steps > 1:
             self._take_until(self.leap_steps)
             self.taken, self.passed = 1, 0
         BatchServer._arrive(self, event)

@@ -49,7 +49,7 @@ class Run:
         self.graphs = graphs
         self.protocol = protocol
         self.users = arrivals if isinstance(arrivals, ClosedLoop) else None
-        self.arrivals = np.full(len(graphs), math.nan) if isinstance(arrivals, ClosedLoop) else arrivals
+        self.arrivals: list[float] = [math.nan] * len(graphs) if isinstance(arrivals, ClosedLoop) else arrivals.tolist()
         self.places: Pool[tuple[Query, int]] | None = None if max_workers is None else Pool(max_workers)
         self.policy = policy
         self.in_steps = isinstance(cluster.replicas[0].cost, DecodeSteps)
@@ -66,22 +66,22 @@ class Run:
         self.finished: list[tuple[int, int, int, Query, bool]] = []
         self.asked = False
         self.rows = array("d")
-        self.answered = np.full(len(graphs), math.nan)
+        self.answered = [math.nan] * len(graphs)
         self.overflows = np.zeros(len(graphs), dtype=np.int64)
 
     def play(self, on_deadlock: str) -> Timeline:
         """Run to the end."""
         if self.users:
-            self.arrivals[: self.users.users] = 0.0
-        self.clock.call_at(float(self.arrivals[self.order[0]]), self.arrive)
+            self.arrivals[: self.users.users] = [0.0] * min(self.users.users, len(self.graphs))
+        self.clock.call_at(self.arrivals[self.order[0]], self.arrive)
         self.clock.run()
         deadlocks = tuple(explain_deadlock(self.open[index]) for index in sorted(self.open))
         if deadlocks and on_deadlock == "raise":
             raise DeadlockError(f"{self.graphs[deadlocks[0].query].name}: deadlock: {deadlocks[0]}")
         return Timeline(
             self.graphs,
-            self.arrivals,
-            self.answered,
+            np.array(self.arrivals),
+            np.array(self.answered),
             self.overflows,
             in_order(np.frombuffer(self.rows, dtype=np.float64).reshape(-1, len(COLUMNS))),
             self.fleet.record(),
@@ -107,7 +107,7 @@ class Run:
         while self.arrived < len(self.order) and self.arrivals[self.order[self.arrived]] <= self.clock.now:
             self.enter()
         if self.arrived < len(self.order) and not self.users:
-            self.clock.call_at(float(self.arrivals[self.order[self.arrived]]), self.arrive)
+            self.clock.call_at(self.arrivals[self.order[self.arrived]], self.arrive)
 
     def enter(self) -> None:
         """Start the next query."""

@@ -24,6 +24,17 @@ from simulator.gpu import GPU
 __all__ = ["BatchServer", "EventClock", "Request"]
 
 
+class _Call(simpy.Event):
+    """An event that has happened when it is scheduled, as a `simpy.Timeout` has; its state is that of the class."""
+
+    _ok = True
+    _value = None
+
+    def __init__(self, clock: EventClock, callback: Callable[[Any], None]) -> None:
+        self.env = clock
+        self.callbacks = [callback]
+
+
 class EventClock(simpy.Environment):
     """A SimPy environment that can schedule at an absolute time.
 
@@ -33,10 +44,7 @@ class EventClock(simpy.Environment):
 
     def call_at(self, time: float, callback: Callable[[Any], None], priority: int = NORMAL) -> simpy.Event:
         """Call `callback` at `time`; lower priorities first among equal times."""
-        event = simpy.Event(self)
-        event._ok = True
-        event._value = None
-        event.callbacks.append(callback)
+        event = _Call(self, callback)
         heappush(self._queue, (time, priority, next(self._eid), event))  # type: ignore[misc]
         return event
 
@@ -170,7 +178,7 @@ class BatchServer:
             return
         if self._make_room() and self.waiting:
             self._admit()
-        now = self.clock.now
+        now = self.clock._now
         if self.cache_seconds:
             self.leap_stored = self.stored()
         if self.prefilling and self.budget > self.n:
@@ -253,12 +261,14 @@ class BatchServer:
 
     def _chunks(self) -> list[tuple[Request, int]]:
         """Return what the next step would do for the prompts in the batch: those admitted first, as far as it goes."""
-        room = min(self.budget - self.n, self.prompt_budget)
+        room = self.budget - self.n
+        if room > self.prompt_budget:
+            room = self.prompt_budget
         chunks: list[tuple[Request, int]] = []
         for request in self.prefilling:
-            chunk = min(room, request.prefill)
-            if chunk <= 0:
+            if room <= 0:
                 break
+            chunk = request.prefill if request.prefill < room else room
             room -= chunk
             chunks.append((request, chunk))
         return chunks
@@ -296,7 +306,7 @@ class BatchServer:
         self.boundary = None
         if self.watch:
             self.watch(self)
-        self.busy += self.clock.now - self.leap_start
+        self.busy += self.clock._now - self.leap_start
         self.step += self.leap_steps
         self.context += self.leap_steps * self.n
         step = self.step
