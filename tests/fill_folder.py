@@ -4,6 +4,7 @@ With POINT it kills itself at that file operation, halfway through if it is a wr
 With `each` a child does so at each operation in turn, in a folder of its own, until one survives.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -131,6 +132,10 @@ class Sabotaged:
                 self.saboteur.step()  # what was not flushed is written here
             finally:
                 self.file.close()
+
+
+def full():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def die():

@@ -1,6 +1,5 @@
 """The folder of a study's results: killed, torn, full, contested, foreign; and always the same bytes in the end."""
 
-import errno
 import json
 import math
 import os
@@ -21,7 +20,7 @@ from simulator.study.folder import ResultFolder
 from simulator.study.journal import open_line, seal
 from simulator.study.results import read_folder
 from simulator.tables import read_columns
-from tests.fill_folder import IDENTITY, Saboteur, content, fill, filled, queries, row
+from tests.fill_folder import IDENTITY, Saboteur, content, fill, filled, full, queries, row
 
 ROOT = Path(__file__).parent.parent
 RUNS = 8
@@ -320,10 +319,6 @@ def test_damaged_queries_are_done_again(whole, unfinished):
 
 
 # ---------------------------------------------------------------- a full disk
-
-
-def full():
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
