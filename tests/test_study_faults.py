@@ -159,6 +159,23 @@ def test_interrupted(tmp_path, study, whole, jobs):
     assert resumed(study, out) == whole
 
 
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_interrupted_at_any_operation(tmp_path, study, whole):
+    """From the first file that is made to the last that is removed."""
+    with Saboteur(0, interrupt).at_work() as saboteur:
+        assert forksim(*command(study, tmp_path / "count"))[0] == 0
+    for point in range(1, saboteur.count + 1, 25):
+        out = tmp_path / str(point)
+        with Saboteur(point, interrupt).at_work():
+            code, said, complaints = forksim(*command(study, out))
+        assert (code, said, len(complaints)) == (130, "", 1)
+        assert re.fullmatch(rf"interrupted; \d+ of 12 runs are in {out}, the same command goes on", complaints[0])
+        assert resumed(study, out) == whole
+
+
 # ---------------------------------------------------------------- contested, full
 
 
