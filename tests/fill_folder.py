@@ -150,6 +150,7 @@ def filling(path, runs, point, **options):
 
 def each_point(path, runs):
     """Return how many children were killed."""
+    os.fsync = lambda handle: None  # it outlives a killed process anyhow
     point = 0
     while True:
         point += 1

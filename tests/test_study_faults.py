@@ -167,7 +167,7 @@ def test_interrupted_at_any_operation(tmp_path, study, whole):
     """From the first file that is made to the last that is removed."""
     with Saboteur(0, interrupt).at_work() as saboteur:
         assert forksim(*command(study, tmp_path / "count"))[0] == 0
-    for point in range(1, saboteur.count + 1, 25):
+    for point in range(1, saboteur.count + 1, 40):
         out = tmp_path / str(point)
         with Saboteur(point, interrupt).at_work():
             code, said, complaints = forksim(*command(study, out))
