@@ -4,6 +4,7 @@ With POINT it kills itself at that file operation, halfway through if it is a wr
 With `each` a child does so at each operation in turn, in a folder of its own, until one survives.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from simulator import files
-from simulator.study import journal
+from simulator.study import folder, journal
 from simulator.study.folder import ResultFolder
 
 IDENTITY = {"name": "knee", "protocol": {"capacity": 4}}
@@ -40,13 +41,13 @@ def queries(key):
 
 def fill(path, runs, *, keys=None, **options):
     """Add the runs that are missing, of `keys` in their order, and finish if that is all of them."""
-    with ResultFolder(path, IDENTITY, keys=runs, **options) as folder:
+    with ResultFolder(path, IDENTITY, keys=runs, **options) as results:
         for key in range(runs) if keys is None else keys:
-            if key not in folder.done:
-                folder.add(key, row(key), queries(key))
+            if key not in results.done:
+                results.add(key, row(key), queries(key))
                 yield key
-        if len(folder.done) == runs:
-            folder.finish(("point", "replication"), tags=("point",))
+        if len(results.done) == runs:
+            results.finish(("point", "replication"), tags=("point",))
 
 
 def filled(path, runs, **options):
@@ -63,7 +64,7 @@ def content(path):
 class Saboteur:
     """Stands in for `os` and `open` in the modules that write, and calls `act` at operation number `point`."""
 
-    OPERATIONS = ("write", "fsync", "ftruncate", "replace", "unlink", "open", "makedirs", "chmod", "lseek")
+    OPERATIONS = ("write", "fsync", "ftruncate", "replace", "unlink", "open", "makedirs", "listdir", "chmod", "lseek")
 
     def __init__(self, point, act):
         self.point = point
@@ -93,11 +94,11 @@ class Saboteur:
 
     @contextmanager
     def at_work(self):
-        journal.os, files.os, files.open = self, self, self.opened
+        journal.os, files.os, folder.os, files.open = self, self, self, self.opened
         try:
             yield self
         finally:
-            journal.os, files.os = os, os
+            journal.os, files.os, folder.os = os, os, os
             del files.open
 
 
@@ -133,6 +134,10 @@ class Sabotaged:
                 self.file.close()
 
 
+def full():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -145,6 +150,7 @@ def filling(path, runs, point, **options):
 
 def each_point(path, runs):
     """Return how many children were killed."""
+    os.fsync = lambda handle: None  # it outlives a killed process anyhow
     point = 0
     while True:
         point += 1

@@ -29,7 +29,7 @@ def score(
     ] = "asyncthink",
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Write a row a rollout to a .jsonl or .parquet file."),
+        typer.Option("--out", "-o", metavar="FILE", help="Write a row a rollout to a .jsonl, .csv or .parquet file."),
     ] = None,
     capacity: Annotated[
         int | None, typer.Option("--capacity", "-c", help="Pool capacity c, the c of eta/c.", show_default="4")

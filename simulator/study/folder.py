@@ -9,7 +9,6 @@ import re
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +19,7 @@ from simulator.errors import ConfigError
 from simulator.files import atomic
 from simulator.study.journal import Log, pack, scan, seal, unpack, unwritable
 from simulator.study.results import JOURNAL, LOCK, PARTS, STUDY, digest, enter, records, refuse_others, refuse_study
-from simulator.study.rows import CHUNK, chunks, column_kinds, column_of, joined, repeated
+from simulator.study.rows import CHUNK, chunks, column_kinds, column_of, joined, plain_row, repeated
 from simulator.tables import Columns, column_file
 
 __all__ = ["ResultFolder"]
@@ -113,8 +112,10 @@ class ResultFolder:
             raise unwritable(self.path, error) from None
         try:
             self._claim()
-        except BaseException:
+        except BaseException as error:
             self._close()
+            if isinstance(error, OSError):
+                raise unwritable(self.path, error) from None
             raise
         return self
 
@@ -249,14 +250,7 @@ class ResultFolder:
             raise ConfigError(f"there are runs 0 to {self.keys - 1}; got {key!r}")
         if self._offsets[key] >= 0 and key not in self.failed:
             raise ConfigError(f"run {key} is finished already")
-        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
-        for name, value in plain.items():
-            if value is not None and not isinstance(value, (str, int, float)):
-                raise ConfigError(
-                    f"run {key}: {name} must be a number, a text, a truth value or None; got {value!r:.80}"
-                )
-        plain.setdefault("error", None)
-        return plain
+        return plain_row(key, row)
 
     def _enter(self, key: int, record: dict[str, Any]) -> None:
         assert self._journal is not None
@@ -386,13 +380,20 @@ class ResultFolder:
         if self._parts is not None:
             self._parts.close()
             self._parts = None
-            os.unlink(self._at(PARTS))
+            self._remove(PARTS)
 
     def _drop_other(self, name: str) -> None:
         """Remove a table of the other kind: it may be older."""
         for ending in {".parquet", ".csv"} - {self.ending}:
-            with suppress(FileNotFoundError):
-                os.unlink(self._at(name + ending))
+            self._remove(name + ending)
+
+    def _remove(self, name: str) -> None:
+        try:
+            os.unlink(self._at(name))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise unwritable(self._at(name), error) from None
 
     def _at(self, name: str) -> str:
         return os.path.join(self.path, name)

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 
-__all__ = ["CHUNK", "chunks", "column_kinds", "column_of", "joined", "repeated"]
+from simulator.errors import ConfigError
+
+__all__ = ["CHUNK", "chunks", "column_kinds", "column_of", "joined", "plain_row", "repeated"]
 
 CHUNK = 8192
 """Rows in memory at once while tables are written."""
 _LIMIT = 2**63
 
 Row = dict[str, Any]
+
+
+def plain_row(key: int, row: Mapping[str, Any]) -> Row:
+    """Return the row of run `key` with Python's own values, and with a column ``error``.
+
+    >>> plain_row(3, {"latency": np.float64(1.5)})
+    {'latency': 1.5, 'error': None}
+
+    Raises
+    ------
+    ConfigError
+        If a value is none of those.
+    """
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
+    for name, value in plain.items():
+        if value is not None and not isinstance(value, (str, int, float)):
+            raise ConfigError(f"run {key}: {name} must be a number, a text, a truth value or None; got {value!r:.80}")
+    plain.setdefault("error", None)
+    return plain
 
 
 def chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
