@@ -509,6 +509,7 @@ def test_the_upper_bound_is_reached(tmp_path):
         "latency_mean": 32.0,
         "lower_bound_mean": 16.0,
         "upper_bound_mean": 32.0,
+        "unanswered": 0,
     }
 
 

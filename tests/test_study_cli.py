@@ -156,6 +156,15 @@ def test_a_failed_run_is_told_and_tried_again(study, capsys):
     assert (code, len(err.splitlines())) == (2, 12)
 
 
+def test_queries_that_are_never_answered_are_told(study, capsys):
+    Path(study).write_text(KNEE.replace("[2, 4]", "[1, 4]"))
+    code, _, err = call(capsys, "study", "run", study)
+    assert code == 0
+    assert err.splitlines() == [
+        f"forksim: point {point}: 8 queries of a run are never answered, and in no mean" for point in (0, 1)
+    ]
+
+
 def test_unreadable_records_are_told_and_the_rest_is_used(study, capsys):
     Path("t.jsonl").write_text('{"id": "a", "output": "x<ANSWER>1</ANSWER>"}\nnonsense\n')
     Path(study).write_text('replications = 1\nmetrics = ["answered"]\n[traces.f]\nfiles = ["t.jsonl"]\n')

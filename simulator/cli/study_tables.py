@@ -49,7 +49,8 @@ def _table(summary: Summary, metrics: Sequence[str] | None, width: int, *, ratio
     room = width - sum(_wide(name, cells) for name, cells in columns.items())
     rows = list(summary.rows())
     chosen: dict[str, list[str]] = {}
-    for name in metrics or _by_importance(summary.metrics):
+    worth = [name for name in summary.metrics if name != "unanswered" or summary[name].any()]
+    for name in metrics or _by_importance(worth):
         cells = [_cell(row, name, ratios) for row in rows]
         room -= _wide(name, cells)
         if room < 0 and chosen and not metrics:
@@ -60,7 +61,7 @@ def _table(summary: Summary, metrics: Sequence[str] | None, width: int, *, ratio
         columns[name] = chosen[name]
     for line in zip(*columns.values(), strict=True):
         table.add_row(*line)
-    left = len(summary.metrics) - len(chosen)
+    left = len(worth) - len(chosen)
     note = f"and {left} more column{'s' * (left > 1)}: --metric NAME, --json, or the files"
     return table, note if left and not metrics else ""
 

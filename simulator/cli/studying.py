@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -156,6 +157,11 @@ def _print(stored: Stored, metrics: list[str] | None, json: bool) -> int:
         complain(f"point {point}, replication {replication} failed: {reason}")
     if len(errors) > 20:
         complain(f"and {len(errors) - 20:,} more failed: see the column error")
+    for point, rows in table.points():
+        lost = table["unanswered"][rows]
+        if np.nansum(lost):
+            each = f"{np.nanmin(lost):g} to {np.nanmax(lost):g}" if np.ptp(lost[~np.isnan(lost)]) else f"{lost[0]:g}"
+            complain(f"point {point}: {each} queries of a run are never answered, and in no mean")
     if stored.missing:
         complain(f"{stored.missing:,} runs have not ended; forksim study run goes on")
     return len(errors)

@@ -89,6 +89,7 @@ RUN_METRICS: dict[str, Callable[[Observed], float]] = {
         for name, function in SUMMARIES.items()
         if not name.startswith("latency")
     },
+    "unanswered": lambda seen: int(np.count_nonzero(np.isnan(seen.timeline.answered))),
     "counted": lambda seen: int(np.count_nonzero(seen.counted)),
     "throughput": lambda seen: seen.throughput,
     "gpus": lambda seen: seen.gpus,
@@ -110,13 +111,13 @@ def _query_metrics(names: Sequence[str]) -> list[str]:
 
 
 def metric_columns(names: Sequence[str], percentiles: Sequence[float]) -> list[str]:
-    """Return the columns that metrics make.
+    """Return the columns that metrics make; ``unanswered`` is always there, as what it counts is in no mean.
 
     >>> metric_columns(["latency", "throughput"], [50, 99.9])
-    ['latency_mean', 'latency_p50', 'latency_p99.9', 'throughput']
+    ['latency_mean', 'latency_p50', 'latency_p99.9', 'throughput', 'unanswered']
     """
     found = []
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys([*names, "unanswered"]):
         found += [name] if name in RUN_METRICS else _columns(name, percentiles)
     return found
 
@@ -151,7 +152,7 @@ def columns_of(
         queries["upper_bound"][:] = math.nan
     measured = seen.counted & ~np.isnan(timeline.answered)
     found: dict[str, float] = {}
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys([*names, "unanswered"]):
         if name in RUN_METRICS:
             found[name] = float(RUN_METRICS[name](seen))
             continue
