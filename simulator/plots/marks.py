@@ -164,6 +164,8 @@ def number_axis(
         limits(low / 1.3, high * 1.3)
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 2000 * low else (1.0,)))
         axis.set_minor_formatter(NullFormatter())
+        if ticks and len(finite) <= _TICKS:
+            _ticks(axis, finite, np.log(finite), room)
     elif ticks:
         margin = 0.05 * (high - low) or 0.5
         limits(low - margin, high + margin)
