@@ -277,7 +277,7 @@ def light(color):
 
 
 def test_a_crowded_heat_map_leaves_numbers_out_and_thins_ticks():
-    crowd = table({C: range(1, 101), RATE: range(1, 31)}, lambda at: {"latency_mean": at[C] * 12345.6}, runs=1)
+    crowd = table({C: range(1, 101), RATE: range(1, 9)}, lambda at: {"latency_mean": at[C] * 12345.6}, runs=1)
     ax = heatmap(crowd, x=C, y=RATE)
     assert not artists(ax, "value") and 5 < len(ax.get_xticklabels()) <= 100
     shown = boxes_of(ax.get_xticklabels(), ax)
