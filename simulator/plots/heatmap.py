@@ -92,7 +92,7 @@ def heatmap(table: Table, *, x: str, y: str, metric: str = "latency_mean", ax: A
     _colour_bar(ax, mesh, label_of(metric, table.unit))
     figure: Any = ax.figure
     figure.draw_without_rendering()  # lays it out, so that the room of the title and of the numbers is known
-    facts = points.facts(metric)
+    facts = points.facts(metric, intervals=False)
     if len(finite):
         loss = np.where(np.isfinite(values), -values if higher_is_better(metric) else values, np.inf)
         row, column = (int(i) for i in np.unravel_index(int(loss.argmin()), shape))
