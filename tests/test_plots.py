@@ -134,7 +134,7 @@ def test_the_legend_explains_what_is_drawn_and_no_more(picture):
 
 def test_the_shipped_pictures_are_those_of_the_gallery():
     shipped = {path.stem for path in IMAGES.glob("*.png")}
-    others = ("fidelity_", "audit_")  # of benchmarks/, and of forksim audit
+    others = ("fidelity_", "audit_", "study_")  # of benchmarks/, of forksim audit, and of draw_studies.py
     assert {name for name in shipped if not name.startswith(others)} == set(GALLERY)
     assert all(path.stat().st_size < 200_000 for path in IMAGES.glob("*.png"))
 

@@ -112,7 +112,10 @@ def knee(
     marks.finish(ax, f"{words_of(latency)} against {words_of(throughput)}", facts, entries, own=own)
     order = [*(i for _, i in knees), *(int(i) for line in lines for i in (*line.points[[0, -1]], *line.points))]
     named = [i for i in dict.fromkeys(order) if np.isfinite(across.value[i]) and np.isfinite(up.value[i])]
-    curves = [(across.value[line.points], up.value[line.points]) for line in lines] + marks.bars(across, up, named)
+    curves: list[Any] = [(across.value[line.points], up.value[line.points]) for line in lines] + marks.bars(
+        across, up, named
+    )
+    curves += [artist.get_data() for artist in ax.lines if artist.get_gid() == "ray"]
     names = points.names([load])
     marks.label_points(ax, across.value[named], up.value[named], [names[i] for i in named], lines=curves)
     return ax

@@ -35,6 +35,7 @@ Floats = NDArray[np.float64]
 
 _SIZE = 5.0  # points of a marker
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)))
+_GAP = 7.5  # points from a point to its label: a ring is between them
 _LABEL = 160.0  # points of a label at most
 _WIDE = 30.0  # from this ratio of largest to smallest on, a scale is logarithmic
 _TICKS = 20  # values that may each have a tick
@@ -164,6 +165,8 @@ def number_axis(
         limits(low / 1.3, high * 1.3)
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 2000 * low else (1.0,)))
         axis.set_minor_formatter(NullFormatter())
+        if ticks and len(finite) <= _TICKS:
+            _ticks(axis, finite, np.log(finite), room)
     elif ticks:
         margin = 0.05 * (high - low) or 0.5
         limits(low - margin, high + margin)
@@ -229,7 +232,7 @@ def label_points(ax: Axes, x: Floats, y: Floats, texts: Sequence[str], *, lines:
         wide, high = text_width(text, _SMALL) + 2, _SMALL + 2
         best: tuple[float, Any] | None = None
         for across, up in _AROUND:
-            box_left, box_bottom = px + 6 * across - wide * (1 - across) / 2, py + 6 * up - high * (1 - up) / 2
+            box_left, box_bottom = px + _GAP * across - wide * (1 - across) / 2, py + _GAP * up - high * (1 - up) / 2
             box = (box_left, box_bottom, box_left + wide, box_bottom + high)
             if box[0] < left or box[1] < bottom or box[2] > right or box[3] > top:
                 continue

@@ -149,15 +149,13 @@ class Points:
         columns = [self.axis(name) for name in axes]
         return [" / ".join(shown(column[i]) for column in columns) for i in range(self.count)]
 
-    def facts(self, *metrics: str) -> list[str]:
-        """Return what has to be said of runs and intervals, and of points that cannot be drawn."""
+    def facts(self, *metrics: str, intervals: bool = True) -> list[str]:
+        """Return what has to be said of runs, and of intervals if they are drawn, and of points that cannot be."""
         runs = np.asarray(self.summary["n"], dtype=int)
         least, most = int(runs.min()), int(runs.max())
         per_point = f"{least}" if least == most else f"{least} to {most}"
-        if most < 2:
-            facts = ["one run each, so no intervals"]
-        else:
-            facts = [f"means of {per_point} runs, {100 * self.table.confidence:g} % Student-t intervals"]
+        note = f", {100 * self.table.confidence:g} % Student-t intervals" if most > 1 else ", so no intervals"
+        facts = [(f"means of {per_point} runs" if most > 1 else "one run each") + (note if intervals else "")]
         if self.failures.any():
             facts.append(f"{self.failures.sum():,} of {len(self.table):,} runs failed")
         missing = {name: ~np.isfinite(self.metric(name).value) for name in metrics}
