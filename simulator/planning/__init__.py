@@ -1,20 +1,29 @@
 """Capacity planning: the smallest cluster that keeps objectives, the highest load, and what a step wastes."""
 
 from simulator.planning.objectives import Objective, parse_objective, parse_objectives
+from simulator.planning.questions import Alternative, Gap, cheapest, compare, plan
 from simulator.planning.search import Found, ladder, search
+from simulator.planning.steps import RolloutStep, rollout_step
 from simulator.planning.verdicts import Estimate, Rules, Trial, Verdict, in_turn, settle
 
 __all__ = [
+    "Alternative",
     "Estimate",
     "Found",
+    "Gap",
     "Objective",
+    "RolloutStep",
     "Rules",
     "Trial",
     "Verdict",
+    "cheapest",
+    "compare",
     "in_turn",
     "ladder",
     "parse_objective",
     "parse_objectives",
+    "plan",
+    "rollout_step",
     "search",
     "settle",
 ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from simulator.errors import ConfigError
 from simulator.options import choose
+from simulator.study.measures import QUERY_METRICS, RUN_METRICS
 
 __all__ = ["Objective", "parse_objective", "parse_objectives"]
 
@@ -26,6 +27,9 @@ _FORM = re.compile(
     r"\s*(?P<limit>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>%|[a-z]*)\s*",
     re.ASCII,
 )
+
+
+_STATISTIC = re.compile(r"mean|p\d+(\.\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,17 @@ class Objective:
         return None if len(ends) == 2 else ends.pop()
 
     @property
+    def base(self) -> str:
+        """The metric that the column is of: ``latency`` of ``latency_p95``."""
+        return self.metric if self.metric in RUN_METRICS else self.metric.rpartition("_")[0]
+
+    @property
+    def percentile(self) -> float | None:
+        """Which percentile the column is, if it is one."""
+        statistic = self.metric.rpartition("_")[2]
+        return float(statistic[1:]) if self.base != self.metric and statistic != "mean" else None
+
+    @property
     def is_time(self) -> bool:
         """Whether the limit is a time."""
         return bool(_TIMES.match(self.metric))
@@ -72,16 +87,15 @@ class Objective:
         return f"{self.metric} {self.relation} {self.limit:g}"
 
 
-def parse_objective(text: str, metrics: Sequence[str], unit: str = "seconds") -> Objective:
+def parse_objective(text: str, unit: str = "seconds") -> Objective:
     """Return the objective that `text` says.
 
     Parameters
     ----------
     text : str
-        METRIC RELATION NUMBER [UNIT]. ``p95`` is short for ``latency_p95``, ``mean`` for ``latency_mean``. Units: ms,
-        s, min, h of a time in seconds, steps of one in decode steps, % of anything that is no time.
-    metrics : sequence of str
-        What there is.
+        METRIC RELATION NUMBER [UNIT]. Metrics of a query end in ``_mean`` or a percentile such as ``_p95``; ``p95`` is
+        short for ``latency_p95``, ``mean`` for ``latency_mean``. Units: ms, s, min, h of a time in seconds, steps of
+        one in decode steps, % of anything that is no time.
     unit : {"seconds", "steps"}
         What times are in.
 
@@ -90,9 +104,9 @@ def parse_objective(text: str, metrics: Sequence[str], unit: str = "seconds") ->
     ConfigError
         If it says something else.
 
-    >>> parse_objective("p95 < 1500 ms", ["latency_p95", "throughput"])
+    >>> parse_objective("p95 < 1500 ms")
     Objective(metric='latency_p95', relation='<', limit=1.5)
-    >>> parse_objective("thruput >= 5", ["latency_p95", "throughput"])
+    >>> parse_objective("thruput >= 5")
     Traceback (most recent call last):
     simulator.errors.ConfigError: 'thruput >= 5': no metric is called 'thruput'; did you mean throughput? ...
     """
@@ -101,15 +115,28 @@ def parse_objective(text: str, metrics: Sequence[str], unit: str = "seconds") ->
         raise ConfigError(
             f"an objective is METRIC < NUMBER [UNIT], such as 'p95 < 10 s' or 'throughput >= 5'; got {text!r:.80}"
         )
-    name = found["metric"]
-    short = f"latency_{name}"
     try:
-        metric = short if short in metrics else choose(name, metrics, "metric")
+        metric = _column(found["metric"])
+        plain = Objective(metric, found["relation"], float(found["limit"]))
     except ConfigError as error:
-        raise ConfigError(f"{text!r}: {error}") from None
-    plain = Objective(metric, found["relation"], float(found["limit"]))
-    scale = _scale(text, plain, found["unit"], unit)
-    return Objective(metric, plain.relation, plain.limit * scale)
+        raise ConfigError(f"{text!r:.80}: {error}") from None
+    return Objective(metric, plain.relation, plain.limit * _scale(text, plain, found["unit"], unit))
+
+
+def _column(name: str) -> str:
+    """Return the column that `name` is, or is short for."""
+    if name in RUN_METRICS:
+        return name
+    full = f"latency_{name}" if _STATISTIC.fullmatch(name) else name
+    base, _, statistic = full.rpartition("_")
+    if base in QUERY_METRICS and _STATISTIC.fullmatch(statistic):
+        if statistic != "mean" and not float(statistic[1:]) <= 100:
+            raise ConfigError(f"percentiles are from 0 to 100; got {statistic[1:]}")
+        return full if statistic == "mean" else f"{base}_p{float(statistic[1:]):g}"
+    if full in QUERY_METRICS:
+        raise ConfigError(f"{full} is of each query: say {full}_mean, or a percentile such as {full}_p95")
+    choose(base if _STATISTIC.fullmatch(statistic) else full, [*QUERY_METRICS, *RUN_METRICS], "metric")
+    raise ConfigError(f"{base} is of the whole run, and has no {statistic}")
 
 
 def _scale(text: str, objective: Objective, said: str, unit: str) -> float:
@@ -118,17 +145,17 @@ def _scale(text: str, objective: Objective, said: str, unit: str) -> float:
     accepted = {"%": 0.01} if not objective.is_time else {"steps": 1.0} if unit == "steps" else _SECONDS
     if said not in accepted:
         what = f"{objective.metric} is a time in {unit}" if objective.is_time else f"{objective.metric} is no time"
-        raise ConfigError(f"{text!r}: {what}, and takes {', '.join(accepted)} or no unit; got {said!r}")
+        raise ConfigError(f"{text!r:.80}: {what}, and takes {', '.join(accepted)} or no unit; got {said!r}")
     return accepted[said]
 
 
-def parse_objectives(texts: Iterable[str], metrics: Sequence[str], unit: str = "seconds") -> tuple[Objective, ...]:
+def parse_objectives(texts: Iterable[str], unit: str = "seconds") -> tuple[Objective, ...]:
     """Return the objectives that `texts` say, all of which must hold; see `parse_objective`.
 
-    >>> [str(each) for each in parse_objectives(["p95 < 10", "throughput >= 5"], ["latency_p95", "throughput"])]
+    >>> [str(each) for each in parse_objectives(["p95 < 10", "throughput >= 5"])]
     ['latency_p95 < 10', 'throughput >= 5']
     """
-    objectives = tuple(dict.fromkeys(parse_objective(text, metrics, unit) for text in texts))
+    objectives = tuple(dict.fromkeys(parse_objective(text, unit) for text in texts))
     if not objectives:
         raise ConfigError("there is no objective: say one, such as 'p95 < 10 s'")
     return objectives

@@ -103,5 +103,5 @@ def _batch(timeline: Timeline, begin: float, slices: int) -> NDArray[np.float64]
     times, sizes = changes[:, 0] - begin, changes[:, 1]
     done = np.concatenate([[0.0], np.cumsum(sizes[:-1] * np.diff(times))])  # sequences x time, up to each change
     edges = np.linspace(0, makespan, slices + 1)
-    here = np.interp(edges, times, done, left=0.0)
-    return np.diff(here) / np.diff(edges)
+    here: NDArray[np.float64] = np.interp(edges, times, done, left=0.0)
+    return np.asarray(np.diff(here) / np.diff(edges), dtype=np.float64)

@@ -111,8 +111,12 @@ class Trial:
     """One an objective, in order."""
     why: str = ""
     """Why it could not be run, or judged."""
-    means: Mapping[str, float] | None = None
-    """The mean of every metric over the replications."""
+    rows: tuple[Mapping[str, float], ...] = ()
+    """All metrics of each replication."""
+
+    def mean(self, metric: str) -> float:
+        """Return the mean of a metric over the replications; NaN if it does not exist."""
+        return float(np.mean([row.get(metric, math.nan) for row in self.rows])) if self.rows else math.nan
 
 
 def in_turn(evaluate: Evaluate) -> Batch:
@@ -169,12 +173,11 @@ def settle(
 
 def _judge(value: Any, rows: Sequence[Mapping[str, float]], objectives: Sequence[Objective], level: float) -> Trial:
     """Return what `rows` show, each interval leaving out `level` on either side."""
-    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     estimates = []
     missing = ""
     for objective in objectives:
-        if objective.metric not in means:
-            raise ConfigError(f"no metric is called {objective.metric!r} in what was measured: {', '.join(means)}")
+        if objective.metric not in rows[0]:
+            raise ConfigError(f"no metric is called {objective.metric!r} in what was measured: {', '.join(rows[0])}")
         values = np.array([row[objective.metric] for row in rows], dtype=np.float64)
         if not np.isfinite(values).all():
             missing = missing or f"{objective.metric} does not exist in some replication"
@@ -190,4 +193,4 @@ def _judge(value: Any, rows: Sequence[Mapping[str, float]], objectives: Sequence
         verdict = Verdict.UNSTABLE if grows else Verdict.FAILS
     else:
         verdict = Verdict.UNDECIDED if None in verdicts else Verdict.MEETS
-    return Trial(value, verdict, len(rows), tuple(estimates), missing, means)
+    return Trial(value, verdict, len(rows), tuple(estimates), missing, tuple(rows))
