@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from simulator.errors import ConfigError
 from simulator.planning import Objective, Rules, Verdict, in_turn, ladder, parse_objective, parse_objectives, search
-from simulator.planning.verdicts import TREND, settle
+from simulator.planning.verdicts import BACKLOG, settle
 
 BELOW_10 = [Objective("latency_mean", "<", 10.0)]
 
@@ -189,11 +189,11 @@ def test_an_interval_that_decides_lies_beyond_the_limit():
 def growing(value, replication):
     """Latency that grows over the run beyond a load of 5, while its mean is far within the limit."""
     wobble = 0.01 * (replication % 2)
-    return {"latency_mean": 1 + wobble, TREND: (0.5 if value > 5 else 0.0) + wobble}
+    return {"latency_mean": 1 + wobble, BACKLOG: (0.5 if value > 5 else 0.0) + wobble}
 
 
 def test_a_load_that_grows_is_unstable_however_good_its_mean():
-    found = search("highest", range(1, 17), in_turn(growing), BELOW_10, steady=1.5)
+    found = search("highest", range(1, 17), in_turn(growing), BELOW_10, backlog=0.1)
     assert (found.value, found.beyond) == (5, 6)
     assert found.trial(6).verdict is Verdict.UNSTABLE
     assert search("highest", range(1, 17), in_turn(growing), BELOW_10).value == 16  # nobody looked

@@ -1,5 +1,6 @@
 """Capacity planning: the smallest cluster that keeps objectives, the highest load, and what a step wastes."""
 
+from simulator.planning.changes import Change, Saving, StepPlan, changes_of, plan_step
 from simulator.planning.objectives import Objective, parse_objective, parse_objectives
 from simulator.planning.questions import Alternative, Gap, cheapest, compare, plan
 from simulator.planning.search import Found, ladder, search
@@ -8,14 +9,18 @@ from simulator.planning.verdicts import Estimate, Rules, Trial, Verdict, in_turn
 
 __all__ = [
     "Alternative",
+    "Change",
     "Estimate",
     "Found",
     "Gap",
     "Objective",
     "RolloutStep",
     "Rules",
+    "Saving",
+    "StepPlan",
     "Trial",
     "Verdict",
+    "changes_of",
     "cheapest",
     "compare",
     "in_turn",
@@ -23,6 +28,7 @@ __all__ = [
     "parse_objective",
     "parse_objectives",
     "plan",
+    "plan_step",
     "rollout_step",
     "search",
     "settle",

@@ -12,15 +12,16 @@ import numpy as np
 from simulator.errors import ConfigError
 from simulator.planning.objectives import Objective
 from simulator.planning.search import Found, Question, search
-from simulator.planning.verdicts import TREND, Batch, Rules, Trial
+from simulator.planning.verdicts import BACKLOG, Batch, Rules, Trial
 from simulator.study import Executor, Failure, Serial, Study, run_one
 from simulator.study.study import label
 from simulator.study.table import mean_and_interval
 
-__all__ = ["STEADY", "Alternative", "Gap", "cheapest", "compare", "plan", "trend"]
+__all__ = ["MOST_BACKLOG", "Alternative", "Gap", "backlog_growth", "cheapest", "compare", "plan"]
 
-STEADY = 1.5
-"""Growth of the mean latency, second half of the queries over the first, from which on a load is called unstable."""
+MOST_BACKLOG = 0.1
+"""Share of the arrivals that may be left over before a load is called unstable: a tenth more work than can be done."""
+_CHECKED = 100
 _SHOWN = ("latency", "throughput", "utilization", "queries", "answered", "counted", "gpus", "cost_per_query")
 
 
@@ -65,7 +66,7 @@ def plan(
     objectives: Sequence[Objective],
     *,
     rules: Rules | None = None,
-    steady: float | None = STEADY,
+    backlog: float | None = MOST_BACKLOG,
     executor: Executor = Serial(),  # noqa: B008  # it is frozen
     watch: Callable[[Trial], None] | None = None,
 ) -> Found:
@@ -86,8 +87,9 @@ def plan(
         All must hold for the mean over replications.
     rules : Rules, optional
         Confidence and replications. Replication r is that of the study: the same random numbers at every value.
-    steady : float, optional
-        Of Poisson and gamma arrivals: growth of the latency from which on a value is called unstable. None: no test.
+    backlog : float, optional
+        Of Poisson and gamma arrivals: share of what arrives that may be left over before a value is called unstable.
+        None: no test. See `simulator.planning.verdicts.BACKLOG`.
     executor : Executor
         Where the replications of a value are run.
     watch : callable, optional
@@ -109,19 +111,19 @@ def plan(
     """
     if study.axes:
         raise ConfigError("the study has axes: each of their points is a plan of its own")
-    if steady is not None and (isinstance(steady, bool) or not 1 < steady <= 100):
-        raise ConfigError(f"steady must be a ratio above 1 and at most 100, got {steady!r}")
+    if backlog is not None and (isinstance(backlog, bool) or not 0 < backlog < 1):
+        raise ConfigError(f"backlog must be a share above 0 and below 1, or None for no test; got {backlog!r}")
     asked = _measuring(study, objectives)
-    for value in values:
+    for value in values if len(values) <= _CHECKED else (values[0], values[-1]):
         asked.at({name: value})  # refuses a name or a value before anything runs
-    grows = study.arrivals.kind in ("poisson", "gamma") and steady is not None
+    is_open = study.arrivals.kind in ("poisson", "gamma")
     return search(
         question,
         values,
         _batch(asked, name, executor),
         objectives,
         rules=rules,
-        steady=steady if grows else None,
+        backlog=backlog if is_open else None,
         watch=watch,
     )
 
@@ -144,29 +146,42 @@ def _batch(study: Study, name: str, executor: Executor) -> Batch:
 
 
 def _measured(study: Study, replication: int) -> Mapping[str, float]:
-    """Return the metrics of one replication, and the trend of an open load."""
+    """Return the metrics of one replication, and the growth of the backlog of an open load."""
     metrics, queries = run_one(study, study.seed_of(replication))
     lost = int(metrics["queries"] - metrics["answered"])
     if lost:
         raise ConfigError(f"{lost} of {metrics['queries']:.0f} queries were never answered: they wait for each other")
-    return {**metrics, TREND: trend(queries)}
+    return {**metrics, BACKLOG: backlog_growth(queries)}
 
 
-def trend(queries: Mapping[str, Any]) -> float:
-    """Return how latency grows over a run: 0 in a steady state, 0.5 where it grows in proportion to time.
+def backlog_growth(queries: Mapping[str, Any]) -> float:
+    """Return the share of the queries that arrive in the window that is left over: `simulator.planning.verdicts.BACKLOG`.
 
-    ``(m2 - m1) / (m2 + m1)``: mean latency of the first and of the second half of the counted queries, by arrival.
+    Parameters
+    ----------
+    queries : mapping
+        Columns ``arrival``, ``answered`` and ``counted``, one row a query. The window is from the first to the last
+        arrival that is counted.
 
-    >>> trend({"arrival": np.arange(4.0), "latency": np.array([1.0, 1, 3, 3]), "counted": np.ones(4)})
-    0.5
+    >>> arrival = np.arange(100.0)
+    >>> steady = {"arrival": arrival, "answered": arrival + 5, "counted": arrival >= 10}
+    >>> swamped = {**steady, "answered": 2 * arrival + 5}  # one in two
+    >>> round(backlog_growth(steady), 2), round(backlog_growth(swamped), 2)
+    (0.0, 0.49)
     """
-    counted = np.flatnonzero(queries["counted"])
-    ordered = queries["latency"][counted[np.argsort(queries["arrival"][counted], kind="stable")]]
-    half = len(ordered) // 2
-    if not half:
+    arrival, answered = queries["arrival"], queries["answered"]
+    counted = arrival[np.asarray(queries["counted"], dtype=np.bool_)]
+    if len(counted) < 2:
         return 0.0
-    first, second = float(np.mean(ordered[:half])), float(np.mean(ordered[-half:]))
-    return (second - first) / (second + first) if first + second else 0.0
+    begin, end = float(counted.min()), float(counted.max())
+    middle = (begin + end) / 2
+    if not begin < middle < end:
+        return 0.0
+    first, second = (
+        float(np.clip(np.minimum(answered, high) - np.maximum(arrival, low), 0, None).sum()) / (high - low)
+        for low, high in ((begin, middle), (middle, end))
+    )
+    return (second - first) / (len(counted) / 2)
 
 
 def compare(
@@ -177,7 +192,7 @@ def compare(
     objectives: Callable[[Study], Sequence[Objective]],
     *,
     rules: Rules | None = None,
-    steady: float | None = STEADY,
+    backlog: float | None = MOST_BACKLOG,
     executor: Executor = Serial(),  # noqa: B008  # it is frozen
     watch: Callable[[Trial], None] | None = None,
 ) -> list[Alternative]:
@@ -189,7 +204,7 @@ def compare(
     ----------
     objectives : callable
         The objectives at a point, whose study it is given: units may differ.
-    study, question, name, values, rules, steady, executor, watch
+    study, question, name, values, rules, backlog, executor, watch
         See `plan`.
     """
     rules = rules or Rules()
@@ -207,7 +222,7 @@ def compare(
                 values,
                 objectives(point.study),
                 rules=each,
-                steady=steady,
+                backlog=backlog,
                 executor=executor,
                 watch=watch,
             ),

@@ -99,7 +99,7 @@ class _Search:
         self.trials: dict[int, Trial] = {}
         n = len(values)
         rungs = len(self._rungs())
-        bound = rungs + max(n - 1, 1).bit_length() + _CHECKS
+        bound = rungs + 2 * max(n - 1, 1).bit_length() + _CHECKS
         scanned = min(n, MOST_SCANNED)
         self.whole = n <= max(bound, scanned)
         self.share = rules.error / n if self.whole else rules.error / 2 / bound
@@ -147,13 +147,27 @@ class _Search:
                 after = place
                 break
             before = place
+        return self._halve(before, after, self.turned)
+
+    def _halve(self, before: int, after: int, passed: Callable[[int], bool]) -> int:
+        """Return the first place after `before` that is passed, if places are up to it in order."""
         while after - before > 1:
             middle = (before + after) // 2
-            if self.turned(middle):
+            if passed(middle):
                 after = middle
             else:
                 before = middle
         return after
+
+    def narrow(self, turn: int) -> None:
+        """Look for the value nearest to the answer that is shown not to do, where what is next to it is undecided."""
+        against = [place for place, trial in self.trials.items() if trial.verdict.settled_against]
+        if self.rising:
+            nearest = max((place for place in against if place < turn), default=-1)
+            self._halve(nearest, turn, lambda place: not self.at(place).verdict.settled_against)
+        else:
+            nearest = min((place for place in against if place >= turn), default=len(self.values))
+            self._halve(turn - 1, nearest, lambda place: self.at(place).verdict.settled_against)
 
     def exceptions(self, turn: int) -> list[int]:
         """Return the places tried that contradict a single turn."""
@@ -187,7 +201,7 @@ def search(
     objectives: Sequence[Objective],
     *,
     rules: Rules | None = None,
-    steady: float | None = None,
+    backlog: float | None = None,
     watch: Callable[[Trial], None] | None = None,
 ) -> Found:
     """Return the smallest of `values` that meets all objectives, or the highest up to which all do.
@@ -204,7 +218,7 @@ def search(
         All must hold.
     rules : Rules, optional
         Confidence and replications.
-    steady : float, optional
+    backlog : float, optional
         See `settle`.
     watch : callable, optional
         Called with each `Trial` when it is settled.
@@ -235,13 +249,14 @@ def search(
     state = _Search(
         question,
         candidates,
-        lambda value, share: settle(value, batch, objectives, rules, share, steady),
+        lambda value, share: settle(value, batch, objectives, rules, share, backlog),
         rules,
         watch,
     )
     turn = state.find()
     for place in state._checks(turn):
         state.at(place)
+    state.narrow(turn)
     monotone = not state.exceptions(turn)
     if not monotone:
         state.scan()

@@ -21,16 +21,17 @@ from simulator.errors import ConfigError
 from simulator.planning.objectives import Objective
 from simulator.study.table import mean_and_interval
 
-__all__ = ["TREND", "Batch", "Estimate", "Evaluate", "Rules", "Trial", "Verdict", "in_turn", "settle"]
+__all__ = ["BACKLOG", "Batch", "Estimate", "Evaluate", "Rules", "Trial", "Verdict", "in_turn", "settle"]
 
 Evaluate = Callable[[Any, int], Mapping[str, float]]
 """The metrics of one replication at one value. Replication r sees the same random numbers at every value."""
 Batch = Callable[[Any, Sequence[int]], Sequence[Mapping[str, float] | str]]
 """The same for several replications; a text says why one cannot be run."""
 
-TREND = "trend"
-"""Metric of an open load: (m2 - m1) / (m2 + m1), m1 and m2 the mean latencies of the first and the second half of the
-counted queries, by arrival. 0 in a steady state, 0.5 where latency grows in proportion to time."""
+BACKLOG = "backlog_growth"
+"""Metric of an open load: how many more queries are open in the second half of the window than in the first, in the
+mean over time, over half of those that arrive in it. 0 in a steady state; where work comes in r times as fast as it can
+be done, 1 - 1/r of what arrives is left over."""
 
 
 class Verdict(StrEnum):
@@ -39,7 +40,7 @@ class Verdict(StrEnum):
     MEETS = "meets"
     FAILS = "fails"
     UNSTABLE = "unstable"
-    """It fails because there is no steady state: latency grows as long as the load lasts."""
+    """It fails because there is no steady state: more and more queries are open as long as the load lasts."""
     CANNOT_RUN = "cannot run"
     UNDECIDED = "undecided"
     """Not settled by the most replications allowed. A search takes it for not met."""
@@ -129,7 +130,7 @@ def in_turn(evaluate: Evaluate) -> Batch:
 
 
 def settle(
-    value: Any, batch: Batch, objectives: Sequence[Objective], rules: Rules, share: float, steady: float | None = None
+    value: Any, batch: Batch, objectives: Sequence[Objective], rules: Rules, share: float, backlog: float | None = None
 ) -> Trial:
     """Add replications of `value` until it is known whether it meets `objectives`, or there are enough.
 
@@ -144,9 +145,8 @@ def settle(
     rules : Rules
     share : float
         Probability allowed for a wrong verdict on this value.
-    steady : float, optional
-        Growth of the mean latency from the first half of the queries to the second, as a ratio, from which on a load
-        is called unstable. Default: the load has no trend to look for.
+    backlog : float, optional
+        `BACKLOG` from which on a load is called unstable. Default: the load is not open, nothing to look for.
 
     >>> noisy = in_turn(lambda value, replication: {"latency_mean": value + [-0.1, 0.0, 0.1, 0.0][replication % 4]})
     >>> settle(5, noisy, [Objective("latency_mean", "<", 6)], Rules(), 0.05).verdict
@@ -155,8 +155,8 @@ def settle(
     <Verdict.UNDECIDED: 'undecided'>
     """
     asked = [*objectives]
-    if steady is not None:
-        asked.append(Objective(TREND, "<", (steady - 1) / (steady + 1)))
+    if backlog is not None:
+        asked.append(Objective(BACKLOG, "<", backlog))
     level = share / len(rules.looks) / len(asked)
     rows: list[Mapping[str, float]] = []
     trial = Trial(value, Verdict.UNDECIDED, 0, ())
@@ -186,7 +186,7 @@ def _judge(value: Any, rows: Sequence[Mapping[str, float]], objectives: Sequence
         mean, low, high = mean_and_interval(values, 1 - 2 * level)
         estimates.append(Estimate(objective, mean, low, high, objective.judge(low, high)))
     verdicts = {each.met for each in estimates}
-    grows = any(each.met is False and each.objective.metric == TREND for each in estimates)
+    grows = any(each.met is False and each.objective.metric == BACKLOG for each in estimates)
     if missing:
         verdict = Verdict.CANNOT_RUN
     elif False in verdicts:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from simulator.planning.objectives import Objective
 from simulator.planning.search import MOST_SCANNED, Found
-from simulator.planning.verdicts import TREND, Estimate, Trial, Verdict
+from simulator.planning.verdicts import BACKLOG, Estimate, Trial, Verdict
 from simulator.study.study import label
 
 __all__ = ["figure", "sentences"]
@@ -18,7 +19,7 @@ def figure(value: float) -> str:
     >>> figure(8.9134), figure(0.00213), figure(12345.6)
     ('8.91', '0.00213', '12,346')
     """
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".removesuffix(".")
 
 
 def sentences(found: Found, name: str, unit: str = "seconds") -> list[str]:
@@ -29,10 +30,10 @@ def sentences(found: Found, name: str, unit: str = "seconds") -> list[str]:
     >>> found = search("smallest", range(1, 65), latency, [Objective("latency_mean", "<", 10)])
     >>> for line in sentences(found, "cluster.replicas"):
     ...     print(line)
-    cluster.replicas = 7 is the smallest of 1..64 that meets latency_mean < 10 s: 9.07 s (8.39 to 9.75 at 32
-    replications); 6 fails.
+    cluster.replicas = 7 is the smallest of 1..64 that meets latency_mean < 10 s: 9.07 s (8.49 to 9.66,
+    16 replications); 6 fails.
     All 9 verdicts hold together with 95 % confidence.
-    A higher cluster.replicas never did worse: seen at neighbours and at values spread over the range, not proved.
+    A higher cluster.replicas never did worse: seen at neighbours and at values all over the range, not proved.
     """
     return [_answer(found, name, unit), *_support(found, name)]
 
@@ -43,13 +44,13 @@ def _answer(found: Found, name: str, unit: str) -> str:
     if found.value is None:
         which = found.trials[-1] if found.question == "smallest" else found.trials[0]
         most = "largest" if found.question == "smallest" else "lowest"
-        return f"No value of {name} in {ends} is shown to meet {wanted}: {_said(which)}, the {most}, {_why(which, unit)}."
+        return f"No value of {name} in {ends} is shown to meet {wanted}: {_said(which)}, the {most}, {_why(which)}."
     trial = found.trial(found.value)
-    means = ", ".join(_estimate(each, trial, unit) for each in trial.estimates if each.objective.metric != TREND)
+    means = ", ".join(_estimate(each, trial, unit) for each in trial.estimates if each.objective.metric != BACKLOG)
     kind = "the smallest" if found.question == "smallest" else "the highest"
     text = f"{name} = {_said(trial)} is {kind} of {ends} that meets {wanted}: {means}"
     if found.beyond is not None:
-        text += f"; {_said(found.trial(found.beyond))} {_why(found.trial(found.beyond), unit)}"
+        text += f"; {_said(found.trial(found.beyond))} {_why(found.trial(found.beyond))}"
     elif not found.undecided:
         edge = "lowest" if found.question == "smallest" else "highest"
         text += f"; it is the {edge} value asked about, so the limit may lie beyond"
@@ -57,26 +58,30 @@ def _answer(found: Found, name: str, unit: str) -> str:
 
 
 def _support(found: Found, name: str) -> list[str]:
-    lines = []
+    lines = [f"All {len(found.trials)} verdicts hold together with {100 * found.rules.confidence:.4g} % confidence."]
     if found.undecided:
-        said = ", ".join(figure_or_text(value) for value in found.undecided)
         lines.append(
-            f"Not settled after {found.rules.replications} replications, and taken for not met: {said}."
-            " More replications would tell."
+            f"Not settled by {found.rules.replications} replications, and taken for not met:"
+            f" {_list(found.undecided)}. More replications would tell."
         )
-    lines.append(f"All {len(found.trials)} verdicts hold together with {found.rules.confidence:.4g} confidence.")
-    lines[-1] = lines[-1].replace(f"{found.rules.confidence:.4g}", f"{100 * found.rules.confidence:.4g} %")
     if any(trial.verdict is Verdict.UNSTABLE for trial in found.trials):
-        lines.append("Unstable: latency grows over the run, so its mean depends on how long the run is; or the warm-up is too short.")
+        lines.append(
+            "Unstable: queries arrive faster than they are answered, so latency depends on how long the run is."
+        )
+    resource = found.question == "smallest"
     if found.monotone:
-        way, effect = ("higher", "did worse") if found.question == "smallest" else ("higher", "did better")
-        lines.append(f"A {way} {name} never {effect}: seen at neighbours and at values spread over the range, not proved.")
+        never = "did worse" if resource else "did better"
+        lines.append(f"A higher {name} never {never}: seen at neighbours and at values all over the range, not proved.")
     else:
-        said = ", ".join(figure_or_text(value) for value in found.exceptions)
-        count = "every value" if len(found.trials) == len(found.values) else f"{MOST_SCANNED} values at even distances"
-        what = "do worse though they are higher" if found.question == "smallest" else "do though lower ones do not"
-        lines.append(f"Not monotone: {said} {what}. So {count} had to be tried.")
+        tried = len(found.trials) == len(found.values)
+        count = "every value" if tried else f"{MOST_SCANNED} values at even distances"
+        what = "do not, though they are higher" if resource else "do, though lower ones do not"
+        lines.append(f"Not monotone: {_list(found.exceptions)} {what}. So {count} had to be tried.")
     return lines
+
+
+def _list(values: Sequence[Any]) -> str:
+    return ", ".join(figure_or_text(value) for value in values)
 
 
 def figure_or_text(value: Any) -> str:
@@ -93,7 +98,9 @@ def _ends(found: Found) -> str:
     values = found.values
     if len(values) <= 3:
         return ", ".join(figure_or_text(value) for value in values)
-    return f"{figure_or_text(values[0])}..{figure_or_text(values[-1])}"
+    text = f"{figure_or_text(values[0])}..{figure_or_text(values[-1])}"
+    each = all(isinstance(value, int) for value in values) and values[-1] - values[0] == len(values) - 1
+    return text if each else f"{len(values)} values in {text}"
 
 
 def _unit(objective: Objective, unit: str) -> str:
@@ -107,16 +114,16 @@ def _objective(objective: Objective, unit: str) -> str:
 def _estimate(each: Estimate, trial: Trial, unit: str) -> str:
     return (
         f"{figure(each.mean)}{_unit(each.objective, unit)}"
-        f" ({figure(each.low)} to {figure(each.high)} at {trial.replications} replications)"
+        f" ({figure(each.low)} to {figure(each.high)}, {trial.replications} replications)"
     )
 
 
-def _why(trial: Trial, unit: str) -> str:
+def _why(trial: Trial) -> str:
     """Return a verdict as a verb, and what it rests on."""
     if trial.verdict is Verdict.CANNOT_RUN:
         return f"cannot run ({trial.why})"
     if trial.verdict is Verdict.UNSTABLE:
         return "is unstable"
     if trial.verdict is Verdict.MEETS:
-        return "does"
+        return "meets"
     return "fails" if trial.verdict is Verdict.FAILS else "is undecided"
