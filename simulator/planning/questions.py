@@ -155,7 +155,7 @@ def _measured(study: Study, replication: int) -> Mapping[str, float]:
 
 
 def backlog_growth(queries: Mapping[str, Any]) -> float:
-    """Return the share of the queries that arrive in the window that is left over: `simulator.planning.verdicts.BACKLOG`.
+    """Return the share of what arrives in the window that is left over; see `simulator.planning.verdicts.BACKLOG`.
 
     Parameters
     ----------

@@ -186,7 +186,7 @@ def _series(study: Study, name: str, place: int, seed: int, prompts: int) -> Ite
 
 
 def compiled(study: Study, seed: int) -> tuple[ExecutionGraph, ...]:
-    """Return the graphs of a run. The last ones are kept: points that differ in hardware or capacity share them."""
+    """Return the graphs of a run. The last few are kept: points that differ in hardware or capacity share them."""
     keys = ("traces", "queries", "samples")
     part = {key: value for key, value in study.document().items() if key in keys}
     recorded = study.arrivals.kind == "recorded"
@@ -198,12 +198,18 @@ def compiled(study: Study, seed: int) -> tuple[ExecutionGraph, ...]:
         for trace in traces:
             if id(trace) not in graphs:
                 graphs[id(trace)] = compile_trace(trace, rules)
-        _kept.clear()
-        _kept[key] = tuple(graphs[id(trace)] for trace in traces)
-    return _kept[key]
+        drawn = tuple(graphs[id(trace)] for trace in traces)
+        _kept[key] = drawn, sum(map(len, graphs.values()))
+    _kept[key] = found = _kept.pop(key)  # the last used is last
+    tasks = sum(count for _, count in _kept.values())
+    while tasks > KEPT_TASKS and len(_kept) > 1:
+        tasks -= _kept.pop(next(iter(_kept)))[1]
+    return found[0]
 
 
-_kept: dict[str, tuple[ExecutionGraph, ...]] = {}
+KEPT_TASKS = 100_000
+"""Tasks in the graphs that a process keeps, of about half a kilobyte each. Those of one run are kept in any case."""
+_kept: dict[str, tuple[tuple[ExecutionGraph, ...], int]] = {}
 
 
 def arrival_times(
