@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -191,10 +192,10 @@ def _tell(asked: Study, alternatives: Sequence[Alternative], name: str, rules: R
     for each in alternatives:
         unit = asked.at(each.values).unit if each.values else asked.unit
         if each.values:
-            say(printable(", ".join(f"{key} = {value}" for key, value in zip(each.values, [each.label], strict=False))))
+            say(printable(", ".join(f"{key} = {figure_or_text(value)}" for key, value in each.values.items()), 1000))
         _trials(each.found, name, unit)
         for line in sentences(each.found, name, unit):
-            say(printable(line, 1000))
+            _paragraph(line)
         say()
     if len(alternatives) == 1:
         say(LEGEND)
@@ -215,7 +216,7 @@ def _trials(found: Found, name: str, unit: str) -> None:
             if estimate is None or estimate.mean != estimate.mean:
                 cells.append("-")
             elif estimate.objective.metric == BACKLOG:
-                cells.append(f"{estimate.mean:.1%}")
+                cells.append(_percent(estimate.mean))
             else:
                 cells.append(f"{figure(estimate.mean)} ({figure(estimate.low)} to {figure(estimate.high)})")
         busy = trial.mean("utilization")
@@ -234,23 +235,34 @@ def _ranking(alternatives: Sequence[Alternative], name: str, rules: Rules) -> No
         return
     priced = not np.isnan(gaps[0].alternative.found.trial(gaps[0].alternative.found.value).mean("cost_per_query"))
     what = "$ a query" if priced else "GPUs"
-    table = _table("alternative", name, "GPUs", what, f"more than the cheapest ({100 * rules.confidence:.4g} %)")
+    more = f"{what} more than the cheapest ({100 * rules.confidence:.4g} %)"
+    table = _table("alternative", name, "GPUs", "$ a query", more)
     for gap in gaps:
         each = gap.alternative
         trial = each.found.trial(each.found.value)
         more = "" if gap is gaps[0] else f"{figure(gap.mean)} ({figure(gap.low)} to {figure(gap.high)})"
-        cells = (figure_or_text(trial.value), figure(trial.mean("gpus")), figure(each.price), more)
+        cells = (figure_or_text(trial.value), f"{trial.mean('gpus'):g}", figure(each.price) if priced else "", more)
         table.add_row(printable(each.label), *cells)
     for each in alternatives:
         if each.found.value is None:
             table.add_row(printable(each.label), "none", "-", "-", "")
     show(table)
     best = gaps[0].alternative
-    said = f"Cheapest: {best.label} with {name} = {figure_or_text(best.found.value)}, {figure(best.price)} {what}."
+    price = f"{figure(best.price)} $ a query" if priced else f"{best.price:g} GPUs"
+    said = f"Cheapest: {best.label} with {name} = {figure_or_text(best.found.value)}, {price}."
     close = [gap.alternative.label for gap in gaps[1:] if not gap.low > 0]
     if close:
         said += f" Not told apart from it: {', '.join(close)}."
-    say(printable(said, 1000))
+    _paragraph(said)
+
+
+def _paragraph(text: str) -> None:
+    """Print a sentence over as many lines as it needs."""
+    say(textwrap.fill(printable(text, 2000), min(screen_width(), 120), break_long_words=False, break_on_hyphens=False))
+
+
+def _percent(value: float) -> str:
+    return f"{round(value, 3) + 0.0:.1%}"  # no minus before nothing
 
 
 def _objective_record(objective: Objective) -> dict[str, Any]:
@@ -303,8 +315,8 @@ def _tell_step(planned: StepPlan, json: bool) -> None:
     mean, low, high = planned.makespan
     within = "" if low != low else f" ({figure(low)} to {figure(high)})"
     runs = len(planned.steps)
-    gpus = f"{planned.gpus} {'GPU' if planned.gpus == 1 else 'GPUs'}"
-    say(f"{first.queries:,} queries on {gpus}, {runs} {'replication' if runs == 1 else 'replications'}")
+    on = f"{planned.gpus} {'GPU' if planned.gpus == 1 else 'GPUs'}"
+    say(f"{first.queries:,} queries on {on}, {runs} {'replication' if runs == 1 else 'replications'}")
     say(f"makespan {figure(mean)} {unit}{within}; {figure(planned.gpus * mean)} GPU-{unit}")
     say(
         "tail after "
@@ -331,14 +343,13 @@ def _tell_step(planned: StepPlan, json: bool) -> None:
             continue
         interval = "" if each.low != each.low else f" ({figure(each.low)} to {figure(each.high)})"
         saved = f"{figure(each.saved)}{interval}"
-        cut = f"{each.tokens_cut:.1%}" if each.tokens_cut else ""
-        table.add_row(each.change.name, figure(each.makespan), saved, f"{each.share:.1%}", cut, figure(each.gpu_time))
+        cut = _percent(each.tokens_cut) if each.tokens_cut else ""
+        table.add_row(each.change.name, figure(each.makespan), saved, _percent(each.share), cut, figure(each.gpu_time))
     show(table)
     for each in planned.savings:
         if each.why:
             say(printable(f"{each.change.name}: {each.why}", 1000))
-    if screen_width() >= 80:
-        say(STEP_LEGEND)
+    say(STEP_LEGEND)
 
 
 def _step_records(planned: StepPlan) -> None:

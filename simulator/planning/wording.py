@@ -66,7 +66,8 @@ def _support(found: Found, name: str) -> list[str]:
         )
     if any(trial.verdict is Verdict.UNSTABLE for trial in found.trials):
         lines.append(
-            "Unstable: queries arrive faster than they are answered, so latency depends on how long the run is."
+            "Unstable: queries arrive faster than they are answered, so latency depends on how long the run is; or the"
+            " warm-up is shorter than it takes to fill."
         )
     resource = found.question == "smallest"
     if found.monotone:
