@@ -190,11 +190,11 @@ def _table(*columns: str) -> Table:
 
 def _tell(asked: Study, alternatives: Sequence[Alternative], name: str, rules: Rules) -> None:
     for each in alternatives:
-        unit = asked.at(each.values).unit if each.values else asked.unit
+        point = asked.at(each.values) if each.values else asked
         if each.values:
             say(printable(", ".join(f"{key} = {figure_or_text(value)}" for key, value in each.values.items()), 1000))
-        _trials(each.found, name, unit)
-        for line in sentences(each.found, name, unit):
+        _trials(each.found, name, point.unit)
+        for line in sentences(each.found, name, point.unit, point.window.warmup):
             _paragraph(line)
         say()
     if len(alternatives) == 1:
@@ -236,24 +236,24 @@ def _ranking(alternatives: Sequence[Alternative], name: str, rules: Rules) -> No
     priced = not np.isnan(gaps[0].alternative.found.trial(gaps[0].alternative.found.value).mean("cost_per_query"))
     what = "$ a query" if priced else "GPUs"
     more = f"{what} more than the cheapest ({100 * rules.confidence:.4g} %)"
-    table = _table("alternative", name, "GPUs", "$ a query", more)
+    table = _table("alternative", name, "GPUs", *(["$ a query"] if priced else []), more)
     for gap in gaps:
         each = gap.alternative
         trial = each.found.trial(each.found.value)
-        more = "" if gap is gaps[0] else f"{figure(gap.mean)} ({figure(gap.low)} to {figure(gap.high)})"
-        cells = (figure_or_text(trial.value), f"{trial.mean('gpus'):g}", figure(each.price) if priced else "", more)
-        table.add_row(printable(each.label), *cells)
+        dearer = "" if gap is gaps[0] else f"{figure(gap.mean)} ({figure(gap.low)} to {figure(gap.high)})"
+        price = [figure(each.price)] if priced else []
+        table.add_row(printable(each.label), figure_or_text(trial.value), f"{trial.mean('gpus'):g}", *price, dearer)
     for each in alternatives:
         if each.found.value is None:
-            table.add_row(printable(each.label), "none", "-", "-", "")
+            table.add_row(printable(each.label), "none")
     show(table)
     best = gaps[0].alternative
-    price = f"{figure(best.price)} $ a query" if priced else f"{best.price:g} GPUs"
-    said = f"Cheapest: {best.label} with {name} = {figure_or_text(best.found.value)}, {price}."
+    cost = f"{figure(best.price)} $ a query" if priced else f"{best.price:g} GPUs"
+    said = f"Cheapest: {best.label} with {name} = {figure_or_text(best.found.value)}, {cost}."
     close = [gap.alternative.label for gap in gaps[1:] if not gap.low > 0]
     if close:
         said += f" Not told apart from it: {', '.join(close)}."
-    _paragraph(said)
+    _paragraph(f"{said} All verdicts of all alternatives hold together with {100 * rules.confidence:.4g} % confidence.")
 
 
 def _paragraph(text: str) -> None:

@@ -113,6 +113,10 @@ def plan(
         raise ConfigError("the study has axes: each of their points is a plan of its own")
     if backlog is not None and (isinstance(backlog, bool) or not 0 < backlog < 1):
         raise ConfigError(f"backlog must be a share above 0 and below 1, or None for no test; got {backlog!r}")
+    if name.partition(".")[0] in study.FIXED:
+        raise ConfigError(f"{name} is how a study is run, not what is simulated: it cannot be searched")
+    if study.cluster.dollars_per_gpu_hour is None and any(each.base == "cost_per_query" for each in objectives):
+        raise ConfigError("cost_per_query needs a price: dollars_per_gpu_hour in [cluster]")
     asked = _measuring(study, objectives)
     for value in values if len(values) <= _CHECKED else (values[0], values[-1]):
         asked.at({name: value})  # refuses a name or a value before anything runs

@@ -68,7 +68,7 @@ def ladder(low: float, high: float, step: float = 0.02) -> tuple[float, ...]:
     """
     for name, value in (("low", low), ("high", high)):
         if not 1e-9 <= value <= 1e9:
-            raise ConfigError(f"a range of numbers goes from above 10^-9 to 10^9; {name} is {value!r}")
+            raise ConfigError(f"a range of numbers lies within 10^-9 to 10^9; {name} is {value:g}")
     if not 0.001 <= step <= 1:
         raise ConfigError(f"a step is a share from 0.001 to 1, got {step!r}")
     if low > high:

@@ -22,8 +22,10 @@ def figure(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".removesuffix(".")
 
 
-def sentences(found: Found, name: str, unit: str = "seconds") -> list[str]:
+def sentences(found: Found, name: str, unit: str = "seconds", warmup: float | None = None) -> list[str]:
     """Return the answer in one sentence, and in further ones what it rests on.
+
+    `warmup` is that of the study's window: one that is too short looks like a load without a steady state.
 
     >>> from simulator.planning import Objective, in_turn, search
     >>> latency = in_turn(lambda servers, replication: {"latency_mean": 60 / servers + replication % 2})
@@ -35,7 +37,7 @@ def sentences(found: Found, name: str, unit: str = "seconds") -> list[str]:
     All 9 verdicts hold together with 95 % confidence.
     A higher cluster.replicas never did worse: seen at neighbours and at values all over the range, not proved.
     """
-    return [_answer(found, name, unit), *_support(found, name)]
+    return [_answer(found, name, unit), *_support(found, name, warmup)]
 
 
 def _answer(found: Found, name: str, unit: str) -> str:
@@ -57,17 +59,21 @@ def _answer(found: Found, name: str, unit: str) -> str:
     return f"{text}."
 
 
-def _support(found: Found, name: str) -> list[str]:
+def _support(found: Found, name: str, warmup: float | None) -> list[str]:
     lines = [f"All {len(found.trials)} verdicts hold together with {100 * found.rules.confidence:.4g} % confidence."]
     if found.undecided:
         lines.append(
             f"Not settled by {found.rules.replications} replications, and taken for not met:"
-            f" {_list(found.undecided)}. More replications would tell."
+            f" {_list(found.undecided)}. More replications would tell{_or_queries(found)}."
         )
-    if any(trial.verdict is Verdict.UNSTABLE for trial in found.trials):
+    unstable = any(trial.verdict is Verdict.UNSTABLE for trial in found.trials)
+    if unstable:
+        lines.append("Unstable: queries arrive faster than they are answered, so latency depends on the run's length.")
+    least = min((trial.mean("latency_mean") for trial in found.trials if trial.rows), default=0.0)
+    if (unstable or _or_queries(found)) and warmup is not None and warmup < 2 * least:
         lines.append(
-            "Unstable: queries arrive faster than they are answered, so latency depends on how long the run is; or the"
-            " warm-up is shorter than it takes to fill."
+            f"The warm-up of {figure(warmup)} s is short beside mean latencies from {figure(least)} s on: what fills up"
+            " for the first time looks unstable. A longer one, and more queries, would tell."
         )
     resource = found.question == "smallest"
     if found.monotone:
@@ -79,6 +85,15 @@ def _support(found: Found, name: str) -> list[str]:
         what = "do not, though they are higher" if resource else "do, though lower ones do not"
         lines.append(f"Not monotone: {_list(found.exceptions)} {what}. So {count} had to be tried.")
     return lines
+
+
+def _or_queries(found: Found) -> str:
+    """Return what else would settle values of which only the backlog is not settled."""
+    open_trials = [trial for trial in found.trials if trial.verdict is Verdict.UNDECIDED]
+    objectives = [
+        {each.objective.metric == BACKLOG for each in trial.estimates if each.met is None} for trial in open_trials
+    ]
+    return ", and so would more queries: only whether the load is steady is open" if {True} in objectives else ""
 
 
 def _list(values: Sequence[Any]) -> str:
