@@ -1,6 +1,8 @@
 """``forksim plan``: what it prints, and what it says to bad input."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -221,3 +223,13 @@ def test_values_need_a_name():
     for text in ("", "=", "a=", "=3"):
         with pytest.raises(ConfigError, match="NAME="):
             named_values(text, "--for")
+
+
+@pytest.mark.slow
+def test_the_text_on_the_page_is_what_is_printed(capsys, monkeypatch):
+    root = Path(__file__).parent.parent
+    monkeypatch.chdir(root)
+    page = (root / "docs" / "planning.md").read_text(encoding="utf-8")
+    [(command, output)] = re.findall(r"^```text\n\$ forksim (.*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert _run(shlex.split(command)) == 0
+    assert capsys.readouterr().out == output

@@ -45,7 +45,8 @@ __all__ = ["plan"]
 
 LEGEND = """\
 In brackets: the interval that the verdict goes by, wide enough for all verdicts to hold together. busy: share of the
-makespan in which a GPU has a step under way. left over: share of the arrivals by which the open queries grow."""
+makespan in which a GPU has a step under way. left over: share of the arrivals by which the open queries grow. <: the
+answer."""
 
 STEP_LEGEND = """\
 tail after 90 %: share of the makespan that is left when nine tenths of the queries are answered. idle: share of the
@@ -197,10 +198,10 @@ def _tell(asked: Study, alternatives: Sequence[Alternative], name: str, rules: R
         for line in sentences(each.found, name, point.unit, point.window.warmup):
             _paragraph(line)
         say()
-    if len(alternatives) == 1:
-        say(LEGEND)
-    else:
+    if len(alternatives) > 1:
         _ranking(alternatives, name, rules)
+        say()
+    say(LEGEND)
 
 
 def _trials(found: Found, name: str, unit: str) -> None:
@@ -233,27 +234,29 @@ def _ranking(alternatives: Sequence[Alternative], name: str, rules: Rules) -> No
     if not gaps:
         say("None of them is shown to meet the objectives.")
         return
-    priced = not np.isnan(gaps[0].alternative.found.trial(gaps[0].alternative.found.value).mean("cost_per_query"))
-    what = "$ a query" if priced else "GPUs"
-    more = f"{what} more than the cheapest ({100 * rules.confidence:.4g} %)"
-    table = _table("alternative", name, "GPUs", *(["$ a query"] if priced else []), more)
+    best = gaps[0].alternative
+    priced = not np.isnan(best.found.trial(best.found.value).mean("cost_per_query"))
+    what, scale = ("$ per 1,000 queries", 1000) if priced else ("GPUs", 1)
+    sure = f"{100 * rules.confidence:.4g} %"
+    table = _table("alternative", name, *(["GPUs"] if priced else []), what, f"more than the cheapest ({sure})")
     for gap in gaps:
         each = gap.alternative
         trial = each.found.trial(each.found.value)
-        dearer = "" if gap is gaps[0] else f"{figure(gap.mean)} ({figure(gap.low)} to {figure(gap.high)})"
-        price = [figure(each.price)] if priced else []
-        table.add_row(printable(each.label), figure_or_text(trial.value), f"{trial.mean('gpus'):g}", *price, dearer)
+        gpus = [f"{trial.mean('gpus'):g}"]
+        price = [figure(scale * each.price)] if priced else []
+        more = f"{figure(scale * gap.mean)} ({figure(scale * gap.low)} to {figure(scale * gap.high)})"
+        cells = (figure_or_text(trial.value), *gpus, *price, "" if gap is gaps[0] else more)
+        table.add_row(printable(each.label), *cells)
     for each in alternatives:
         if each.found.value is None:
             table.add_row(printable(each.label), "none")
     show(table)
-    best = gaps[0].alternative
-    cost = f"{figure(best.price)} $ a query" if priced else f"{best.price:g} GPUs"
+    cost = f"{figure(scale * best.price)} {what}" if priced else f"{best.price:g} GPUs"
     said = f"Cheapest: {best.label} with {name} = {figure_or_text(best.found.value)}, {cost}."
     close = [gap.alternative.label for gap in gaps[1:] if not gap.low > 0]
     if close:
         said += f" Not told apart from it: {', '.join(close)}."
-    _paragraph(f"{said} All verdicts of all alternatives hold together with {100 * rules.confidence:.4g} % confidence.")
+    _paragraph(f"{said} All verdicts of all alternatives hold together with {sure} confidence.")
 
 
 def _paragraph(text: str) -> None:

@@ -4,7 +4,7 @@ After 4, 8, 16 and 32 replications (`Rules.looks`) each objective's mean gets a 
 all intervals lie within their limits, and fails when one lies beyond its. Looking several times, at several values, for
 several objectives gives chance several occasions; so the error that is allowed in all is split evenly over all of them
 (Bonferroni), and each interval is as wide as its part asks for. All verdicts of one search then hold together with the
-stated confidence.
+stated confidence. That a load is steady (`BACKLOG`) is shown with that confidence for each value alone.
 """
 
 from __future__ import annotations
@@ -165,14 +165,16 @@ def settle(
             if isinstance(row, str):
                 return Trial(value, Verdict.CANNOT_RUN, len(rows), (), row)
             rows.append(row)
-        trial = _judge(value, rows, asked, level)
+        trial = _judge(value, rows, asked, level, rules.error)
         if trial.verdict is not Verdict.UNDECIDED:
             break
     return trial
 
 
-def _judge(value: Any, rows: Sequence[Mapping[str, float]], objectives: Sequence[Objective], level: float) -> Trial:
-    """Return what `rows` show, each interval leaving out `level` on either side."""
+def _judge(
+    value: Any, rows: Sequence[Mapping[str, float]], objectives: Sequence[Objective], level: float, plain: float
+) -> Trial:
+    """Return what `rows` show: intervals leave out `level` on either side, or `plain` where one test stands alone."""
     estimates = []
     missing = ""
     for objective in objectives:
@@ -184,7 +186,11 @@ def _judge(value: Any, rows: Sequence[Mapping[str, float]], objectives: Sequence
             estimates.append(Estimate(objective, math.nan, math.nan, math.nan, None))
             continue
         mean, low, high = mean_and_interval(values, 1 - 2 * level)
-        estimates.append(Estimate(objective, mean, low, high, objective.judge(low, high)))
+        met = objective.judge(low, high)
+        if objective.metric == BACKLOG and met is None:
+            # That a load is steady is a condition, not an objective: a plain interval is enough for it.
+            met = objective.holds(mean_and_interval(values, 1 - 2 * plain)[2]) or None
+        estimates.append(Estimate(objective, mean, low, high, met))
     verdicts = {each.met for each in estimates}
     grows = any(each.met is False and each.objective.metric == BACKLOG for each in estimates)
     if missing:

@@ -54,8 +54,7 @@ def _answer(found: Found, name: str, unit: str) -> str:
     if found.beyond is not None:
         text += f"; {_said(found.trial(found.beyond))} {_why(found.trial(found.beyond))}"
     elif not found.undecided:
-        edge = "lowest" if found.question == "smallest" else "highest"
-        text += f"; it is the {edge} value asked about, so the limit may lie beyond"
+        text += f"; nothing {'lower' if found.question == 'smallest' else 'higher'} was asked about"
     return f"{text}."
 
 
@@ -66,14 +65,15 @@ def _support(found: Found, name: str, warmup: float | None) -> list[str]:
             f"Not settled by {found.rules.replications} replications, and taken for not met:"
             f" {_list(found.undecided)}. More replications would tell{_or_queries(found)}."
         )
-    unstable = any(trial.verdict is Verdict.UNSTABLE for trial in found.trials)
-    if unstable:
+    if any(trial.verdict is Verdict.UNSTABLE for trial in found.trials):
         lines.append("Unstable: queries arrive faster than they are answered, so latency depends on the run's length.")
-    least = min((trial.mean("latency_mean") for trial in found.trials if trial.rows), default=0.0)
-    if (unstable or _or_queries(found)) and warmup is not None and warmup < 2 * least:
+    best = found.trials[-1] if found.question == "smallest" else found.trials[0]
+    fills = any(each.objective.metric == BACKLOG and not each.met for each in best.estimates)
+    if fills and warmup is not None and warmup < 2 * best.mean("latency_mean"):
         lines.append(
-            f"The warm-up of {figure(warmup)} s is short beside mean latencies from {figure(least)} s on: what fills up"
-            " for the first time looks unstable. A longer one, and more queries, would tell."
+            f"Even {_said(best)} looks so, and the warm-up of {figure(warmup)} s is short beside its mean latency of"
+            f" {figure(best.mean('latency_mean'))} s: a cluster that fills for the first time looks unstable. A longer"
+            " warm-up, and more queries, would tell."
         )
     resource = found.question == "smallest"
     if found.monotone:
