@@ -56,6 +56,12 @@ def paths_of(source: Source, base: str) -> list[str]:
     return list(found)
 
 
+def _stamped(source: Source, base: str) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
+    """Return the files of a source, and of each when it was last written and its size."""
+    paths = tuple(paths_of(source, base))
+    return paths, tuple((stat.st_mtime_ns, stat.st_size) for stat in map(os.stat, paths))
+
+
 def files_of(source: Source, base: str) -> Files:
     """Return what is in the files of a source; read once a process.
 
@@ -64,8 +70,7 @@ def files_of(source: Source, base: str) -> Files:
     ConfigError
         If a file cannot be opened, or no trace is in any.
     """
-    paths = tuple(paths_of(source, base))
-    stamps = tuple((stat.st_mtime_ns, stat.st_size) for stat in map(os.stat, paths))
+    paths, stamps = _stamped(source, base)
     tokens = source.tokens if source.tokens in COUNTERS else os.path.join(base, source.tokens)
     found = _read(paths, stamps, source.format, tokens, source.block_size)
     if not found.traces:
@@ -190,7 +195,8 @@ def compiled(study: Study, seed: int) -> tuple[ExecutionGraph, ...]:
     keys = ("traces", "queries", "samples")
     part = {key: value for key, value in study.document().items() if key in keys}
     recorded = study.arrivals.kind == "recorded"
-    key = canonical([part, study.base, recorded, study.protocol.charge_inserted, seed])
+    stamps = [_stamped(source, study.base)[1] for source in study.traces.values() if source.files]
+    key = canonical([part, study.base, stamps, recorded, study.protocol.charge_inserted, seed])
     if key not in _kept:
         rules = Protocol(charge_inserted=study.protocol.charge_inserted)
         graphs: dict[int, ExecutionGraph] = {}
