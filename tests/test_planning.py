@@ -108,6 +108,15 @@ def test_more_of_a_resource_can_be_worse_and_then_all_is_tried():
     assert any(line.startswith("Not monotone: 4, 5, 10 do not") for line in sentences(found, "cluster.replicas"))
 
 
+def test_a_percentile_of_few_queries_is_said_to_be_one():
+    study = one_server(SECOND, queries=20, arrivals=Arrivals(), window=Window())
+    [_, *more] = (
+        sentences(plan(study, "smallest", "cluster.replicas", [1, 2], parse_objectives([text])), "cluster.replicas")
+        for text in ("p50 < 100 s", "p99 < 100 s")
+    )
+    assert any(line.startswith("latency_p99 of 20 queries a run is about the largest") for line in more[0])
+
+
 # ---------------------------------------------------------------- alternatives
 
 

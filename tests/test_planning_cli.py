@@ -6,6 +6,8 @@ import shlex
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from simulator.cli import _run
 from simulator.cli.ranges import named_values, searched
@@ -217,6 +219,19 @@ def test_a_long_range_of_whole_numbers_goes_up_in_steps():
     assert values[0] == 1 and values[-1] == 100_000 and all(isinstance(value, int) for value in values)
     assert len(values) < 600 and list(values) == sorted(set(values))
     assert len(searched("cluster.num_kv_blocks=1..1000", "--smallest", 0.02)[1]) == 1000
+
+
+@given(st.text(max_size=60) | st.from_regex(r"(cluster\.replicas|arrivals\.rate|a)=[0-9.,eE+-]{1,20}", fullmatch=True))
+@example("cluster.replicas=" + "9" * 5000)
+@example("cluster.replicas=" + "[" * 5000)
+@example("cluster.gpu=1\nvalues = 2")
+def test_any_text_is_values_or_one_clear_line(text):
+    try:
+        name, values = searched(text, "--smallest", 0.5)
+    except ConfigError as error:
+        assert "\n" not in str(error)
+    else:
+        assert name and values
 
 
 def test_values_need_a_name():

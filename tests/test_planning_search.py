@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from simulator.errors import ConfigError
@@ -306,6 +306,18 @@ def test_objectives_that_can_be_said(text, said):
 def test_objectives_that_cannot(text, message):
     with pytest.raises(ConfigError, match=message):
         parse_objective(text)
+
+
+@given(st.text() | st.from_regex(r"[a-z_0-9]{1,12} ?[<>]=? ?[0-9eE+-.]{1,12} ?[a-z%]{0,4}", fullmatch=True))
+@example("latency_p95 < " + "9" * 5000)
+@example("p95 < 1e308 h")
+def test_any_text_is_an_objective_or_one_clear_line(text):
+    try:
+        objective = parse_objective(text)
+    except ConfigError as error:
+        assert "\n" not in str(error) and len(str(error)) < 3000
+    else:
+        assert math.isfinite(objective.limit) and parse_objective(str(objective)).metric == objective.metric
 
 
 def test_steps_are_steps():

@@ -76,9 +76,10 @@ def _plain_types(hint: Any) -> set[Any]:
 
 def _toml(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError, KeyError):
+        found = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return None
+    return found["value"] if list(found) == ["value"] else None
 
 
 def _value(text: str) -> Any:

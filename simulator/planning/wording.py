@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,6 +76,7 @@ def _support(found: Found, name: str, warmup: float | None) -> list[str]:
             f" {figure(best.mean('latency_mean'))} s: a cluster that fills for the first time looks unstable. A longer"
             " warm-up, and more queries, would tell."
         )
+    lines += _thin(found)
     resource = found.question == "smallest"
     if found.monotone:
         never = "did worse" if resource else "did better"
@@ -85,6 +87,17 @@ def _support(found: Found, name: str, warmup: float | None) -> list[str]:
         what = "do not, though they are higher" if resource else "do, though lower ones do not"
         lines.append(f"Not monotone: {_list(found.exceptions)} {what}. So {count} had to be tried.")
     return lines
+
+
+def _thin(found: Found) -> list[str]:
+    """Return which percentiles lie beyond all but a query or two of a run."""
+    measured = [trial.mean("counted") for trial in found.trials if trial.rows and "counted" in trial.rows[0]]
+    least = min(measured, default=math.inf)
+    return [
+        f"{each.metric} of {least:.0f} queries a run is about the largest of them; take more queries."
+        for each in found.objectives
+        if each.percentile is not None and least * (100 - each.percentile) / 100 < 1
+    ]
 
 
 def _or_queries(found: Found) -> str:
