@@ -108,12 +108,14 @@ def plan(
             capacities=_numbers(capacities, "--capacities"),
             replicas=_numbers(replicas, "--replicas"),
         )
-        _tell_step(plan_step(asked, changes, replications=replications, executor=executor_from(jobs)), json)
+        with _progress(f"the step and {len(changes)} changes to it"):
+            planned = plan_step(asked, changes, replications=replications, executor=executor_from(jobs))
+        _tell_step(planned, json)
         return 2 if faults else 0
     question: Question = "smallest" if smallest else "highest"
     name, values = searched(smallest or highest or "", questions[0], tolerance)
     rules = Rules(confidence=confidence) if replications is None else _rules(confidence, replications)
-    with _progress() as watch:
+    with _progress("first value") as watch:
         found = compare(
             asked,
             question,
@@ -164,14 +166,14 @@ def _numbers(text: str, option: str) -> list[int]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Trial], None] | None]:
+def _progress(what: str) -> Iterator[Callable[[Trial], None] | None]:
     """Say on stderr what was settled, where that is a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
-        task = progress.add_task("first value", total=None)
+        task = progress.add_task(what, total=None)
         tried: list[Trial] = []
 
         def watch(trial: Trial) -> None:
