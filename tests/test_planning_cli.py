@@ -245,6 +245,6 @@ def test_the_text_on_the_page_is_what_is_printed(capsys, monkeypatch):
     root = Path(__file__).parent.parent
     monkeypatch.chdir(root)
     page = (root / "docs" / "planning.md").read_text(encoding="utf-8")
-    [(command, output)] = re.findall(r"^```text\n\$ forksim (.*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    [(command, output)] = re.findall(r"^```text\n\$ forksim ([^\n]*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert _run(shlex.split(command)) == 0
     assert capsys.readouterr().out == output
