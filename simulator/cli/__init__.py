@@ -22,6 +22,7 @@ from simulator.cli import (
     checking,
     fidelity,
     gpus,
+    planning,
     recording,
     running,
     scoring,
@@ -50,6 +51,7 @@ app.command("check")(checking.check)
 app.command("gantt")(charts.gantt)
 app.command("whatif")(whatif.whatif)
 app.command("gpus")(gpus.gpus)
+app.command("plan")(planning.plan)
 app.command("calibrate")(fidelity.calibrate)
 app.command("validate")(fidelity.validate)
 app.command("generate")(traces.generate)

@@ -56,6 +56,12 @@ def paths_of(source: Source, base: str) -> list[str]:
     return list(found)
 
 
+def _stamped(source: Source, base: str) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
+    """Return the files of a source, and of each when it was last written and its size."""
+    paths = tuple(paths_of(source, base))
+    return paths, tuple((stat.st_mtime_ns, stat.st_size) for stat in map(os.stat, paths))
+
+
 def files_of(source: Source, base: str) -> Files:
     """Return what is in the files of a source; read once a process.
 
@@ -64,8 +70,7 @@ def files_of(source: Source, base: str) -> Files:
     ConfigError
         If a file cannot be opened, or no trace is in any.
     """
-    paths = tuple(paths_of(source, base))
-    stamps = tuple((stat.st_mtime_ns, stat.st_size) for stat in map(os.stat, paths))
+    paths, stamps = _stamped(source, base)
     tokens = source.tokens if source.tokens in COUNTERS else os.path.join(base, source.tokens)
     found = _read(paths, stamps, source.format, tokens, source.block_size)
     if not found.traces:
@@ -186,11 +191,12 @@ def _series(study: Study, name: str, place: int, seed: int, prompts: int) -> Ite
 
 
 def compiled(study: Study, seed: int) -> tuple[ExecutionGraph, ...]:
-    """Return the graphs of a run. The last ones are kept: points that differ in hardware or capacity share them."""
+    """Return the graphs of a run. The last few are kept: points that differ in hardware or capacity share them."""
     keys = ("traces", "queries", "samples")
     part = {key: value for key, value in study.document().items() if key in keys}
     recorded = study.arrivals.kind == "recorded"
-    key = canonical([part, study.base, recorded, study.protocol.charge_inserted, seed])
+    stamps = [_stamped(source, study.base)[1] for source in study.traces.values() if source.files]
+    key = canonical([part, study.base, stamps, recorded, study.protocol.charge_inserted, seed])
     if key not in _kept:
         rules = Protocol(charge_inserted=study.protocol.charge_inserted)
         graphs: dict[int, ExecutionGraph] = {}
@@ -198,12 +204,18 @@ def compiled(study: Study, seed: int) -> tuple[ExecutionGraph, ...]:
         for trace in traces:
             if id(trace) not in graphs:
                 graphs[id(trace)] = compile_trace(trace, rules)
-        _kept.clear()
-        _kept[key] = tuple(graphs[id(trace)] for trace in traces)
-    return _kept[key]
+        drawn = tuple(graphs[id(trace)] for trace in traces)
+        _kept[key] = drawn, sum(map(len, graphs.values()))
+    _kept[key] = found = _kept.pop(key)  # the last used is last
+    tasks = sum(count for _, count in _kept.values())
+    while tasks > KEPT_TASKS and len(_kept) > 1:
+        tasks -= _kept.pop(next(iter(_kept)))[1]
+    return found[0]
 
 
-_kept: dict[str, tuple[ExecutionGraph, ...]] = {}
+KEPT_TASKS = 100_000
+"""Tasks in the graphs that a process keeps, of about half a kilobyte each. Those of one run are kept in any case."""
+_kept: dict[str, tuple[tuple[ExecutionGraph, ...], int]] = {}
 
 
 def arrival_times(

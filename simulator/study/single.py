@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
+from simulator.graph import ExecutionGraph
 from simulator.policy import POLICIES
 from simulator.simulation import simulate
 from simulator.study.inputs import arrival_times, compiled
@@ -26,20 +27,28 @@ class Result(NamedTuple):
     """Columns with one row a query."""
 
 
-def simulate_one(study: Study, seed: int) -> Timeline:
+def simulate_one(study: Study, seed: int, graphs: Sequence[ExecutionGraph] | None = None) -> Timeline:
     """Return the timeline of one run of a study without axes.
+
+    Parameters
+    ----------
+    study : Study
+    seed : int
+        See `Study.seed_of`.
+    graphs : sequence of ExecutionGraph, optional
+        The queries. Default: those that the study draws.
 
     Raises
     ------
     SimulatorError
         If it cannot be run: a trace that fits into no memory, a file without traces.
     """
-    graphs = compiled(study, seed)
+    queries = compiled(study, seed) if graphs is None else tuple(graphs)
     return simulate(
-        graphs,
+        queries,
         gpu=study.cluster.cluster(study.base),
         protocol=study.protocol,
-        arrivals=arrival_times(study, graphs, seed),
+        arrivals=arrival_times(study, queries, seed),
         policy=POLICIES[study.cluster.policy],
         max_workers=study.cluster.max_workers,
         on_deadlock="record",

@@ -1,6 +1,7 @@
 """Synthetic traces and arrivals, from seeds. Randomness is always an argument."""
 
 from simulator.workload.arrivals import ClosedLoop, gamma_arrivals, poisson_arrivals
+from simulator.workload.cuts import cap_tokens
 from simulator.workload.distributions import (
     DISTRIBUTIONS,
     Constant,
@@ -37,6 +38,7 @@ __all__ = [
     "Sizes",
     "Uniform",
     "batch",
+    "cap_tokens",
     "distribution",
     "gamma_arrivals",
     "generate",

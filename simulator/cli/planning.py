@@ -1,0 +1,372 @@
+"""``forksim plan``: the smallest cluster that keeps objectives, the highest load, and what a rollout step wastes."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from simulator.cli.common import Json, complain, print_json, say, screen_width, show
+from simulator.cli.ranges import named_values, searched
+from simulator.errors import ConfigError
+from simulator.planning import (
+    Alternative,
+    Found,
+    Objective,
+    Rules,
+    StepPlan,
+    Trial,
+    changes_of,
+    cheapest,
+    compare,
+    parse_objectives,
+    plan_step,
+)
+from simulator.planning.questions import MOST_BACKLOG
+from simulator.planning.search import Question
+from simulator.planning.verdicts import BACKLOG
+from simulator.planning.wording import figure, figure_or_text, sentences
+from simulator.report import printable
+from simulator.study import Study, load_study
+from simulator.study.executors import executor_from
+from simulator.study.inputs import unreadable
+
+__all__ = ["plan"]
+
+LEGEND = """\
+In brackets: the interval that the verdict goes by, wide enough for all verdicts to hold together. busy: share of the
+makespan in which a GPU has a step under way. left over: share of the arrivals by which the open queries grow. <: the
+answer."""
+
+STEP_LEGEND = """\
+tail after 90 %: share of the makespan that is left when nine tenths of the queries are answered. idle: share of the
+makespan in which a replica has no step under way. saved: intervals are of the paired difference, each alone. tokens
+cut: never decoded, because a worker was stopped at its cap; what its answer would then be is not known. longest first:
+queries asked in order of their critical paths, as only an oracle could."""
+
+
+def plan(
+    study: Annotated[str, typer.Argument(metavar="STUDY.toml", help="A study file. Its axes are alternatives.")],
+    slo: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OBJECTIVE", help="What must hold, such as 'p95 < 10 s' or 'throughput >= 5'; repeatable."
+        ),
+    ] = None,
+    smallest: Annotated[
+        str | None, typer.Option(metavar="NAME=RANGE", help="Find the smallest value, as cluster.replicas=1..64.")
+    ] = None,
+    highest: Annotated[
+        str | None, typer.Option(metavar="NAME=RANGE", help="Find the highest value, as arrivals.rate=0.1..50.")
+    ] = None,
+    alternatives: Annotated[
+        list[str] | None,
+        typer.Option("--for", metavar="NAME=VALUES", help="Answer for each of these, as cluster.gpu=a,b; repeatable."),
+    ] = None,
+    step: Annotated[
+        bool, typer.Option("--step", help="What a rollout step of RL takes, wastes and could save.")
+    ] = False,
+    caps: Annotated[str, typer.Option(metavar="TOKENS", help="With --step: caps on worker tokens, as 256,512.")] = "",
+    capacities: Annotated[str, typer.Option(metavar="NUMBERS", help="With --step: other pool capacities.")] = "",
+    replicas: Annotated[str, typer.Option(metavar="NUMBERS", help="With --step: other numbers of replicas.")] = "",
+    confidence: Annotated[float, typer.Option(help="Probability that all verdicts of the search are right.")] = 0.95,
+    replications: Annotated[
+        int | None,
+        typer.Option(help="Most replications of a value; with --step, how many.", show_default="32; the study's"),
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="Step between real values, as a share.")] = 0.02,
+    backlog: Annotated[
+        float, typer.Option(help="Share of the arrivals left over from which on an open load is unstable; 0: no test.")
+    ] = MOST_BACKLOG,
+    jobs: Annotated[int | None, typer.Option(help="Processes that simulate.", show_default="this one")] = None,
+    json: Json = False,
+) -> int:
+    """Plan capacity: the smallest value that meets objectives, the highest load, or what a rollout step wastes."""
+    asked = load_study(study)
+    asked = asked.with_(axes={**asked.axes, **_axes(alternatives or [])}, baseline=None)
+    questions = [name for name, given in (("--smallest", smallest), ("--highest", highest), ("--step", step)) if given]
+    if len(questions) != 1:
+        raise ConfigError(f"say one of --smallest, --highest and --step; got {' and '.join(questions) or 'none'}")
+    _refuse_what_is_not_for(questions[0], slo=slo, caps=caps, capacities=capacities, replicas=replicas)
+    faults = unreadable(asked)
+    for fault in faults:
+        complain(str(fault))
+    if step:
+        changes = changes_of(
+            asked,
+            caps=_numbers(caps, "--caps"),
+            capacities=_numbers(capacities, "--capacities"),
+            replicas=_numbers(replicas, "--replicas"),
+        )
+        with _progress(f"the step and {len(changes)} changes to it"):
+            planned = plan_step(asked, changes, replications=replications, executor=executor_from(jobs))
+        _tell_step(planned, json)
+        return 2 if faults else 0
+    question: Question = "smallest" if smallest else "highest"
+    name, values = searched(smallest or highest or "", questions[0], tolerance)
+    rules = Rules(confidence=confidence) if replications is None else _rules(confidence, replications)
+    with _progress("first value") as watch:
+        found = compare(
+            asked,
+            question,
+            name,
+            values,
+            lambda each: parse_objectives(slo or (), each.unit),
+            rules=rules,
+            backlog=backlog or None,
+            executor=executor_from(jobs),
+            watch=watch,
+        )
+    if json:
+        _records(found, name)
+    else:
+        _tell(asked, found, name, rules)
+    return 2 if faults else 0
+
+
+def _rules(confidence: float, replications: int) -> Rules:
+    if replications < 2:
+        raise ConfigError(f"--replications must be a whole number from 2: one has no interval; got {replications}")
+    return Rules(confidence=confidence, replications=replications, first=min(4, replications))
+
+
+def _refuse_what_is_not_for(question: str, **options: Any) -> None:
+    given = [name for name, value in options.items() if value]
+    if question == "--step" and "slo" in given:
+        raise ConfigError("--slo is for --smallest and --highest; --step has no objectives")
+    if question != "--step" and (wrong := [name for name in given if name != "slo"]):
+        raise ConfigError(f"--{wrong[0]} is for --step, not for {question}")
+    if question != "--step" and not given:
+        raise ConfigError(f"{question} needs an objective: --slo 'p95 < 10 s'")
+
+
+def _axes(alternatives: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    axes: dict[str, tuple[Any, ...]] = {}
+    for text in alternatives:
+        name, values = named_values(text, "--for")
+        axes[name] = (*axes.get(name, ()), *values)
+    return axes
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(part.isascii() and part.isdecimal() and int(part[:16]) > 0 for part in parts):
+        raise ConfigError(f"{option} takes whole numbers from 1, as 256,512; got {text!r:.80}")
+    return [int(part) for part in dict.fromkeys(parts)]
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[Trial], None] | None]:
+    """Say on stderr what was settled, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
+        task = progress.add_task(what, total=None)
+        tried: list[Trial] = []
+
+        def watch(trial: Trial) -> None:
+            tried.append(trial)
+            said = f"{len(tried)} values tried; {figure_or_text(trial.value)} {trial.verdict.value}"
+            progress.update(task, description=printable(said))
+
+        yield watch
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", no_wrap=bool(place))
+    return table
+
+
+def _tell(asked: Study, alternatives: Sequence[Alternative], name: str, rules: Rules) -> None:
+    for each in alternatives:
+        point = asked.at(each.values) if each.values else asked
+        if each.values:
+            say(printable(", ".join(f"{key} = {figure_or_text(value)}" for key, value in each.values.items()), 1000))
+        _trials(each.found, name, point.unit)
+        for line in sentences(each.found, name, point.unit, point.window.warmup):
+            _paragraph(line)
+        say()
+    if len(alternatives) > 1:
+        _ranking(alternatives, name, rules)
+        say()
+    say(LEGEND)
+
+
+def _trials(found: Found, name: str, unit: str) -> None:
+    """Print every value that was tried."""
+    asked = [each for each in found.objectives]
+    grows = any(estimate.objective.metric == BACKLOG for trial in found.trials for estimate in trial.estimates)
+    titles = [f"{each.metric}{' s' if each.is_time and unit == 'seconds' else ''}" for each in asked]
+    table = _table(name, "runs", *titles, *(["left over"] if grows else []), "busy", "verdict")
+    for trial in found.trials:
+        cells = []
+        for place in range(len(asked) + grows):
+            estimate = trial.estimates[place] if place < len(trial.estimates) else None
+            if estimate is None or estimate.mean != estimate.mean:
+                cells.append("-")
+            elif estimate.objective.metric == BACKLOG:
+                cells.append(_percent(estimate.mean))
+            else:
+                cells.append(f"{figure(estimate.mean)} ({figure(estimate.low)} to {figure(estimate.high)})")
+        busy = trial.mean("utilization")
+        shown = "-" if busy != busy else f"{busy:.0%}"
+        mark = " <" if trial.value == found.value else ""
+        verdict = Text(trial.verdict.value + mark, style="bold" if mark else "")
+        table.add_row(figure_or_text(trial.value), str(trial.replications), *cells, shown, verdict)
+    show(table)
+
+
+def _ranking(alternatives: Sequence[Alternative], name: str, rules: Rules) -> None:
+    """Print which alternative is cheapest."""
+    gaps = cheapest(alternatives, rules.confidence)
+    if not gaps:
+        say("None of them is shown to meet the objectives.")
+        return
+    best = gaps[0].alternative
+    priced = not np.isnan(best.found.trial(best.found.value).mean("cost_per_query"))
+    what, scale = ("$ per 1,000 queries", 1000) if priced else ("GPUs", 1)
+    sure = f"{100 * rules.confidence:.4g} %"
+    table = _table("alternative", name, *(["GPUs"] if priced else []), what, f"more than the cheapest ({sure})")
+    for gap in gaps:
+        each = gap.alternative
+        trial = each.found.trial(each.found.value)
+        gpus = [f"{trial.mean('gpus'):g}"]
+        price = [figure(scale * each.price)] if priced else []
+        more = f"{figure(scale * gap.mean)} ({figure(scale * gap.low)} to {figure(scale * gap.high)})"
+        cells = (figure_or_text(trial.value), *gpus, *price, "" if gap is gaps[0] else more)
+        table.add_row(printable(each.label), *cells)
+    for each in alternatives:
+        if each.found.value is None:
+            table.add_row(printable(each.label), "none")
+    show(table)
+    cost = f"{figure(scale * best.price)} {what}" if priced else f"{best.price:g} GPUs"
+    said = f"Cheapest: {best.label} with {name} = {figure_or_text(best.found.value)}, {cost}."
+    close = [gap.alternative.label for gap in gaps[1:] if not gap.low > 0]
+    if close:
+        said += f" Not told apart from it: {', '.join(close)}."
+    _paragraph(f"{said} All verdicts of all alternatives hold together with {sure} confidence.")
+
+
+def _paragraph(text: str) -> None:
+    """Print a sentence over as many lines as it needs."""
+    say(textwrap.fill(printable(text, 2000), min(screen_width(), 120), break_long_words=False, break_on_hyphens=False))
+
+
+def _percent(value: float) -> str:
+    return f"{round(value, 3) + 0.0:.1%}"  # no minus before nothing
+
+
+def _objective_record(objective: Objective) -> dict[str, Any]:
+    return {"metric": objective.metric, "relation": objective.relation, "limit": objective.limit}
+
+
+def _records(alternatives: Sequence[Alternative], name: str) -> None:
+    for each in alternatives:
+        for trial in each.found.trials:
+            estimates = [
+                {**_objective_record(e.objective), "mean": e.mean, "low": e.low, "high": e.high, "met": e.met}
+                for e in trial.estimates
+            ]
+            print_json(
+                {
+                    "alternative": dict(each.values),
+                    "name": name,
+                    "value": trial.value,
+                    "verdict": trial.verdict.value,
+                    "why": trial.why,
+                    "replications": trial.replications,
+                    "objectives": estimates,
+                    "means": {metric: trial.mean(metric) for metric in (trial.rows[0] if trial.rows else ())},
+                }
+            )
+    for each in alternatives:
+        found = each.found
+        answer = {
+            "alternative": dict(each.values),
+            "question": found.question,
+            "name": name,
+            "value": found.value,
+            "beyond": found.beyond,
+            "undecided": list(found.undecided),
+            "monotone": found.monotone,
+            "exceptions": list(found.exceptions),
+            "confidence": found.rules.confidence,
+            "runs": found.runs,
+            "objectives": [_objective_record(objective) for objective in found.objectives],
+        }
+        print_json({"answer": answer})
+
+
+def _tell_step(planned: StepPlan, json: bool) -> None:
+    if json:
+        _step_records(planned)
+        return
+    first = planned.steps[0]
+    unit = "s" if first.unit == "seconds" else "steps"
+    mean, low, high = planned.makespan
+    within = "" if low != low else f" ({figure(low)} to {figure(high)})"
+    runs = len(planned.steps)
+    on = f"{planned.gpus} {'GPU' if planned.gpus == 1 else 'GPUs'}"
+    say(f"{first.queries:,} queries on {on}, {runs} {'replication' if runs == 1 else 'replications'}")
+    say(f"makespan {figure(mean)} {unit}{within}; {figure(planned.gpus * mean)} GPU-{unit}")
+    say(
+        "tail after "
+        + ", ".join(f"{share:.0%}: {planned.tail(share):.1%}" for share in first.tails)
+        + " of the makespan"
+    )
+    last = f"{first.last}: {figure(first.last_latency)} {unit}, the median {figure(first.median_latency)} {unit}"
+    say(printable(f"answered last, in the first replication: {last}"))
+    idle = planned.idle
+    spread = "" if len(idle) == 1 else f" ({idle.min():.1%} to {idle.max():.1%} by replica)"
+    say(f"idle {idle.mean():.1%} of the makespan{spread}")
+    say("batch over ten parts of the makespan: " + " ".join(figure(value) for value in planned.batch))
+    table = _table(
+        "change",
+        f"makespan {unit}",
+        f"saved {unit} ({100 * planned.confidence:.4g} %)",
+        "saved",
+        "tokens cut",
+        f"GPU-{unit}",
+    )
+    for each in planned.savings:
+        if each.why:
+            table.add_row(f"{each.change.name}: cannot run", *("-",) * 5)
+            continue
+        interval = "" if each.low != each.low else f" ({figure(each.low)} to {figure(each.high)})"
+        saved = f"{figure(each.saved)}{interval}"
+        cut = _percent(each.tokens_cut) if each.tokens_cut else ""
+        table.add_row(each.change.name, figure(each.makespan), saved, _percent(each.share), cut, figure(each.gpu_time))
+    show(table)
+    for each in planned.savings:
+        if each.why:
+            say(printable(f"{each.change.name}: {each.why}", 1000))
+    say(STEP_LEGEND)
+
+
+def _step_records(planned: StepPlan) -> None:
+    for replication, step in enumerate(planned.steps):
+        record = {name: getattr(step, name) for name in step.__dataclass_fields__}
+        record |= {"idle": step.idle.tolist(), "batch": step.batch.tolist()}
+        record["tails"] = {f"{share:g}": value for share, value in step.tails.items()}
+        print_json({"replication": replication, **record})
+    for each in planned.savings:
+        figures = {name: getattr(each, name) for name in each.__dataclass_fields__ if name != "change"}
+        print_json({"change": each.change.name, "settings": dict(each.change.settings), **figures})
+    mean, low, high = planned.makespan
+    print_json(
+        {"step": {"makespan": mean, "low": low, "high": high, "gpus": planned.gpus, "confidence": planned.confidence}}
+    )

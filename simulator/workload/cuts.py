@@ -1,0 +1,104 @@
+"""Traces cut short: what is left of one when workers may decode so many tokens, and no more."""
+
+from __future__ import annotations
+
+import msgspec
+
+from simulator.trace import ORGANIZER, Action, Delay, Fork, Join, Return, Think, Thread, Trace, child_id
+from simulator.workload._checks import whole
+
+__all__ = ["cap_tokens"]
+
+
+def cap_tokens(trace: Trace, *, worker: int) -> Trace:
+    """Return `trace` with no worker that decodes more than `worker` tokens.
+
+    A worker at its cap is told to return: what it did is kept in order as far as the cap leaves room for its Return.
+    The rest is lost, with the Forks and Joins in it and the workers that these Forks would have started. A Return that
+    is longer than the cap is itself cut, and the Join inserts as many tokens less. Organizers are not cut.
+
+    What a cut worker would have found is not known. So a trace that loses anything loses its outcome, its recorded
+    times and the texts that no longer hold. ``meta["tokens_cut"]`` says how many tokens it lost. A trace within the cap
+    comes back as it is.
+
+    Parameters
+    ----------
+    trace : Trace
+    worker : int
+        Tokens, from 1.
+
+    Raises
+    ------
+    ConfigError
+        If `worker` is no such number.
+
+    >>> from simulator.trace import Answer
+    >>> organizer = Thread("organizer", (Fork(1), Join(1, 2, 40), Answer(5)))
+    >>> trace = Trace("t", (organizer, Thread("1", (Think(900), Return(40)))))
+    >>> cut = cap_tokens(trace, worker=512)
+    >>> [action.tokens for action in cut.threads[1].actions], trace.tokens - cut.tokens
+    ([472, 40], 428)
+    """
+    whole("worker", worker, 1, 10**12)
+    if all(thread.tokens <= worker for thread in trace.threads[1:]):
+        return trace
+    cut = {thread.id: thread if thread.id == ORGANIZER else _cut(thread, worker) for thread in trace.threads}
+    alive = _alive(trace, cut)
+    lost = {name: _returned(trace.thread(name)) - _returned(cut[name]) for name in alive if name != ORGANIZER}
+    threads = tuple(_bare(cut[thread.id], lost) for thread in trace.threads if thread.id in alive)
+    after = msgspec.structs.replace(trace, threads=threads, outcome=None)
+    return msgspec.structs.replace(after, meta={**trace.meta, "tokens_cut": trace.tokens - after.tokens})
+
+
+def _cut(thread: Thread, cap: int) -> Thread:
+    """Return a worker within its cap."""
+    if thread.tokens <= cap:
+        return thread
+    returns = next((action for action in thread.actions if isinstance(action, Return)), None)
+    last = Return(min(returns.tokens, cap)) if returns is not None else None
+    room = cap - (last.tokens if last is not None else 0)
+    kept: list[Action] = []
+    for action in thread.actions:
+        if isinstance(action, Return):
+            break
+        tokens = 0 if isinstance(action, Delay) else action.tokens
+        if tokens > room:
+            if isinstance(action, Think) and room:
+                kept.append(Think(room))
+            break
+        kept.append(action)
+        room -= tokens
+    return msgspec.structs.replace(thread, actions=(*kept, *(() if last is None else (last,))))
+
+
+def _alive(trace: Trace, cut: dict[str, Thread]) -> set[str]:
+    """Return the threads that are still forked, and those that nobody ever forked."""
+    forked = {name: _forks(thread) for name, thread in cut.items()}
+    before = {thread.id: _forks(thread) for thread in trace.threads}
+    alive = {ORGANIZER}
+    for thread in trace.threads[1:]:
+        head, _, index = thread.id.rpartition(".")
+        parent = head or ORGANIZER
+        if parent in alive and (int(index) in forked[parent] or int(index) not in before[parent]):
+            alive.add(thread.id)
+    return alive
+
+
+def _forks(thread: Thread) -> set[int]:
+    return {action.index for action in thread.actions if isinstance(action, Fork)}
+
+
+def _returned(thread: Thread | None) -> int:
+    return sum(action.tokens for action in (thread.actions if thread else ()) if isinstance(action, Return))
+
+
+def _bare(thread: Thread, lost: dict[str, int]) -> Thread:
+    """Return a thread without recorded times, whose Joins insert what is left of each Return."""
+    actions: list[Action] = []
+    for action in thread.actions:
+        bare = msgspec.structs.replace(action, start=None, finish=None)
+        if isinstance(bare, Join) and lost.get(child_id(thread.id, bare.index), 0):
+            less = lost[child_id(thread.id, bare.index)]
+            bare = msgspec.structs.replace(bare, inserted_tokens=max(bare.inserted_tokens - less, 0), text=None)
+        actions.append(bare)
+    return msgspec.structs.replace(thread, actions=tuple(actions))
