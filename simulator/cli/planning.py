@@ -102,6 +102,7 @@ def plan(
     for fault in faults:
         complain(str(fault))
     if step:
+        asked = asked.with_(axes={})
         changes = changes_of(
             asked,
             caps=_numbers(caps, "--caps"),
@@ -114,6 +115,8 @@ def plan(
         return 2 if faults else 0
     question: Question = "smallest" if smallest else "highest"
     name, values = searched(smallest or highest or "", questions[0], tolerance)
+    if name in asked.axes and name not in _axes(alternatives or []):  # the file sweeps what is searched here
+        asked = asked.with_(axes={axis: points for axis, points in asked.axes.items() if axis != name})
     rules = Rules(confidence=confidence) if replications is None else _rules(confidence, replications)
     with _progress("first value") as watch:
         found = compare(

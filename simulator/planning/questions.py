@@ -36,7 +36,8 @@ class Alternative:
     @property
     def label(self) -> str:
         """Its values in words."""
-        return ", ".join(str(label(value)) for value in self.values.values())
+        said = ((name.rpartition(".")[2], label(value)) for name, value in self.values.items())
+        return ", ".join(value if isinstance(value, str) else f"{name} = {value}" for name, value in said)
 
     @property
     def price(self) -> float:
