@@ -149,6 +149,7 @@ SLO = ("--slo", "p95 < 1")
         (SLO, "say one of --smallest, --highest and --step; got none"),
         ((*SLO, "--smallest", "a=1..2", "--step"), "got --smallest and --step"),
         ((*SLO, "--step"), "--slo is for --smallest and --highest"),
+        (("--step", "--for", "protocol.capacity=2"), "--for is for --smallest and --highest"),
         (("--step",), "arrivals kind together, not gamma"),
         (("--step", "--caps", "0"), "--caps takes whole numbers from 1, as 256,512; got '0'"),
         (("--step", "--replicas", "two"), "--replicas takes whole numbers"),

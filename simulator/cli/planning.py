@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -97,7 +97,8 @@ def plan(
     questions = [name for name, given in (("--smallest", smallest), ("--highest", highest), ("--step", step)) if given]
     if len(questions) != 1:
         raise ConfigError(f"say one of --smallest, --highest and --step; got {' and '.join(questions) or 'none'}")
-    _refuse_what_is_not_for(questions[0], slo=slo, caps=caps, capacities=capacities, replicas=replicas)
+    options = {"slo": slo, "for": alternatives, "caps": caps, "capacities": capacities, "replicas": replicas}
+    _refuse_what_is_not_for(questions[0], options)
     faults = unreadable(asked)
     for fault in faults:
         complain(str(fault))
@@ -143,13 +144,15 @@ def _rules(confidence: float, replications: int) -> Rules:
     return Rules(confidence=confidence, replications=replications, first=min(4, replications))
 
 
-def _refuse_what_is_not_for(question: str, **options: Any) -> None:
+def _refuse_what_is_not_for(question: str, options: Mapping[str, Any]) -> None:
     given = [name for name, value in options.items() if value]
     if question == "--step" and "slo" in given:
         raise ConfigError("--slo is for --smallest and --highest; --step has no objectives")
-    if question != "--step" and (wrong := [name for name in given if name != "slo"]):
+    if question == "--step" and "for" in given:
+        raise ConfigError("--for is for --smallest and --highest; a step is planned at one point")
+    if question != "--step" and (wrong := [name for name in given if name not in ("slo", "for")]):
         raise ConfigError(f"--{wrong[0]} is for --step, not for {question}")
-    if question != "--step" and not given:
+    if question != "--step" and "slo" not in given:
         raise ConfigError(f"{question} needs an objective: --slo 'p95 < 10 s'")
 
 
