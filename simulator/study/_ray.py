@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -14,13 +16,16 @@ import simulator
 from simulator.errors import ConfigError, why
 from simulator.study.failure import Failure, attempt
 
-__all__ = ["LOCAL", "map_on_ray"]
+__all__ = ["LOCAL", "check_address", "map_on_ray"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 LOCAL = "local"
 """The address of a cluster that is started on this machine, for the time it is needed."""
+
+_SERVER = re.compile(r"(?:ray://)?(?P<host>[\w.-]+|\[[\da-fA-F:.]+\]):(?P<port>\d{1,5})")
+_REACH_SECONDS = 10.0
 
 _LOST = (
     "WorkerCrashedError",
@@ -60,6 +65,18 @@ def map_on_ray(
         yield from _run(ray, function, iter(tasks), None if address == LOCAL else cpus)
 
 
+def check_address(address: object) -> None:
+    """Raise `ConfigError` for what is no address of a cluster.
+
+    >>> check_address("head:6379")
+    >>> check_address("head")
+    Traceback (most recent call last):
+    simulator.errors.ConfigError: a Ray address is 'local', 'auto', 'HOST:PORT' or 'ray://HOST:PORT', got 'head'
+    """
+    if not isinstance(address, str) or not (address in (LOCAL, "auto") or _SERVER.fullmatch(address)):
+        raise ConfigError(f"a Ray address is 'local', 'auto', 'HOST:PORT' or 'ray://HOST:PORT', got {address!r}")
+
+
 def _load() -> Any:
     try:
         import ray
@@ -78,6 +95,9 @@ def _connected(ray: Any, address: str, cpus: int | None) -> Iterator[None]:
     if address == LOCAL:
         options |= {"num_cpus": cpus, "include_dashboard": False}
     try:
+        if server := _SERVER.fullmatch(address):  # ray itself would try for minutes
+            where = server["host"].strip("[]"), int(server["port"])
+            socket.create_connection(where, _REACH_SECONDS).close()
         with _no_reports():
             ray.init(**options)
     except Exception as error:  # of several types, by what is wrong

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from simulator.errors import ConfigError
 from simulator.study._processes import map_in_processes
-from simulator.study._ray import LOCAL, map_on_ray
+from simulator.study._ray import LOCAL, check_address, map_on_ray
 from simulator.study.failure import Failure, attempt
 
 __all__ = ["Executor", "Failure", "Processes", "Ray", "Serial", "executor_from"]
@@ -112,10 +112,7 @@ class Ray:
     cpus: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.address, str) or not self.address:
-            raise ConfigError(
-                f"a Ray address is 'local', 'auto', 'HOST:PORT' or 'ray://HOST:PORT', got {self.address!r}"
-            )
+        check_address(self.address)
         if self.cpus is not None:
             _check_count("cpus", self.cpus)
 
