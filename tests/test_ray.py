@@ -152,7 +152,7 @@ def test_everything_ends_with_its_parent(tmp_path, how):
 
 def test_a_cluster_that_is_not_there_is_told_in_one_line():
     for address in ("auto", "127.0.0.1:1", "ray://[::1]:1", "127.0.0.1:99999"):
-        with pytest.raises(ConfigError, match="^no Ray cluster at '") as caught:
+        with pytest.raises(ConfigError, match=r"^no Ray cluster at '") as caught:
             next(Ray(address).imap(errands.square, [1]))
         assert address in str(caught.value) and "\n" not in str(caught.value)
 

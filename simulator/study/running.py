@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -141,5 +142,7 @@ def outcomes(
     study: Study, executor: Executor, done: Collection[Task] = (), keep_queries: bool = False
 ) -> Iterator[tuple[Task, Result | Failure]]:
     """Do the runs that are not done, and yield each as it ends. However this ends, so do the executor's workers."""
-    with closing(executor.imap(partial(run_task, study, keep_queries), tasks(study, done))) as results:
+    work = partial(run_task, study, keep_queries)
+    # All points of a replication have their traces in common.
+    with closing(executor.imap(work, tasks(study, done), by=attrgetter("replication"))) as results:
         yield from results
