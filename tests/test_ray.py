@@ -48,13 +48,19 @@ def test_a_task_that_raises_is_the_failure_it_is_elsewhere():
 
 @pytest.mark.usefixtures("cluster")
 def test_what_cannot_be_sent_is_a_failure_of_that_task():
-    tasks = [errands.Unreadable(), iter_forever(), "unreadable", "division"]
+    tasks = [errands.Unreadable(), iter_forever(), "unreadable", "unpicklable", "division"]
     reasons = {tasks.index(task): result.reason for task, result in Ray().imap(errands.fail, tasks)}
-    assert len(reasons) == 4
+    assert reasons[0] == "the task cannot be read in another process: RuntimeError: not today"
     assert reasons[1].startswith("the task cannot be sent to another process: ")
-    assert "not today" in reasons[0]
-    assert "not today" in reasons[2]
-    assert reasons[3] == "ZeroDivisionError: division by zero"
+    assert reasons[2] == "its result cannot be read: RuntimeError: not today"
+    assert reasons[3].startswith("its result cannot be sent to another process: ")
+    assert reasons[4] == "ZeroDivisionError: division by zero"
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_function_that_cannot_be_loaded_is_refused():
+    with pytest.raises(ConfigError, match=r"^what is to run cannot be started on the Ray cluster: .*not today"):
+        list(Ray().imap(errands.Absent(), [1, 2]))
 
 
 @pytest.mark.usefixtures("cluster")
@@ -62,7 +68,7 @@ def test_tasks_that_kill_their_process_fail_and_all_others_complete():
     found = dict(Ray().imap(errands.kill_odd, range(5)))
     assert {task: result for task, result in found.items() if task % 2 == 0} == {0: 0, 2: 4, 4: 16}
     for task in (1, 3):
-        assert found[task] == Failure("its process died, twice: WorkerCrashedError", died=True)
+        assert found[task] == Failure("its process died, twice: ActorDiedError", died=True)
 
 
 @pytest.mark.usefixtures("cluster")
@@ -72,7 +78,7 @@ def test_a_task_whose_process_died_once_is_tried_again_in_another(tmp_path):
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize(("cpus", "most"), [(None, 4), (1, 1)])
+@pytest.mark.parametrize(("cpus", "most"), [(None, 2), (1, 1)])
 def test_tasks_are_taken_as_there_is_room(cpus, most):
     taken = 0
 
@@ -86,7 +92,7 @@ def test_tasks_are_taken_as_there_is_room(cpus, most):
     for seen in range(20):
         task, result = next(results)
         assert result == task * task
-        assert taken - seen <= 2 * most
+        assert taken - seen <= 2 * most + 1
     results.close()
 
 

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from simulator.errors import ConfigError, why
 from simulator.study._backlog import Backlog
-from simulator.study.failure import Failure, attempt
+from simulator.study.failure import Failure, answer, received, sent
 
 __all__ = ["map_in_processes"]
 
@@ -169,10 +169,9 @@ class _Crew:
 
     def _give(self, worker: _Worker, job: _Job[Any]) -> bool:
         """Send a task to an idle worker; return whether the next one may be sent."""
-        try:
-            message = pickle.dumps(job.task, pickle.HIGHEST_PROTOCOL)
-        except Exception as error:
-            self.done.append((job.task, Failure(f"the task cannot be sent to another process: {why(error)}")))
+        message = sent(job.task, pickle.dumps)
+        if isinstance(message, Failure):
+            self.done.append((job.task, message))
             return False  # not before this was seen
         self.idle.remove(worker)
         try:
@@ -217,21 +216,17 @@ class _Crew:
 
     def _collect(self, worker: _Worker, job: _Job[Any]) -> None:
         try:
-            answer = worker.pipe.recv_bytes()
+            message = worker.pipe.recv_bytes()
         except (EOFError, OSError):
             cause = _ending(self._end(worker))
             if job.died:
-                causes = cause if cause == job.died else f"{job.died}, then {cause}"
-                self.done.append((job.task, Failure(f"its process died, twice: {causes}", died=True)))
+                self.done.append((job.task, Failure.twice(job.died, cause)))
             else:
                 job.died = cause
                 self.suspects.append(job)
             return
         self.idle.append(worker)
-        try:
-            self.done.append((job.task, pickle.loads(answer)))
-        except Exception as error:
-            self.done.append((job.task, Failure(f"its result cannot be read: {why(error)}")))
+        self.done.append((job.task, received(message)))
 
     def dismiss(self) -> None:
         """End all processes; at once those that are at work."""
@@ -283,7 +278,7 @@ def _serve(pipe: Connection[Any, Any], payload: bytes) -> None:
     try:
         pipe.send_bytes(b"")
         while True:
-            pipe.send_bytes(_answer(function, pipe.recv_bytes()))
+            pipe.send_bytes(answer(function, pipe.recv_bytes()))
     except (EOFError, OSError):  # nobody wants anything any more
         return
 
@@ -293,15 +288,3 @@ def _leave_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def _answer(function: Callable[[Any], Any], message: bytes) -> bytes:
-    try:
-        task = pickle.loads(message)
-    except Exception as error:
-        return pickle.dumps(Failure(f"the task cannot be read in another process: {why(error)}"))
-    result = attempt(function, task)
-    try:
-        return pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
-    except Exception as error:
-        return pickle.dumps(Failure(f"its result cannot be sent to another process: {why(error)}"))

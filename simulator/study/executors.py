@@ -129,7 +129,7 @@ class Ray:
         self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Callable[[T], Hashable] | None = None
     ) -> Generator[tuple[T, R | Failure], None, None]:
         """Yield each task with its result, in order of completion (see `Executor.imap`)."""
-        return map_on_ray(function, tasks, self.address, self.cpus)
+        return map_on_ray(function, tasks, self.address, self.cpus, by)
 
 
 def executor_from(jobs: int | None = None, ray: str | None = None) -> Serial | Processes | Ray:
