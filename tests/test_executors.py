@@ -371,8 +371,11 @@ def test_options_out_of_range():
     for jobs in (0, -2, True):
         with pytest.raises(ConfigError, match="must be a whole number from 1"):
             executor_from(jobs)
-    with pytest.raises(ConfigError, match="a Ray address is"):
-        Ray(address="")
+    for address in ("", "head", "head:", "http://head:80", None, "head:6379\n"):
+        with pytest.raises(
+            ConfigError, match="a Ray address is 'local', 'auto', 'HOST:PORT' or 'ray://HOST:PORT', got"
+        ):
+            Ray(address=address)
 
 
 def test_ray_that_is_not_installed(monkeypatch):

@@ -25,7 +25,7 @@ from simulator.study import (
     simulate_one,
 )
 from simulator.study.inputs import arrival_times, compiled, draw, input_digests, unreadable
-from simulator.study.running import Task, row_of
+from simulator.study.running import Task, row_maker
 from simulator.workload import generate, grouped
 
 MATH = {"math": Source(generate="asyncthink_math")}
@@ -551,7 +551,7 @@ def test_done_runs_are_left_out():
 
 
 def test_a_failure_is_a_row():
-    row = row_of(small(), Task(0, 1), Failure("it died", died=True))
+    row = row_maker(small())(Task(0, 1), Failure("it died", died=True))
     assert row["error"] == "it died"
     assert math.isnan(row["latency_mean"])
     assert row["seed"] == small().seed_of(1)

@@ -10,7 +10,7 @@ import os
 import pickle
 import signal
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
@@ -19,7 +19,8 @@ from threading import Thread
 from typing import Any, Generic, TypeVar
 
 from simulator.errors import ConfigError, why
-from simulator.study.failure import Failure, attempt
+from simulator.study._backlog import Backlog
+from simulator.study.failure import Failure, answer, received, sent
 
 __all__ = ["map_in_processes"]
 
@@ -38,7 +39,7 @@ _LEAVE_SECONDS = 5.0
 
 
 def map_in_processes(
-    function: Callable[[T], R], tasks: Iterable[T], jobs: int
+    function: Callable[[T], R], tasks: Iterable[T], jobs: int, by: Callable[[T], Hashable] | None
 ) -> Generator[tuple[T, R | Failure], None, None]:
     """Yield each task with ``function(task)``, in order of completion.
 
@@ -50,6 +51,8 @@ def map_in_processes(
         Taken one by one: at most `jobs` are under way, and at most as many results wait to be yielded.
     jobs : int
         Processes.
+    by : callable or None
+        What a task has in common with others (see `Backlog`).
 
     Raises
     ------
@@ -60,11 +63,10 @@ def map_in_processes(
         payload = pickle.dumps(function, pickle.HIGHEST_PROTOCOL)
     except Exception as error:
         raise ConfigError(f"what is to run cannot be sent to another process: {why(error)}") from None
-    return _run(payload, iter(tasks), jobs)
+    return _run(_Crew(payload, Backlog(iter(tasks), by), jobs))
 
 
-def _run(payload: bytes, tasks: Iterator[Any], jobs: int) -> Generator[tuple[Any, Any], None, None]:
-    crew = _Crew(payload, tasks, jobs)
+def _run(crew: _Crew) -> Generator[tuple[Any, Any], None, None]:
     try:
         while crew.hand_out():
             if not crew.done:
@@ -110,7 +112,6 @@ class _Worker:
 @dataclass(slots=True)
 class _Job(Generic[T]):
     task: T
-    message: bytes
     died: str = ""
     """What became of the process that ran it before."""
 
@@ -120,10 +121,8 @@ class _Crew:
     """All workers, and who does what."""
 
     payload: bytes
-    tasks: Iterator[Any]
+    backlog: Backlog[Any]
     jobs: int
-    more: bool = True
-    waiting: deque[_Job[Any]] = field(default_factory=deque)
     suspects: deque[_Job[Any]] = field(default_factory=deque)
     """Tasks whose process died. Each is tried once more, alone: it may have been the machine that ran out of memory."""
     done: deque[tuple[Any, Any]] = field(default_factory=deque)
@@ -140,25 +139,13 @@ class _Crew:
             if not self.busy and not self.starting:
                 self._try_alone()
         else:
-            self._take()
-            while self.waiting and self.idle:
-                self._give(self.idle.pop(), self.waiting.popleft())
-            for _ in range(len(self.waiting) - len(self.starting)):
+            while self.idle and self.backlog.at_least(1):
+                worker = self.idle[-1]
+                if not self._give(worker, _Job(self.backlog.take(worker))):
+                    break
+            while not self.idle and len(self.workers) < self.jobs and self.backlog.at_least(len(self.starting) + 1):
                 self._start()
         return bool(self.done or self.busy or self.starting)
-
-    def _take(self) -> None:
-        while self.more and len(self.waiting) + len(self.busy) < self.jobs:
-            try:
-                task = next(self.tasks)
-            except StopIteration:
-                self.more = False
-                return
-            try:
-                self.waiting.append(_Job(task, pickle.dumps(task, pickle.HIGHEST_PROTOCOL)))
-            except Exception as error:
-                self.done.append((task, Failure(f"the task cannot be sent to another process: {why(error)}")))
-                return  # and go on once it was seen
 
     def _start(self) -> None:
         worker = _Worker(self.payload)
@@ -168,27 +155,38 @@ class _Crew:
     def _end(self, worker: _Worker, *, kill: bool = False) -> int:
         code = worker.end(kill=kill)
         self.workers.remove(worker)
+        self.backlog.dismiss(worker)
         return code
 
     def _try_alone(self) -> None:
         for worker in [each for each in self.idle if not each.fresh]:
             self.idle.remove(worker)
             self._end(worker)
-        if self.idle:
-            self._give(self.idle.pop(), self.suspects.popleft())
-        else:
+        if not self.idle:
             self._start()
+        else:
+            self._give(self.idle[-1], self.suspects.popleft())
 
-    def _give(self, worker: _Worker, job: _Job[Any]) -> None:
+    def _give(self, worker: _Worker, job: _Job[Any]) -> bool:
+        """Send a task to an idle worker; return whether the next one may be sent."""
+        message = sent(job.task, pickle.dumps)
+        if isinstance(message, Failure):
+            self.done.append((job.task, message))
+            return False  # not before this was seen
+        self.idle.remove(worker)
         try:
-            worker.pipe.send_bytes(job.message)
+            worker.pipe.send_bytes(message)
         except OSError:  # it died while it had nothing to do
             self._end(worker, kill=True)
-            (self.suspects if job.died else self.waiting).appendleft(job)
-            self._start()
-            return
+            if job.died:
+                self.suspects.appendleft(job)
+                self._start()
+            else:
+                self.backlog.give_back(job.task)
+            return True
         worker.fresh = False
         self.busy[worker.pipe] = worker, job
+        return True
 
     def listen(self) -> None:
         """Wait for workers, and take what they have."""
@@ -218,21 +216,17 @@ class _Crew:
 
     def _collect(self, worker: _Worker, job: _Job[Any]) -> None:
         try:
-            answer = worker.pipe.recv_bytes()
+            message = worker.pipe.recv_bytes()
         except (EOFError, OSError):
             cause = _ending(self._end(worker))
             if job.died:
-                causes = cause if cause == job.died else f"{job.died}, then {cause}"
-                self.done.append((job.task, Failure(f"its process died, twice: {causes}", died=True)))
+                self.done.append((job.task, Failure.twice(job.died, cause)))
             else:
                 job.died = cause
                 self.suspects.append(job)
             return
         self.idle.append(worker)
-        try:
-            self.done.append((job.task, pickle.loads(answer)))
-        except Exception as error:
-            self.done.append((job.task, Failure(f"its result cannot be read: {why(error)}")))
+        self.done.append((job.task, received(message)))
 
     def dismiss(self) -> None:
         """End all processes; at once those that are at work."""
@@ -284,7 +278,7 @@ def _serve(pipe: Connection[Any, Any], payload: bytes) -> None:
     try:
         pipe.send_bytes(b"")
         while True:
-            pipe.send_bytes(_answer(function, pipe.recv_bytes()))
+            pipe.send_bytes(answer(function, pipe.recv_bytes()))
     except (EOFError, OSError):  # nobody wants anything any more
         return
 
@@ -294,15 +288,3 @@ def _leave_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def _answer(function: Callable[[Any], Any], message: bytes) -> bytes:
-    try:
-        task = pickle.loads(message)
-    except Exception as error:
-        return pickle.dumps(Failure(f"the task cannot be read in another process: {why(error)}"))
-    result = attempt(function, task)
-    try:
-        return pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
-    except Exception as error:
-        return pickle.dumps(Failure(f"its result cannot be sent to another process: {why(error)}"))

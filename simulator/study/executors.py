@@ -5,13 +5,13 @@ What is run and what comes of it are the same everywhere. Only the order of comp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from simulator.errors import ConfigError
 from simulator.study._processes import map_in_processes
-from simulator.study._ray import LOCAL, map_on_ray
+from simulator.study._ray import LOCAL, check_address, map_on_ray
 from simulator.study.failure import Failure, attempt
 
 __all__ = ["Executor", "Failure", "Processes", "Ray", "Serial", "executor_from"]
@@ -23,11 +23,16 @@ R = TypeVar("R")
 class Executor(Protocol):
     """Anything that runs a function on many tasks."""
 
-    def imap(self, function: Callable[[T], R], tasks: Iterable[T], /) -> Generator[tuple[T, R | Failure], None, None]:
+    def imap(
+        self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Callable[[T], Hashable] | None = None
+    ) -> Generator[tuple[T, R | Failure], None, None]:
         """Yield each task with its result, or the `Failure` it came to, in any order.
 
         Tasks are taken one by one as there is room for them, and no more than twice as many as can run at once are
         under way, their results included. Closing the generator, an exception, or Ctrl-C ends all work at once.
+
+        Tasks that follow each other and have an equal key, ``by(task)``, are done by one worker where that keeps nobody
+        waiting: it may keep what they share. For that, more of them may be taken ahead.
         """
 
 
@@ -39,7 +44,9 @@ class Serial:
     [('1.5', 1.5), ('x', Failure(reason="ValueError: could not convert string to float: 'x'", died=False))]
     """
 
-    def imap(self, function: Callable[[T], R], tasks: Iterable[T], /) -> Generator[tuple[T, R | Failure], None, None]:
+    def imap(
+        self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Callable[[T], Hashable] | None = None
+    ) -> Generator[tuple[T, R | Failure], None, None]:
         """Yield each task with its result, in the order of the tasks (see `Executor.imap`)."""
         for task in tasks:
             yield task, attempt(function, task)
@@ -77,9 +84,11 @@ class Processes:
     def __post_init__(self) -> None:
         _check_count("jobs", self.jobs)
 
-    def imap(self, function: Callable[[T], R], tasks: Iterable[T], /) -> Generator[tuple[T, R | Failure], None, None]:
+    def imap(
+        self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Callable[[T], Hashable] | None = None
+    ) -> Generator[tuple[T, R | Failure], None, None]:
         """Yield each task with its result, in order of completion (see `Executor.imap`)."""
-        return map_in_processes(function, tasks, self.jobs)
+        return map_in_processes(function, tasks, self.jobs, by)
 
 
 @dataclass(frozen=True)
@@ -112,16 +121,15 @@ class Ray:
     cpus: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.address, str) or not self.address:
-            raise ConfigError(
-                f"a Ray address is 'local', 'auto', 'HOST:PORT' or 'ray://HOST:PORT', got {self.address!r}"
-            )
+        check_address(self.address)
         if self.cpus is not None:
             _check_count("cpus", self.cpus)
 
-    def imap(self, function: Callable[[T], R], tasks: Iterable[T], /) -> Generator[tuple[T, R | Failure], None, None]:
+    def imap(
+        self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Callable[[T], Hashable] | None = None
+    ) -> Generator[tuple[T, R | Failure], None, None]:
         """Yield each task with its result, in order of completion (see `Executor.imap`)."""
-        return map_on_ray(function, tasks, self.address, self.cpus)
+        return map_on_ray(function, tasks, self.address, self.cpus, by)
 
 
 def executor_from(jobs: int | None = None, ray: str | None = None) -> Serial | Processes | Ray:

@@ -15,7 +15,7 @@ from simulator.study.folder import ResultFolder
 from simulator.study.inputs import input_digests
 from simulator.study.loading import parse_study
 from simulator.study.results import read_folder
-from simulator.study.running import Task, outcomes, row_names, row_of, table_of
+from simulator.study.running import Task, outcomes, row_maker, row_names, table_of
 from simulator.study.single import Result, run_one
 from simulator.study.study import Study, label
 from simulator.study.table import Table
@@ -84,13 +84,13 @@ def run_in_folder(
     ...     load_results(f"{place}/out").table["latency_mean"].tolist() == table["latency_mean"].tolist()
     True
     """
-    runs = study.n_points * study.replications
+    runs, row_of = study.n_points * study.replications, row_maker(study)
     with ResultFolder(path, identity_of(study, path), keys=runs, queries=queries, parquet=parquet) as folder:
         if begun is not None:
             begun(folder)
         done = {Task(*divmod(key, study.replications)) for key in folder.done}
         for task, outcome in outcomes(study, executor, done, queries):
-            key, row = task.point * study.replications + task.replication, row_of(study, task, outcome)
+            key, row = task.point * study.replications + task.replication, row_of(task, outcome)
             if isinstance(outcome, Failure):
                 folder.fail(key, outcome.reason, row)
             else:
