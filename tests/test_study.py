@@ -173,6 +173,7 @@ WRONG = [
     ("queries = 3\n[axes]\n'protocol.capacity' = [2, 0]", "(at protocol.capacity = 0)"),
     ("queries = 3\n[axes]\nseed = [1, 2]", "seed is the same for all points: it cannot be an axis"),
     ("queries = 3\n[axes]\n'cluster.gpu' = ['steps', 'rate:50']", "that is two studies"),
+    ("queries = 3\nmetrics = ['queries']\n[axes]\nqueries = [2]", "queries is an axis already"),
     ("queries = 3\n[axes]\nqueries = [2]\n[baseline]\nqueries = 3", "baseline: queries is never 3; it is 2"),
     ("queries = 3\n[axes]\nqueries = [2]\n[baseline]\nqeries = 2", "no axis is called 'qeries'; did you mean queries?"),
     ("queries = 3\n[traces.b]\ngenerate = 'bach'", "[traces.b]: 'bach' is no family"),

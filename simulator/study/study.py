@@ -16,7 +16,7 @@ from simulator.cost import DecodeSteps
 from simulator.errors import ConfigError
 from simulator.options import Share, check_fields, choose
 from simulator.protocol import Protocol
-from simulator.study.measures import checked_metrics
+from simulator.study.measures import checked_metrics, metric_columns
 from simulator.study.spec import Arrivals, Hardware, Source, Window
 from simulator.study.table import Table
 
@@ -170,6 +170,9 @@ class Study:
         for name in self.axes:
             if name.partition(".")[0] in self.FIXED:
                 raise ConfigError(f"{name} is the same for all points: it cannot be an axis")
+        for name in metric_columns(self.metrics, self.percentiles):
+            if name in self.axes:
+                raise ConfigError(f"{name} is an axis already: it cannot be measured as well")
         units = {point.study.unit for point in self.points()}
         if len(units) > 1:
             raise ConfigError("some points count decode steps, others seconds: that is two studies")
