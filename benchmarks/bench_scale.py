@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import pickle
+import resource
 import tempfile
 import time
 from contextlib import closing
@@ -125,13 +126,10 @@ def weights(study):
     many = study.with_(replications=25)
     for queries in (False, True):
         with tempfile.TemporaryDirectory() as place:
-            taken, journal, end, left = in_folder(many, Path(place) / "out", queries)
+            taken, journal, _ = in_folder(many, Path(place) / "out", queries)
         runs = many.n_points * many.replications
         kind = "rows and queries" if queries else "rows alone"
         print(f"  a row made and kept: {kind:<17}{taken * 1e3:6.2f} ms, journal {journal / runs:,.0f} bytes")
-        print(f"  at the end, tables of all        {end / runs * 1e3:6.2f} ms")
-        if queries:
-            print(f"  left on the disk for each query {left / runs / study.queries:.1f} bytes")
 
 
 class Known:
@@ -146,9 +144,7 @@ class Known:
 
 
 def in_folder(study, place, queries):
-    """Return seconds a row, bytes of the journal, seconds at the end and bytes of the queries' table, of a study whose
-    runs cost nothing.
-    """
+    """Return seconds a row, bytes of the journal and seconds at the end, of a study whose runs cost nothing."""
     result = run_task(study, True, Task(0, 0))
     result = result if queries else Result(result.metrics, {})
     times, sizes = [], []
@@ -159,8 +155,29 @@ def in_folder(study, place, queries):
 
     run_in_folder(study, place, executor=Known(result), queries=queries, each=watch)
     end = time.perf_counter() - times[-1]
-    left = sum(path.stat().st_size for path in place.glob("queries.*"))
-    return (times[-1] - times[0]) / (len(times) - 1), sizes[-1], end, left
+    return (times[-1] - times[0]) / (len(times) - 1), sizes[-1], end
+
+
+def at_the_end(study):
+    """Print what many rows take when the last run has ended."""
+    peaks = []
+    for replications in (250, 2500):
+        many = study.with_(replications=replications)
+        with tempfile.TemporaryDirectory() as place:
+            end = in_folder(many, Path(place) / "out", False)[2]
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    runs = study.n_points * 2500
+    print(f"tables of {runs:,} rows at the end")
+    print(f"  {end / runs * 1e3:.2f} ms a row, {(peaks[1] - peaks[0]) / (runs * 0.9):,.0f} bytes of memory a row")
+
+
+def on_disk(study):
+    """Print what each query leaves on the disk, where queries are kept; these runs are real, and differ."""
+    with tempfile.TemporaryDirectory() as place:
+        table = study.with_(replications=1).run(folder=place, queries=True)
+        kept = Path(place)
+        parts = sum(path.stat().st_size for path in kept.glob("queries.*"))
+    print(f"on the disk, where queries are kept: {parts / len(table) / study.queries:.1f} bytes a query")
 
 
 def fastest(work, rounds=5):
@@ -188,6 +205,8 @@ def main():
     speed(study, options.rounds)
     overhead()
     weights(study)
+    at_the_end(study)
+    on_disk(study)
     memory(study)
 
 
