@@ -198,7 +198,7 @@ class PagedServer(BatchServer):
         self._note_end(request, behind + self.step)
 
     def _arrive(self, event: simpy.Event) -> None:
-        if event is self.boundary and self.leap_steps > 1:
+        if event is self.boundary:
             self._take_until(self.leap_steps)
             self.taken, self.passed = 1, 0
         BatchServer._arrive(self, event)
