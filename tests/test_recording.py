@@ -54,19 +54,21 @@ def playable(trace):
 
     A thread that ends with a Fork ends before its Fork in the simulation, which reads ahead, and after it when it is
     recorded.
-    Nor may a worker Fork in the instant in which it was forked: who is first then is nobody's business.
+    Nor may a worker Fork in the instant in which it was forked, or anyone in that in which a Delay ends: who is first
+    then is nobody's business.
     """
     threads = []
     for thread in trace.threads:
-        actions = []
+        actions, waited = [], False
         last = Answer if thread.id == ORGANIZER else Return
         for action in thread.actions:
             if isinstance(action, last):
                 break
             if isinstance(action, Delay):
                 action = Delay(float(math.ceil(action.seconds)))
-            elif isinstance(action, Fork) and thread.id != ORGANIZER:
+            elif isinstance(action, Fork) and (thread.id != ORGANIZER or waited):
                 action = Fork(action.index, max(action.tokens, 1))
+            waited = isinstance(action, Delay) or (waited and not action.tokens)
             actions.append(action)
         threads.append(msgspec.structs.replace(thread, actions=(*actions, last(1))))
     return msgspec.structs.replace(trace, threads=tuple(threads))
