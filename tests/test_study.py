@@ -138,6 +138,8 @@ def test_document_and_back_always(capacity, kind, replicas, samples, metrics):
 WRONG = [
     ("quieres = 3", "no key of a study is called 'quieres'; did you mean queries?"),
     ("queries = 0", "queries must be a whole number from 1"),
+    ("queries = 100000000000", "queries must be a whole number from 1 to 10,000,000"),
+    ("queries = 10000000\nsamples = 2", "queries x samples of a run must be at most 10,000,000"),
     ("queries = 2.5", "study queries must be a whole number from 0, or left out; got 2.5"),
     ("queries = 3\nseed = -1", "study seed must be a whole number from 0"),
     ("queries = 3\nmetrics = ['latencies']", "no metric is called 'latencies'; did you mean latency?"),

@@ -23,7 +23,8 @@ from simulator.study.table import Table
 __all__ = ["Point", "Study", "canonical", "label"]
 
 MAX_POINTS = 1_000_000
-MAX_QUERIES = 10**8
+MAX_QUERIES = 10**7
+"""Of a run, samples included: it is held in memory."""
 
 
 class Point(NamedTuple):
@@ -135,6 +136,8 @@ class Study:
             value, low = getattr(self, name), int(name != "seed")
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"{name} must be a whole number from {low} to {high:,}; got {value!r}")
+        if (self.queries or 0) * self.samples > MAX_QUERIES:
+            raise ConfigError(f"queries x samples of a run must be at most {MAX_QUERIES:,}; more are replications")
         if self.confidence >= 1:
             raise ConfigError(f"confidence must be above 0 and below 1; got {self.confidence!r}")
         for value in self.percentiles:

@@ -144,7 +144,7 @@ class Table(_Columns):
         numbers = self["point"]
         order = np.argsort(numbers, kind="stable")
         found, begins = np.unique(numbers[order], return_index=True)
-        return list(zip(found.tolist(), np.split(order, begins[1:]), strict=True))
+        return list(zip(found.tolist(), np.split(order, begins[1:]), strict=True)) if len(found) else []
 
     def summary(self) -> Summary:
         """Return mean and Student-t interval of each metric over the replications of each point.
