@@ -68,7 +68,7 @@ def shell(block):
     return re.findall(r"^(?:\.venv/bin/)?(forksim .*)$", block, re.MULTILINE)
 
 
-WITH_FOLDERS = ("forksim study", "forksim plan")  # one needs what another left: see below
+WITH_FOLDERS = "forksim study"  # one needs what another left: see below
 
 
 def commands():
@@ -114,7 +114,7 @@ def in_turn():
 @pytest.mark.slow
 @pytest.mark.parametrize("block", list(in_turn()))
 def test_commands_that_leave_results_run_in_turn(block, tmp_path):
-    for name in ("studies", "traces"):
+    for name in ("studies", "traces", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
     for command in block:
         words = shlex.split(command, comments=True)[1:]
