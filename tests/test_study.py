@@ -121,18 +121,21 @@ def test_document_and_back(tmp_path):
     ),
     replicas=st.integers(1, 4),
     samples=st.integers(1, 3),
-    metrics=st.lists(st.sampled_from(["latency", "eta", "makespan"]), min_size=1, unique=True),
+    metrics=st.lists(st.sampled_from(["latency", "eta", "makespan"]), unique=True),
+    percentiles=st.lists(st.sampled_from([0, 50, 99.9]), unique=True),
 )
-def test_document_and_back_always(capacity, kind, replicas, samples, metrics):
+def test_document_and_back_always(capacity, kind, replicas, samples, metrics, percentiles):
     study = small(
         protocol=Protocol(capacity=capacity, when_full="inline"),
         arrivals=Arrivals(**kind),
         cluster=Hardware(gpu=("rate:50", "linear:0.01,0.001,0,0,0"), replicas=replicas),
         samples=samples,
         metrics=tuple(metrics),
+        percentiles=tuple(percentiles),
         axes={"queries": [3, 4]},
     )
     assert parse_study(json.loads(json.dumps(study.document()))) == study
+    assert parse_study(json.loads(study.point(1).study.spec())).spec() == study.point(1).study.spec()
 
 
 WRONG = [
@@ -172,6 +175,8 @@ WRONG = [
     ("queries = 3\n[axes]\n'protocol.capacity' = 2", "axis protocol.capacity must be a list of values"),
     ("queries = 3\n[axes]\n'protocol.capacity' = []", "at least one"),
     ("queries = 3\n[axes]\n'protocol.capacity' = [2, 2]", "says one value twice"),
+    ("queries = 3\n[axes]\ncluster = [{name = 'a'}, {name = 'a', replicas = 2}]", "or two of one name"),
+    ("queries = 3\n[baseline]\nqueries = 2", "a baseline is a point of the axes, and there are none"),
     ("queries = 3\n[axes]\n'protocol.capacity' = [2, 0]", "(at protocol.capacity = 0)"),
     ("queries = 3\n[axes]\nseed = [1, 2]", "seed is the same for all points: it cannot be an axis"),
     ("queries = 3\n[axes]\n'cluster.gpu' = ['steps', 'rate:50']", "that is two studies"),

@@ -129,6 +129,8 @@ class Study:
         self.cluster.cluster(self.base)
         if self.axes:
             self._check_axes()
+        elif self.baseline:
+            raise ConfigError("a baseline is a point of the axes, and there are none")
 
     def _check_numbers(self) -> None:
         most = {"queries": MAX_QUERIES, "samples": 10**6, "replications": 10**6, "seed": 2**63 - 1}
@@ -143,8 +145,8 @@ class Study:
         for value in self.percentiles:
             if not 0 <= value <= 100:
                 raise ConfigError(f"percentiles must be from 0 to 100; got {value!r}")
-        if len(set(self.percentiles)) < len(self.percentiles):
-            raise ConfigError("percentiles says one of them twice")
+        if len({f"{value:g}" for value in self.percentiles}) < len(self.percentiles):
+            raise ConfigError("percentiles says one of them twice, to six digits")
 
     def _check_queries(self) -> None:
         if self.arrivals.kind == "recorded":
@@ -165,8 +167,8 @@ class Study:
         for name, values in self.axes.items():
             if not isinstance(values, (list, tuple)) or not values:
                 raise ConfigError(f"axis {name} must be a list of values, at least one; got {values!r:.80}")
-            if len({canonical(value) for value in values}) < len(values):
-                raise ConfigError(f"axis {name} says one value twice")
+            if len({str(label(value)) for value in values}) < len(values):
+                raise ConfigError(f"axis {name} says one value twice, or two of one name")
             count *= len(values)
         if count > MAX_POINTS:
             raise ConfigError(f"{count:,} points are too many; at most {MAX_POINTS:,}")
@@ -244,7 +246,7 @@ class Study:
         >>> Study(traces={"a": Source(generate="batch")}, queries=8, protocol=Protocol(capacity=4)).document()
         {'traces': {'a': {'generate': 'batch'}}, 'queries': 8, 'protocol': {'capacity': 4}}
         """
-        return {key: value for key, value in _plain(self).items() if key != "base" and value not in ({}, [])}
+        return {key: value for key, value in _plain(self).items() if key != "base"}
 
     def spec(self) -> str:
         """Return, as JSON, all that one run of this study depends on, but for its seed and the files it reads."""
