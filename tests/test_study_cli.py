@@ -86,6 +86,19 @@ def test_again_and_from_processes_the_same_bytes(study, capsys):
     assert "queries.parquet" in before
 
 
+@pytest.mark.parametrize("csv", [True, False])
+def test_an_axis_of_numbers_and_a_text(study, capsys, csv):
+    text = KNEE.replace("[2, 4]", '[2, 4, "none"]').replace('cluster = "one"', "protocol.capacity = 2")
+    Path(study).write_text(text)
+    code, out, err = call(capsys, "study", "run", study, "-o", "out", *(["--csv"] if csv else []))
+    assert (code, err) == (0, "")
+    assert "difference to protocol.capacity = 2" in out
+    table = load_results("out").table
+    assert table["protocol.capacity"].tolist() == [2] * 6 + [4] * 6 + ["none"] * 6
+    assert call(capsys, "study", "rerun", "out", "--point", "5")[0] == 0
+    assert call(capsys, "study", "plot", "out", "--where", "cluster=one", "-o", "out.png")[0] == 0
+
+
 def test_csv_files(study, capsys):
     code, _, _ = call(capsys, "study", "run", study, "-o", "out", "--csv", "--queries")
     assert code == 0

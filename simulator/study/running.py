@@ -92,7 +92,12 @@ def table_of(study: Study, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any
     typed: dict[str, npt.NDArray[Any]] = {}
     for name in ("point", "replication", "seed"):
         typed[name] = np.asarray(columns[name], dtype=np.int64)
-    typed |= {name: axis_column(list(columns[name])) for name in study.axes}
+    # Not as they were stored: a column of a file has one type, and an axis may have numbers and texts.
+    sizes = tuple(len(values) for values in study.axes.values())
+    places = np.unravel_index(typed["point"], sizes) if sizes else ()
+    for (name, values), place in zip(study.axes.items(), places, strict=True):
+        labels = [label(value) for value in values]
+        typed[name] = axis_column([labels[i] for i in place.tolist()])
     typed |= {name: np.asarray(columns[name], dtype=np.float64) for name in metrics}
     typed |= {name: np.array(columns[name], dtype=object) for name in ("error", "spec")}
     order = np.lexsort((typed["replication"], typed["point"]))
