@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -64,25 +64,22 @@ def run(
     path = out or os.path.join("results", os.path.splitext(os.path.basename(study))[0])
     runs = given.n_points * given.replications
     ended = 0
-
-    def begun(folder: ResultFolder) -> None:
-        nonlocal ended
-        ended = len(folder.done)
-        for note in folder.notes:
-            complain(note)
-        if ended:
-            complain(f"{path}: {ended:,} of {runs:,} runs are done already")
-
-    def each(task: object, outcome: object) -> None:
-        nonlocal ended
-        ended += not isinstance(outcome, Failure)
-
     try:
-        with _bar(runs) as show_progress:
+        with _bar(runs) as bar:
 
-            def shown(task: object, outcome: object) -> None:
-                each(task, outcome)
-                show_progress(ended)
+            def begun(folder: ResultFolder) -> None:
+                nonlocal ended
+                ended = len(folder.done)
+                for note in folder.notes:
+                    complain(note)
+                if ended:
+                    complain(f"{path}: {ended:,} of {runs:,} runs are done already")
+                bar.begin(ended)
+
+            def each(task: object, outcome: object) -> None:
+                nonlocal ended
+                ended += not isinstance(outcome, Failure)
+                bar.advance()
 
             run_in_folder(
                 given,
@@ -91,7 +88,7 @@ def run(
                 queries=queries,
                 parquet=not csv,
                 begun=begun,
-                each=shown,
+                each=each,
             )
     except KeyboardInterrupt:
         complain(f"interrupted; {ended:,} of {runs:,} runs are in {path}, the same command goes on")
@@ -174,11 +171,29 @@ def _show(shown: Shown) -> None:
         say(shown.note + "\n")
 
 
+class _Bar:
+    """How far a study is and how long it will take, on stderr where that is a terminal."""
+
+    def __init__(self, progress: Progress | None, runs: int) -> None:
+        self.progress = progress
+        self.runs = runs
+        self.task = progress.add_task("runs", total=runs) if progress else None
+
+    def begin(self, done: int) -> None:
+        """Begin with runs that are done already; they say nothing of the speed."""
+        if self.progress and self.task is not None:
+            self.progress.reset(self.task, total=self.runs, completed=done)
+
+    def advance(self) -> None:
+        """One more."""
+        if self.progress and self.task is not None:
+            self.progress.advance(self.task)
+
+
 @contextmanager
-def _bar(runs: int) -> Iterator[Callable[[int], None]]:
-    """Show on stderr, where that is a terminal, how far it is and how long it will take."""
+def _bar(runs: int) -> Iterator[_Bar]:
     if not sys.stderr.isatty():
-        yield lambda done: None
+        yield _Bar(None, runs)
         return
     columns: tuple[Any, ...] = (
         TextColumn("{task.description}"),
@@ -189,5 +204,4 @@ def _bar(runs: int) -> Iterator[Callable[[int], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
-        bar = progress.add_task("runs", total=runs)
-        yield lambda done: progress.update(bar, completed=done)
+        yield _Bar(progress, runs)
