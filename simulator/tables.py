@@ -14,7 +14,7 @@ import numpy as np
 from simulator.errors import ConfigError
 from simulator.files import atomic
 
-__all__ = ["Columns", "column_file", "read_columns", "typed"]
+__all__ = ["Columns", "can_write_parquet", "column_file", "read_columns", "typed"]
 
 Columns = Mapping[str, Sequence[Any] | np.ndarray]
 """Values by the name of their column: arrays of numbers, or texts. All are equally long."""
@@ -186,6 +186,19 @@ class _Parquet:
         if self.writer is None:
             self.writer = self.parquet.ParquetWriter(self.file, table.schema)
         self.writer.write_table(table)
+
+
+def can_write_parquet() -> bool:
+    """Return whether pyarrow is there and can be loaded: a new one wants a new numpy.
+
+    >>> can_write_parquet() in (True, False)
+    True
+    """
+    try:
+        _pyarrow()
+    except ConfigError:
+        return False
+    return True
 
 
 def _pyarrow() -> tuple[Any, Any]:

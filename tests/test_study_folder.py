@@ -76,7 +76,7 @@ def test_by_hand(tmp_path):
 
 
 def test_types_come_back(tmp_path):
-    pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow", exc_type=ImportError)
     filled(tmp_path, RUNS, queries=True)
     for columns in (read_columns(tmp_path / "rows.parquet"), read_folder(tmp_path).columns):
         assert {name: column.dtype.kind for name, column in columns.items()} == {
@@ -139,7 +139,7 @@ def test_a_finished_folder_is_left_alone(tmp_path, parquet):
 
 @pytest.mark.parametrize("name", ["rows.parquet", "queries.parquet"])
 def test_a_lost_table_is_made_again(tmp_path, whole, name):
-    pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow", exc_type=ImportError)
     filled(tmp_path, RUNS, queries=True)
     (tmp_path / name).unlink()
     done = list(fill(tmp_path, RUNS, queries=True))
@@ -160,14 +160,14 @@ def test_queries_asked_for_later(tmp_path, whole):
 
 
 def test_csv_asked_for_later(tmp_path):
-    pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow", exc_type=ImportError)
     filled(tmp_path, RUNS, queries=True)
     assert list(fill(tmp_path, RUNS, queries=True, parquet=False)) == []
     assert sorted(content(tmp_path)) == ["journal.jsonl", "queries.parquet", "rows.csv", "study.json"]
 
 
 def test_without_pyarrow(tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert sorted(filled(tmp_path, RUNS, queries=True)) == ["journal.jsonl", "queries.csv", "rows.csv", "study.json"]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from simulator import ConfigError
 from simulator.tables import column_file, read_columns
 
-pyarrow = pytest.importorskip("pyarrow")
+pyarrow = pytest.importorskip("pyarrow", exc_type=ImportError)
 ENDINGS = ("jsonl", "csv", "parquet")
 endings = pytest.mark.parametrize("ending", ENDINGS)
 HOSTILE = [

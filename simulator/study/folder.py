@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from simulator.files import atomic
 from simulator.study.journal import Log, pack, scan, seal, unpack, unwritable
 from simulator.study.results import JOURNAL, LOCK, PARTS, STUDY, digest, enter, records, refuse_others, refuse_study
 from simulator.study.rows import CHUNK, chunks, column_kinds, column_of, joined, plain_row, repeated
-from simulator.tables import Columns, column_file
+from simulator.tables import Columns, can_write_parquet, column_file
 
 __all__ = ["ResultFolder"]
 
@@ -82,7 +81,7 @@ class ResultFolder:
         self.path = os.fspath(path)
         self.keys = keys
         self.queries = queries
-        self.ending = ".parquet" if parquet and importlib.util.find_spec("pyarrow") else ".csv"
+        self.ending = ".parquet" if parquet and can_write_parquet() else ".csv"
         """Of the names of tables."""
         self.notes: list[str] = []
         """What was found damaged and is done again, a line each."""
