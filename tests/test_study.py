@@ -18,8 +18,10 @@ from simulator.study import (
     Source,
     Study,
     Window,
+    load_results,
     load_study,
     parse_study,
+    rerun,
     run_one,
     run_study,
     simulate_one,
@@ -120,7 +122,7 @@ def test_document_and_back(tmp_path):
         ]
     ),
     replicas=st.integers(1, 4),
-    samples=st.integers(1, 3),
+    samples=st.just(1),
     metrics=st.lists(st.sampled_from(["latency", "eta", "makespan"]), unique=True),
     percentiles=st.lists(st.sampled_from([0, 50, 99.9]), unique=True),
 )
@@ -167,6 +169,7 @@ WRONG = [
         "[arrivals]: a study holds tables, lists, finite numbers",
     ),
     ("queries = 3\n[arrivals]\nkind = 'recorded'", "recorded arrivals are those of files"),
+    ("queries = 3\nsamples = 2\n[arrivals]\nkind = 'closed'\nusers = 2", "samples of a prompt arrive together"),
     ("queries = 3\n[window]\nwarmup = 3", "a window is for open arrivals, not for together"),
     (
         "queries = 3\n[axes]\n'protocol.capcity' = [2]",
@@ -217,6 +220,46 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_a_million_points_are_too_many():
     with pytest.raises(ConfigError, match="4,000,000 points are too many"):
         small(axes={"queries": list(range(1, 2001)), "samples": list(range(1, 2001))})
+
+
+def test_what_an_axis_varies_need_not_be_said_twice():
+    document = {
+        "traces": {"a": {"generate": "batch"}},
+        "arrivals": {"kind": "poisson"},
+        "axes": {"queries": [4, 8], "arrivals.rate": [1.0, 2.0]},
+    }
+    study = parse_study(document)
+    assert [(point.study.queries, point.study.arrivals.rate) for point in study.points()] == [
+        (4, 1.0),
+        (4, 2.0),
+        (8, 1.0),
+        (8, 2.0),
+    ]
+    assert parse_study(study.document()) == study
+
+
+def test_a_baseline_that_is_a_table(tmp_path):
+    axes = {"cluster": [{"name": "s"}, {"name": "l", "replicas": 2}], "cluster.prefix_caching": [True, False]}
+    study = small(cluster=Hardware(gpu="rate:50"), axes=axes, baseline={"cluster": {"name": "s"}})
+    assert parse_study(json.loads(json.dumps(study.document()))) == study
+    document = {**study.document(), "baseline": {"cluster": {"name": "s"}}}
+    assert parse_study(document) == study
+    table = study.run(folder=tmp_path / "out")
+    one, other = table.compare({"cluster": {"name": "s"}}), table.compare({"cluster": "s"})
+    assert one["latency_mean"].tolist() == other["latency_mean"].tolist()
+    assert len(table.where({"cluster.prefix_caching": True})) == 4
+    assert len(table.where({"cluster": {"name": "l", "replicas": 2}})) == 4
+
+
+def test_two_axes_may_not_set_one_name():
+    with pytest.raises(ConfigError, match=r"the axes protocol and protocol\.capacity both set protocol.capacity"):
+        small(axes={"protocol.capacity": [2, 8], "protocol": [{"capacity": 3}, {"when_full": "drop"}]})
+    assert small(axes={"cluster": [{"name": "a"}, {"name": "b"}], "cluster.replicas": [1, 2]}).n_points == 4
+
+
+def test_a_number_beyond_64_bits_is_refused():
+    with pytest.raises(ConfigError, match="cluster max_workers must be a whole number from 1 to 10"):
+        small(axes={"cluster.max_workers": [2, 10**20]})
 
 
 # --- random numbers ----------------------------------------------------------------------------------------------
@@ -349,6 +392,32 @@ def test_a_bad_record_is_told_and_the_rest_is_used(tmp_path):
     assert study.run()["error"].tolist() == [None] * 10
 
 
+def test_files_of_odd_names_and_spellings(tmp_path):
+    folder = tmp_path / "run[1]*"
+    folder.mkdir()
+    files(folder, by_hand("x"))
+    for patterns in (("*.jsonl",), ("t.jsonl", "./t.jsonl", "*.jsonl")):
+        study = Study(traces={"f": Source(files=patterns)}, base=str(folder), metrics=("queries",))
+        assert run_one(study, 0).metrics["queries"] == 1
+
+
+def test_a_folder_reached_by_a_link(tmp_path):
+    study = Study(traces=files(tmp_path, by_hand("x")), base=str(tmp_path), replications=1)
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
+    study.run(folder=tmp_path / "link" / "out")
+    for place in ("link", "deep/er"):
+        stored = load_results(tmp_path / place / "out")
+        row = next(stored.table.rows())
+        assert rerun(row, stored.study) == row
+        study.run(folder=tmp_path / place / "out")  # it is the same study
+
+
+def test_weights_may_be_large(tmp_path):
+    sources = {name: Source(generate="sequential", weight=1e308) for name in "ab"}
+    assert len(draw(Study(traces=sources, queries=9), 1)) == 9
+
+
 def test_no_file_and_no_trace(tmp_path):
     study = Study(traces={"f": Source(files=("*.jsonl",))}, base=str(tmp_path))
     with pytest.raises(ConfigError, match=r"nothing is called '\*.jsonl' in"):
@@ -478,7 +547,9 @@ FAMILY = st.sampled_from(["sequential", "parallel", "batch", "interleaved", "ran
     capacity=st.integers(1, 6),
     when_full=st.sampled_from(["queue", "block", "inline", "drop", "allow"]),
     seed=st.integers(0, 10**6),
-    gpu=st.sampled_from(["steps", "rate:50", "linear:0.01,0.002,0,0.0001,0", "h100-qwen3-8b"]),
+    gpu=st.sampled_from(
+        ["steps", "rate:50", "linear:0.01,0.002,0,0.0001,0", "h100-qwen3-8b", "h100-llama3.1-8b-engine"]
+    ),
     queries=st.integers(1, 5),
     max_num_seqs=st.none() | st.integers(1, 4),
 )

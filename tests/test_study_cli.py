@@ -180,6 +180,39 @@ def test_queries_that_are_never_answered_are_told(study, capsys):
     ]
 
 
+def test_a_study_whose_baseline_has_not_run_is_shown(study, capsys):
+    call(capsys, "study", "run", study, "-o", "out")
+    journal = Path("out/journal.jsonl")
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text(lines[0] + lines[4])  # a run of the cluster that is no baseline
+    for path in Path("out").glob("*.[cp]*"):
+        path.unlink()
+    code, out, err = call(capsys, "study", "show", "out")
+    assert (code, err) == (0, "forksim: 11 runs have not ended; forksim study run goes on\n")
+    assert "difference to" not in out
+
+
+def test_what_differs_at_the_end_of_a_list_is_said(study, capsys):
+    metrics = '["latency", "eta", "work", "throughput", "utilization", "mean_batch", "gpus"]'
+    Path(study).write_text(KNEE.replace('["latency", "throughput", "cost_per_query"]', metrics))
+    call(capsys, "study", "run", study, "-o", "out")
+    Path(study).write_text(Path(study).read_text().replace('"gpus"', '"queries"'))
+    code, _, err = call(capsys, "study", "run", study, "-o", "out")
+    assert code == 2
+    assert "holds another study: metrics is" in err
+
+
+def test_queries_of_an_earlier_call_do_not_stay_beside_other_rows(study, capsys):
+    spec = load_study(study)
+    table = spec.run(folder="whole", queries=True)
+    assert len(table) == 12
+    assert list(Path("whole").glob("queries.*"))
+    journal = Path("whole/journal.jsonl")
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:5]))
+    spec.run(folder="whole")
+    assert not list(Path("whole").glob("queries.*"))
+
+
 def test_unreadable_records_are_told_and_the_rest_is_used(study, capsys):
     Path("t.jsonl").write_text('{"id": "a", "output": "x<ANSWER>1</ANSWER>"}\nnonsense\n')
     Path(study).write_text('replications = 1\nmetrics = ["answered"]\n[traces.f]\nfiles = ["t.jsonl"]\n')

@@ -20,7 +20,6 @@ from simulator.errors import ConfigError
 from simulator.study import Failure, Stored, executor_from, load_results, load_study, rerun, run_in_folder
 from simulator.study.folder import ResultFolder
 from simulator.study.inputs import unreadable
-from simulator.study.stored import baseline_of
 
 __all__ = ["app"]
 
@@ -121,6 +120,8 @@ def rerun_row(
     after = rerun(before, stored.study)
     print_json(after)
     different = [name for name in before if repr(before[name]) != repr(after[name])]  # repr: NaN is NaN
+    if after["error"] is not None and "error" in different:
+        complain(str(after["error"]))
     if different:
         complain(f"{folder} has other values of {', '.join(different)}")
         return 2
@@ -135,7 +136,13 @@ def _print(stored: Stored, metrics: list[str] | None, json: bool) -> int:
     """Print the tables of a study, and return how many runs failed."""
     study, table = stored.study, stored.table
     summary = table.summary()
-    compared = table.compare(baseline_of(study)) if study.baseline and len(table) else None
+    compared = None
+    if study.baseline and len(table):
+        try:
+            compared = table.compare(study.baseline)
+        except ConfigError:  # its runs have not ended
+            if not stored.missing:
+                raise
     for metric in metrics or ():
         if metric not in table.metrics:
             table[metric]  # which says what there is
@@ -157,7 +164,8 @@ def _print(stored: Stored, metrics: list[str] | None, json: bool) -> int:
     for point, rows in table.points():
         lost = table["unanswered"][rows]
         if np.nansum(lost):
-            each = f"{np.nanmin(lost):g} to {np.nanmax(lost):g}" if np.ptp(lost[~np.isnan(lost)]) else f"{lost[0]:g}"
+            low, high = np.nanmin(lost), np.nanmax(lost)
+            each = f"{low:g} to {high:g}" if low < high else f"{low:g}"
             complain(f"point {point}: {each} queries of a run are never answered, and in no mean")
     if stored.missing:
         complain(f"{stored.missing:,} runs have not ended; forksim study run goes on")

@@ -127,10 +127,20 @@ def _chosen(table: Table, where: list[str]) -> Table:
         column = table[choose(name, table.axes, "axis of the study")].tolist()
         known = {_said(each): each for each in column}
         if value not in known:
-            raise ConfigError(f"--where: {name} is never {value}; it is {', '.join(known)}")
+            same = [each for each in known.values() if isinstance(each, (int, float)) and _equal(value, each)]
+            if not same:
+                raise ConfigError(f"--where: {name} is never {value}; it is {', '.join(known)}")
+            known[value] = same[0]
         table = table.where({name: known[value]})
     return table
 
 
+def _equal(text: str, number: float) -> bool:
+    try:
+        return float(text) == number
+    except ValueError:
+        return False
+
+
 def _said(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.12g}" if isinstance(value, float) else str(value)

@@ -6,22 +6,29 @@ import math
 
 import numpy as np
 
+from simulator.cost import ConstantRate, DecodeSteps, LinearBatch, Roofline
 from simulator.critical_path import critical_path
 from simulator.graph import ExecutionGraph
 from simulator.metrics import Run
 
 __all__ = ["lower_bound", "upper_bound"]
 
+_MONOTONE = (DecodeSteps, ConstantRate, LinearBatch, Roofline)
+"""Costs of a step that never fall as the batch or its context grows."""
+
 
 def lower_bound(run: Run) -> float:
     """Critical path, or what the answer needs over c, whichever is longer; each task as if alone on the GPU.
 
     No more than c agents are active at once, and none goes faster than alone. (R. P. Brent, J. ACM 21:2, 1974.) NaN for
-    a full pool that changes the work: ``drop``, and ``inline`` where prompts cost time. ``allow`` has no limit.
+    a full pool that changes the work: ``drop``, and ``inline`` where prompts cost time; and for tables of measured
+    steps, in which a larger batch may be faster than a smaller one. ``allow`` has no limit.
     """
     protocol = run.timeline.protocol_of(run.query)
     gpus = [replica.gpu for replica in run.timeline.replicas]
     free = all(gpu.cost.prefill_is_free and gpu.num_kv_blocks is None for gpu in gpus)
+    if not all(isinstance(gpu.cost, _MONOTONE) for gpu in gpus):
+        return math.nan
     if protocol.when_full == "drop" or (protocol.when_full == "inline" and not free):
         return math.nan
     path = critical_path(run.graph, run.alone).latency

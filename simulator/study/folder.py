@@ -312,7 +312,9 @@ class ResultFolder:
             with column_file(queries, durable=True) as add:
                 for columns in self._query_columns(tags):
                     add(columns)
-            self._drop_other("queries")
+        else:  # those of an earlier call are not those of these rows
+            self._remove(f"queries{self.ending}")
+        self._drop_other("queries")
         if not self.failed:
             self._tidy()
 

@@ -18,8 +18,9 @@ from simulator.errors import ConfigError, FormatError
 from simulator.formats.reading import read
 from simulator.graph import ExecutionGraph
 from simulator.protocol import Protocol
+from simulator.study.plain import canonical
 from simulator.study.spec import Source
-from simulator.study.study import Study, canonical
+from simulator.study.study import Study
 from simulator.tokens import COUNTERS, load_tokenizer
 from simulator.trace import Trace
 from simulator.workload import ClosedLoop, gamma_arrivals, generate, grouped, poisson_arrivals
@@ -49,10 +50,11 @@ def paths_of(source: Source, base: str) -> list[str]:
     found: dict[str, None] = {}
     for pattern in source.files:
         whole = os.path.join(base, pattern)
-        there = [whole] if os.path.exists(whole) else sorted(glob.glob(whole, recursive=True))
+        found_here = glob.glob(os.path.join(glob.escape(base), pattern), recursive=True)
+        there = [whole] if os.path.exists(whole) else sorted(found_here)
         if not there:
             raise ConfigError(f"files: nothing is called {pattern!r} in {base or os.getcwd()}")
-        found |= dict.fromkeys(path for path in there if not os.path.isdir(path))
+        found |= dict.fromkeys(os.path.normpath(path) for path in there if not os.path.isdir(path))
     return list(found)
 
 
@@ -168,7 +170,8 @@ def draw(study: Study, seed: int) -> list[Trace]:
         return traces[: study.queries]
     if study.queries is None:
         return [trace for name in names for trace in files_of(study.traces[name], study.base).traces]
-    weights = np.cumsum([study.traces[name].weight for name in names])
+    heaviest = max(study.traces[name].weight for name in names)
+    weights = np.cumsum([study.traces[name].weight / heaviest for name in names])
     # By inversion, so that a change of the weights moves only the queries that it must.
     chosen = np.searchsorted(weights / weights[-1], _rng(seed, _MIX).random(study.queries), side="right")
     counts = np.bincount(chosen, minlength=len(names)).tolist()

@@ -7,7 +7,7 @@ import os
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from functools import lru_cache
 from typing import Any
@@ -15,12 +15,14 @@ from typing import Any
 from simulator.errors import ConfigError
 from simulator.options import choose
 from simulator.protocol import Protocol
+from simulator.study.plain import canonical
 from simulator.study.spec import Arrivals, Hardware, Source, Window
-from simulator.study.study import Study, canonical
+from simulator.study.study import Study
 
 __all__ = ["load_study", "parse_study"]
 
 MAX_BYTES = 1 << 24
+_NEEDED = {"queries", "arrivals.rate", "arrivals.variation", "arrivals.users"}
 _SECTIONS: dict[str, type] = {"arrivals": Arrivals, "cluster": Hardware, "protocol": Protocol, "window": Window}
 
 
@@ -70,14 +72,17 @@ def parse_study(document: Mapping[str, Any], *, base: str = "") -> Study:
     """
     known = [each.name for each in fields(Study) if each.name != "base"]
     given: dict[str, Any] = {}
-    for key, value in document.items():
+    axes = _flat(_table(document.get("axes", {}), "axes"))
+    for key, value in _completed(document, axes).items():
         choose(key, known, "key of a study")
         if key == "traces":
             given[key] = {name: _made(Source, item, f"[traces.{name}]") for name, item in _table(value, key).items()}
         elif key in _SECTIONS:
             given[key] = _made(_SECTIONS[key], value, f"[{key}]")
-        elif key in ("axes", "baseline"):
-            given[key] = _flat(_table(value, key))
+        elif key == "axes":
+            given[key] = axes
+        elif key == "baseline":
+            given[key] = _flat(_table(value, key), axes)
         else:
             given[key] = tuple(value) if isinstance(value, list) else value
     if "traces" not in given:
@@ -91,12 +96,27 @@ def _table(value: Any, name: str) -> Mapping[str, Any]:
     return value
 
 
-def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return dotted names, also where they were written without quotes: ``protocol.capacity = [2, 4]``."""
+def _flat(table: Mapping[str, Any], whole: Collection[str] = (), start: str = "") -> dict[str, Any]:
+    """Return dotted names, also where they were written without quotes: ``protocol.capacity = [2, 4]``.
+
+    Tables under the names in `whole` are values.
+    """
     found: dict[str, Any] = {}
     for name, value in table.items():
-        inner = _flat(value) if isinstance(value, Mapping) else None
-        found |= {name: value} if inner is None else {f"{name}.{key}": item for key, item in inner.items()}
+        dotted = f"{start}{name}"
+        inside = isinstance(value, Mapping) and dotted not in whole
+        found |= _flat(value, whole, f"{dotted}.") if inside else {dotted: value}
+    return found
+
+
+def _completed(document: Mapping[str, Any], axes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document with the first values of axes in place of what it must say: it need not be said twice."""
+    found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in document.items()}
+    for name in _NEEDED & axes.keys():
+        section, _, key = name.rpartition(".")
+        table = found.get(section, {}) if section else found
+        if isinstance(axes[name], list) and axes[name] and isinstance(table, dict):
+            table.setdefault(key, axes[name][0])
     return found
 
 

@@ -123,7 +123,7 @@ def metric_columns(names: Sequence[str], percentiles: Sequence[float]) -> list[s
 
 
 def _columns(name: str, percentiles: Sequence[float]) -> list[str]:
-    return [f"{name}_mean", *(f"{name}_p{value:g}" for value in percentiles)]
+    return [f"{name}_mean", *(f"{name}_p{value:.12g}" for value in percentiles)]
 
 
 def columns_of(

@@ -142,7 +142,7 @@ def refuse_study(path: str, wanted: Mapping[str, Any]) -> None:
     names = [name for name in {**new, **old} if old.get(name) != new.get(name)]
     if names:
         pairs = [(name, old.get(name, "not set"), new.get(name, "not set")) for name in names[:3]]
-        said = "; ".join(f"{name} is {there} there, {here} here" for name, there, here in pairs)
+        said = "; ".join(f"{name} is {_cut(there)} there, {_cut(here)} here" for name, there, here in pairs)
         more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
         raise ConfigError(
             f"{path!r} holds another study: {said}{more}; choose another -o, or go on with the study it was made with"
@@ -150,14 +150,17 @@ def refuse_study(path: str, wanted: Mapping[str, Any]) -> None:
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield the dotted name of each value in a tree of tables, and the value as short JSON."""
+    """Yield the dotted name of each value in a tree of tables, and the value as JSON."""
     if isinstance(value, dict) and value:
         for key, each in value.items():
             inner = key if name or key not in ("study", "document") else ""  # names start within a study file
             yield from _leaves(f"{name}.{inner}".strip("."), each)
     else:
-        text = json.dumps(value, ensure_ascii=False)
-        yield name, text if len(text) <= 60 else f"{text[:57]}..."
+        yield name, json.dumps(value, ensure_ascii=False)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def refuse_others(path: str) -> None:

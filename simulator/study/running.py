@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from simulator.study.executors import Executor, Failure, Serial
 from simulator.study.measures import metric_columns
+from simulator.study.plain import label
 from simulator.study.single import Result, run_one
-from simulator.study.study import Study, label
+from simulator.study.study import Study
 from simulator.study.table import Table
 
 __all__ = ["Task", "axis_column", "outcomes", "row_maker", "row_names", "run_study", "run_task", "table_of", "tasks"]
@@ -114,7 +115,7 @@ def axis_column(values: Sequence[Any]) -> npt.NDArray[Any]:
     """Return values of an axis as a column: whole numbers, numbers, or as they are if any is a text."""
     plain = [value.item() if isinstance(value, np.generic) else value for value in values]
     kinds = {type(value) for value in plain}
-    if kinds <= {int}:
+    if kinds <= {int} and all(-(2**63) <= value < 2**63 for value in plain):
         return np.array(plain, dtype=np.int64)
     return np.array(plain, dtype=np.float64 if kinds <= {int, float} else object)
 

@@ -142,8 +142,10 @@ class Hardware:
             raise ConfigError("cluster gpu must say at least one GPU")
         if not 1 <= self.replicas <= 10_000:
             raise ConfigError(f"cluster replicas must be a whole number from 1 to 10,000; got {self.replicas!r}")
-        if self.max_workers == 0:
-            raise ConfigError("cluster max_workers must be a whole number from 1, or left out; got 0")
+        for name in ("max_workers", *_WHOLE):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= 10**12:
+                raise ConfigError(f"cluster {name} must be a whole number from 1 to 10^12, or left out; got {value!r}")
         choose(self.routing, ROUTINGS, "routing")
         choose(self.policy, POLICIES, "policy")
 
@@ -169,7 +171,8 @@ class Hardware:
         return self.replicas * sum(_tensor_parallel(_found(name, base)) for name in self.names)
 
 
-_LIMITS = ("max_num_seqs", "max_num_batched_tokens", "max_prefill_tokens", "num_kv_blocks", "prefix_caching")
+_WHOLE = ("max_num_seqs", "max_num_batched_tokens", "max_prefill_tokens", "num_kv_blocks")
+_LIMITS = (*_WHOLE, "prefix_caching")
 
 
 def _found(name: str, base: str) -> str:

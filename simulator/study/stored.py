@@ -17,7 +17,7 @@ from simulator.study.loading import parse_study
 from simulator.study.results import read_folder
 from simulator.study.running import Task, outcomes, row_maker, row_names, table_of
 from simulator.study.single import Result, run_one
-from simulator.study.study import Study, label
+from simulator.study.study import Study
 from simulator.study.table import Table
 
 __all__ = ["Stored", "identity_of", "load_results", "rerun", "run_in_folder"]
@@ -35,7 +35,8 @@ class Stored(NamedTuple):
 def identity_of(study: Study, path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return all that the rows of a study depend on: what it says, and the files it reads."""
     inputs = input_digests(study)
-    where = {"base": os.path.relpath(study.base or ".", os.fspath(path)), "inputs": inputs} if inputs else {}
+    base = os.path.relpath(os.path.realpath(study.base or "."), os.path.realpath(path))
+    where = {"base": base, "inputs": inputs} if inputs else {}
     return {"document": study.document(), **where}
 
 
@@ -102,13 +103,8 @@ def run_in_folder(
         summary = table.summary()
         folder.write("summary.csv", summary.columns)
         if study.baseline:
-            folder.write("comparison.csv", table.compare(baseline_of(study)).columns)
+            folder.write("comparison.csv", table.compare(study.baseline).columns)
     return table
-
-
-def baseline_of(study: Study) -> dict[str, Any]:
-    """Return the baseline of a study as a table says it."""
-    return {name: label(value) for name, value in (study.baseline or {}).items()}
 
 
 def load_results(path: str | os.PathLike[str]) -> Stored:
@@ -123,7 +119,7 @@ def load_results(path: str | os.PathLike[str]) -> Stored:
     document = results.identity.get("document")
     if not isinstance(document, Mapping):
         raise ConfigError(f"{os.fspath(path)!r} holds no study of forksim")
-    base = os.path.normpath(os.path.join(os.fspath(path), results.identity.get("base", ".")))
+    base = os.path.normpath(os.path.join(os.path.realpath(path), results.identity.get("base", ".")))
     study = parse_study(document, base=base if "base" in results.identity else "")
     columns = results.columns if len(results.keys) else dict.fromkeys(row_names(study), ())
     return Stored(study, table_of(study, columns), results.missing)

@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,10 +17,11 @@ from simulator.errors import ConfigError
 from simulator.options import Share, check_fields, choose
 from simulator.protocol import Protocol
 from simulator.study.measures import checked_metrics, metric_columns
+from simulator.study.plain import canonical, label, plain
 from simulator.study.spec import Arrivals, Hardware, Source, Window
 from simulator.study.table import Table
 
-__all__ = ["Point", "Study", "canonical", "label"]
+__all__ = ["Point", "Study"]
 
 MAX_POINTS = 1_000_000
 MAX_QUERIES = 10**7
@@ -127,6 +128,8 @@ class Study:
         self._check_queries()
         checked_metrics(self.metrics)
         self.cluster.cluster(self.base)
+        if self.baseline is not None:
+            object.__setattr__(self, "baseline", {name: label(value) for name, value in self.baseline.items()})
         if self.axes:
             self._check_axes()
         elif self.baseline:
@@ -145,8 +148,8 @@ class Study:
         for value in self.percentiles:
             if not 0 <= value <= 100:
                 raise ConfigError(f"percentiles must be from 0 to 100; got {value!r}")
-        if len({f"{value:g}" for value in self.percentiles}) < len(self.percentiles):
-            raise ConfigError("percentiles says one of them twice, to six digits")
+        if len({f"{value:.12g}" for value in self.percentiles}) < len(self.percentiles):
+            raise ConfigError("percentiles says one of them twice")
 
     def _check_queries(self) -> None:
         if self.arrivals.kind == "recorded":
@@ -159,6 +162,8 @@ class Study:
                 raise ConfigError("a study that generates traces must say queries")
             if self.samples > 1:
                 raise ConfigError("samples needs queries: how many prompts are sampled so often")
+        if self.arrivals.kind == "closed" and self.samples > 1:
+            raise ConfigError("samples of a prompt arrive together; in a closed loop each waits for an answer")
         if not self.arrivals.is_open and (self.window.warmup or self.window.cooldown):
             raise ConfigError(f"a window is for open arrivals, not for {self.arrivals.kind}: all queries are measured")
 
@@ -178,12 +183,17 @@ class Study:
         for name in metric_columns(self.metrics, self.percentiles):
             if name in self.axes:
                 raise ConfigError(f"{name} is an axis already: it cannot be measured as well")
+        for name, inner in itertools.permutations(self.axes, 2):
+            if inner.startswith(f"{name}."):
+                first = inner[len(name) + 1 :].partition(".")[0]
+                if any(not isinstance(value, Mapping) or first in value for value in self.axes[name]):
+                    raise ConfigError(f"the axes {name} and {inner} both set {name}.{first}")
         units = {point.study.unit for point in self.points()}
         if len(units) > 1:
             raise ConfigError("some points count decode steps, others seconds: that is two studies")
         for name, value in (self.baseline or {}).items():
             choose(name, self.axes, "axis")
-            if label(value) not in [label(each) for each in self.axes[name]]:
+            if value not in [label(each) for each in self.axes[name]]:
                 known = ", ".join(str(label(each)) for each in self.axes[name])
                 raise ConfigError(f"baseline: {name} is never {value!r}; it is {known}")
 
@@ -246,7 +256,7 @@ class Study:
         >>> Study(traces={"a": Source(generate="batch")}, queries=8, protocol=Protocol(capacity=4)).document()
         {'traces': {'a': {'generate': 'batch'}}, 'queries': 8, 'protocol': {'capacity': 4}}
         """
-        return {key: value for key, value in _plain(self).items() if key != "base"}
+        return {key: value for key, value in plain(self).items() if key != "base"}
 
     def spec(self) -> str:
         """Return, as JSON, all that one run of this study depends on, but for its seed and the files it reads."""
@@ -290,46 +300,3 @@ def _put(document: dict[str, Any], dotted: str, value: Any) -> None:
         table = inside
     there = table.get(last)
     table[last] = {**there, **value} if isinstance(value, Mapping) and isinstance(there, dict) else value
-
-
-def _plain(value: Any) -> Any:
-    """Return frozen data as plain tables, what is default left out."""
-    if hasattr(value, "__dataclass_fields__"):
-        found = {}
-        for each in fields(value):
-            item = getattr(value, each.name)
-            default = each.default_factory() if callable(each.default_factory) else each.default
-            if item != default:
-                found[each.name] = _plain(item)
-        return found
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, frozenset):
-        return sorted(str(item) for item in value)
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def canonical(value: Any) -> str:
-    """Return plain data as JSON, the same text for the same data.
-
-    >>> canonical({"b": 1, "a": [2.5, None]})
-    '{"a":[2.5,null],"b":1}'
-    """
-    try:
-        return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
-        wanted = "a study holds tables, lists, finite numbers and texts"
-        raise ConfigError(f"{wanted}: {error}; got {value!r:.80}") from None
-
-
-def label(value: Any) -> Any:
-    """Return an axis value as a table shows it: a number, or a text; a table's ``name``, if it has one."""
-    if isinstance(value, Mapping):
-        return value.get("name") or canonical(value)
-    if value is None:
-        return "none"
-    if isinstance(value, (bool, list, tuple)):
-        return canonical(value)
-    return value.item() if isinstance(value, np.generic) else value

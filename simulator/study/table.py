@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from simulator.errors import ConfigError
 from simulator.options import choose
+from simulator.study.plain import label
 
 __all__ = ["Summary", "Table", "half_width", "mean_and_interval"]
 
@@ -79,7 +80,8 @@ class _Columns:
         """
         keep = np.ones(len(self), dtype=np.bool_)
         for name, value in values.items():
-            keep &= np.fromiter((item == value for item in self[name].tolist()), np.bool_, len(self))
+            wanted = label(value)
+            keep &= np.fromiter((item == wanted for item in self[name].tolist()), np.bool_, len(self))
         return self.take(np.flatnonzero(keep))
 
     def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Self:
@@ -179,9 +181,8 @@ class Table(_Columns):
         place = {self._place(rows[0]): rows for _, rows in points}
         pairs = []
         for _, rows in points:
-            wanted = tuple(
-                baseline.get(name, value) for name, value in zip(self.axes, self._place(rows[0]), strict=True)
-            )
+            own = zip(self.axes, self._place(rows[0]), strict=True)
+            wanted = tuple(label(baseline[name]) if name in baseline else value for name, value in own)
             if wanted not in place:
                 said = ", ".join(f"{name} = {value!r}" for name, value in zip(self.axes, wanted, strict=True))
                 raise ConfigError(f"no point is at {said}: it cannot be the baseline")
