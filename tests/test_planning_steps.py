@@ -138,6 +138,34 @@ def test_longest_first_saves_what_graham_says(tmp_path):
     assert math.isnan(saving.low)  # one replication has no interval
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"queries": 3},
+        {"samples": 2},
+        {"seed": 2},
+        {"traces.a.weight": 2.0},
+        {"arrivals.kind": "closed", "arrivals.users": 2},
+        {"window.warmup": 1.0},
+    ],
+)
+def test_a_change_of_the_queries_is_refused(settings):
+    with pytest.raises(
+        ConfigError, match="one of cluster or protocol, on the same queries; got " + next(iter(settings))
+    ):
+        plan_step(rollout(), [Change(name="other", settings=settings)])
+
+
+def test_a_change_that_is_compiled_into_graphs_is():
+    """Read at 100 a second, what Joins insert takes time: as a study that says so from the start."""
+    costly = {"takeaways": "constant:100", "think": "constant:0"}
+    source = Source(generate="batch", options={**rollout().traces["a"].options, **costly})
+    study = rollout(traces={"a": source})
+    charged = rollout(traces={"a": source}, protocol=Protocol(capacity=4, charge_inserted=True))
+    [saving] = plan_step(study, [Change(name="charged", settings={"protocol.charge_inserted": True})]).savings
+    assert saving.makespan == plan_step(charged).makespan[0] > plan_step(study).makespan[0]
+
+
 def test_what_a_change_cannot_run_is_said():
     """A request of two hundred tokens does not fit into the memory that is left."""
     study = rollout(cluster=Hardware(gpu="rate:100", num_kv_blocks=100))

@@ -48,8 +48,9 @@ def _answer(found: Found, name: str, unit: str) -> str:
         which = found.trials[-1] if found.question == "smallest" else found.trials[0]
         most = "largest" if found.question == "smallest" else "lowest"
         if met := [trial for trial in found.trials if trial.verdict is Verdict.MEETS]:  # of a load; see `read`
-            verb = "is" if len(found.objectives) == 1 else "are"
-            return f"{wanted} {verb} not met from the lowest {name} on: {_said(which)} {_why(which)}; {_said(met[0])} meets."
+            wanted += " is" if len(found.objectives) == 1 else " are"
+            here = f"{_said(which)} {_why(which)}; {_said(met[0])} meets"
+            return f"{wanted} not met from the lowest {name} on: {here}."
         return f"No value of {name} in {ends} is shown to meet {wanted}: {_said(which)}, the {most}, {_why(which)}."
     trial = found.trial(found.value)
     means = ", ".join(_estimate(each, trial, unit) for each in trial.estimates if each.objective.metric != BACKLOG)
@@ -83,8 +84,8 @@ def _support(found: Found, name: str, unit: str, warmup: float | None) -> list[s
         of = "steps" if unit == "steps" else "s"
         lines.append(
             f"{so.format(_said(best))}, and the warm-up of {figure(warmup)} {of} is short beside its mean latency of"
-            f" {figure(best.mean('latency_mean'))} {of}: a cluster that fills for the first time looks unstable. A longer"
-            " warm-up, and more queries, would tell."
+            f" {figure(best.mean('latency_mean'))} {of}: a cluster that fills for the first time looks unstable."
+            " A longer warm-up, and more queries, would tell."
         )
     lines += _thin(found)
     resource = found.question == "smallest"
