@@ -247,6 +247,15 @@ def test_what_a_cut_worker_would_have_forked_never_was():
     assert {violation.kind for violation in check(cut)} == {ViolationKind.UNJOINED_WORKER}
 
 
+def test_a_later_worker_shares_what_is_left_of_its_parents_context():
+    """Worker 1 returns 30 tokens for 100, so 70 less are inserted, and worker 2's prompt is 70 shorter."""
+    organizer = Thread("organizer", (Think(10), Fork(1), Join(1, 0, 100), Fork(2), Join(2), Answer(1)), 5)
+    one, two = Thread("1", (Return(100),), 15, 15), Thread("2", (Fork(1), Join(1), Return(1)), 125, 115)
+    cut = cap_tokens(Trace("t", (organizer, one, two, Thread("2.1", (Return(1),), 127, 125))), worker=30)
+    prompts = [(thread.prompt_tokens, thread.shared_tokens) for thread in cut.threads]
+    assert prompts == [(5, 0), (15, 15), (55, 45), (57, 55)]
+
+
 def test_what_is_no_longer_known_is_left_out():
     trace = worker(Think(90, "long", 1.0, 2.0), Return(4), outcome=Outcome(correct=True), meta={"group": 3})
     cut = cap_tokens(trace, worker=10)
