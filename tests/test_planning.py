@@ -154,10 +154,26 @@ def test_without_a_price_gpus_are_compared():
     found = compare(
         study, "smallest", "cluster.replicas", range(1, 13), lambda each: parse_objectives(["makespan < 4.1"])
     )
-    assert [(gap.alternative.label, gap.alternative.price) for gap in cheapest(found)] == [
+    assert [(gap.alternative.label, gap.alternative.gpus) for gap in cheapest(found)] == [
         ("rate:300", 2),
         ("rate:100", 6),
     ]
+
+
+def test_gpus_are_compared_unless_all_have_a_price():
+    """Dollars a query of one beside GPUs of the other would say nothing, whatever the price."""
+    for price in (1e-6, 1e6):
+        axis = [
+            {"name": "priced", "gpu": "rate:100", "dollars_per_gpu_hour": price},
+            {"name": "not", "gpu": "rate:300"},
+        ]
+        study = one_server(SECOND, queries=24, arrivals=Arrivals(), window=Window(), axes={"cluster": axis})
+        found = compare(
+            study, "smallest", "cluster.replicas", range(1, 13), lambda each: parse_objectives(["makespan < 4.1"])
+        )
+        first, second = cheapest(found)
+        assert (first.alternative.label, first.alternative.gpus) == ("not", 2)
+        assert (second.alternative.label, second.mean) == ("priced", 4)
 
 
 # ---------------------------------------------------------------- what is refused, and what cannot run

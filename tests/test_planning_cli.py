@@ -116,6 +116,16 @@ def test_axes_of_the_study_are_alternatives(plan):
     assert "cluster = dear\n" in out and "Cheapest: cheap with cluster.replicas = 3" in " ".join(out.split())
 
 
+def test_one_gpu_is_one_and_prices_that_not_all_have_are_not_used(plan):
+    axes = '[[axes.cluster]]\nname = "none"\ngpu = "rate:300"\n'
+    axes += '[[axes.cluster]]\nname = "cheap"\ngpu = "rate:100"\ndollars_per_gpu_hour = 3.0\n'
+    Path("axes.toml").write_text(STUDY + axes)
+    code, out, _ = plan("axes.toml", *ASK[1:])
+    text = " ".join(out.split())
+    assert code == 0 and "$" not in text
+    assert "Cheapest: none with cluster.replicas = 1, 1 GPU. Not all of them have a price, so GPUs are counted." in text
+
+
 def test_a_step_is_told(plan):
     code, out, err = plan("step.toml", "--step", "--caps", "64,256", "--capacities", "2", "--replicas", "2")
     assert (code, err) == (0, "")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from simulator.errors import ConfigError
 from simulator.planning import Objective, Rules, Verdict, in_turn, ladder, parse_objective, parse_objectives, search
 from simulator.planning.verdicts import BACKLOG, settle
+from simulator.planning.wording import sentences
 
 BELOW_10 = [Objective("latency_mean", "<", 10.0)]
 
@@ -330,3 +331,66 @@ def test_the_same_objective_twice_is_one():
     assert len(parse_objectives(["p95 < 10", "latency_p95 < 10 s"])) == 1
     with pytest.raises(ConfigError, match="no objective"):
         parse_objectives([])
+
+
+# ---------------------------------------------------------------- what is said
+
+
+def said(question, values, evaluate, backlog=None, unit="seconds", warmup=None, objectives=BELOW_10):
+    found = search(question, values, in_turn(evaluate), objectives, backlog=backlog)
+    return sentences(found, "a.rate", unit, warmup)
+
+
+def wobbling(mean, growth, sd=0.3):
+    """One value's metrics: an open question where a mean is at its limit."""
+    return lambda value, replication: {
+        "latency_mean": mean(value) + sd * (-1) ** replication,
+        BACKLOG: growth(value) + 0.03 * (-1) ** replication,
+    }
+
+
+def test_a_load_that_fails_at_its_lowest_is_not_said_to_meet_nowhere():
+    [first, *_] = said("highest", [0.1, 0.5], lambda value, replication: {"latency_mean": 15 if value == 0.1 else 5})
+    assert first == "latency_mean < 10 s is not met from the lowest a.rate on: 0.1 fails; 0.5 meets."
+
+
+def test_one_verdict_is_one():
+    lines = said("smallest", [3], lambda value, replication: {"latency_mean": 5})
+    assert lines[1:] == ["The verdict holds with 95 % confidence."]
+
+
+def test_only_the_backlog_is_open_where_that_is_so_of_all_that_are_open():
+    only = "only whether the load is steady is open"
+    steady = wobbling(lambda value: 5, lambda value: 0.1)
+    assert any(only in line for line in said("highest", [1, 2], steady, backlog=0.1))
+    mixed = wobbling(lambda value: 5 if value < 2 else 10, lambda value: 0.1 if value < 2 else 0)
+    lines = said("highest", [1, 2], mixed, backlog=0.1)
+    assert any("Not settled" in line for line in lines) and not any(only in line for line in lines)
+
+
+def test_a_short_warm_up_is_said_in_its_unit_and_unstable_is_what_was_shown():
+    swamped = said("highest", [1, 2], wobbling(lambda value: 5, lambda value: 0.5), 0.1, "steps", 2.0)
+    assert any("Even 1 looks so, and the warm-up of 2.00 steps is short" in line for line in swamped)
+    unsure = said("highest", [1, 2], wobbling(lambda value: 5, lambda value: 0.1), 0.1, "steps", 2.0)
+    assert any("Whether 1 is steady is open, and the warm-up of 2.00 steps" in line for line in unsure)
+
+
+def test_more_queries_are_not_asked_for_the_largest_of_them():
+    for percentile, asked in (("p100", False), ("p99", True)):
+        objective = [Objective(f"latency_{percentile}", "<", 10)]
+        lines = said(
+            "smallest", [1, 2], lambda *_, p=percentile: {f"latency_{p}": 5, "counted": 20}, objectives=objective
+        )
+        assert any("take more queries" in line for line in lines) is asked
+
+
+@pytest.mark.parametrize(("question", "answer"), [("smallest", 2), ("highest", 1)])
+def test_what_is_undecided_contradicts_nothing(question, answer):
+    """Met, open and met again, then failed; or the other way round: no load was seen to do better than a lower one."""
+    means = {1: 5, 2: 10, 3: 5, 4: 15} if question == "highest" else {1: 15, 2: 5, 3: 10, 4: 5}
+    evaluate = wobbling(means.get, lambda value: 0)
+    found = search(question, range(1, 5), in_turn(evaluate), BELOW_10)
+    assert (found.value, found.monotone, found.exceptions) == (answer, True, ())
+    text = " ".join(sentences(found, "a.rate"))
+    assert "Not monotone" not in text
+    assert ("up to which all that were tried meet" in text) is (question == "highest")

@@ -138,6 +138,34 @@ def test_longest_first_saves_what_graham_says(tmp_path):
     assert math.isnan(saving.low)  # one replication has no interval
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"queries": 3},
+        {"samples": 2},
+        {"seed": 2},
+        {"traces.a.weight": 2.0},
+        {"arrivals.kind": "closed", "arrivals.users": 2},
+        {"window.warmup": 1.0},
+    ],
+)
+def test_a_change_of_the_queries_is_refused(settings):
+    with pytest.raises(
+        ConfigError, match="one of cluster or protocol, on the same queries; got " + next(iter(settings))
+    ):
+        plan_step(rollout(), [Change(name="other", settings=settings)])
+
+
+def test_a_change_that_is_compiled_into_graphs_is():
+    """Read at 100 a second, what Joins insert takes time: as a study that says so from the start."""
+    costly = {"takeaways": "constant:100", "think": "constant:0"}
+    source = Source(generate="batch", options={**rollout().traces["a"].options, **costly})
+    study = rollout(traces={"a": source})
+    charged = rollout(traces={"a": source}, protocol=Protocol(capacity=4, charge_inserted=True))
+    [saving] = plan_step(study, [Change(name="charged", settings={"protocol.charge_inserted": True})]).savings
+    assert saving.makespan == plan_step(charged).makespan[0] > plan_step(study).makespan[0]
+
+
 def test_what_a_change_cannot_run_is_said():
     """A request of two hundred tokens does not fit into the memory that is left."""
     study = rollout(cluster=Hardware(gpu="rate:100", num_kv_blocks=100))
@@ -217,6 +245,15 @@ def test_what_a_cut_worker_would_have_forked_never_was():
     assert [thread.id for thread in cut.threads] == ["organizer", "1", "1.1", "1.1.7"]
     assert cut.threads[1].actions == (Think(10), Fork(1), Think(5), Return(5))
     assert {violation.kind for violation in check(cut)} == {ViolationKind.UNJOINED_WORKER}
+
+
+def test_a_later_worker_shares_what_is_left_of_its_parents_context():
+    """Worker 1 returns 30 tokens for 100, so 70 less are inserted, and worker 2's prompt is 70 shorter."""
+    organizer = Thread("organizer", (Think(10), Fork(1), Join(1, 0, 100), Fork(2), Join(2), Answer(1)), 5)
+    one, two = Thread("1", (Return(100),), 15, 15), Thread("2", (Fork(1), Join(1), Return(1)), 125, 115)
+    cut = cap_tokens(Trace("t", (organizer, one, two, Thread("2.1", (Return(1),), 127, 125))), worker=30)
+    prompts = [(thread.prompt_tokens, thread.shared_tokens) for thread in cut.threads]
+    assert prompts == [(5, 0), (15, 15), (55, 45), (57, 55)]
 
 
 def test_what_is_no_longer_known_is_left_out():

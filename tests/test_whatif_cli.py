@@ -55,6 +55,16 @@ def test_the_question_is_answered_in_words(forksim):
     assert sentence("empty.jsonl") == "The organizer at 0.5 times its length: the answer comes when it came."
 
 
+def test_what_costs_most_is_told_where_threads_get_longer(forksim):
+    """Worker 2 binds: 14 more steps. Worker 1 has 3 to spare of its 13, and the organizer has fewer tokens."""
+    code, out, _ = forksim("drawn.jsonl", "--scale", 2)
+    assert code == 0
+    assert "Worker 2 at 2 times its length: the answer comes 14 steps (61%) later." in out
+    rows = json.loads(forksim("drawn.jsonl", "--scale", 2, "--json")[1])["threads"]
+    saved = [row["saved"] for row in rows]
+    assert rows[0]["thread"] == "2" and saved == sorted(saved)
+
+
 def test_json_is_what_the_api_says(forksim):
     code, out, err = forksim("drawn.jsonl", "plain.jsonl", "--json", "--gpu", "h100-qwen3-8b", "-c", 2, "--scale", 0.25)
     assert (code, err) == (0, "")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich import box
 from rich.console import Console
@@ -32,7 +31,7 @@ from simulator.planning import (
     parse_objectives,
     plan_step,
 )
-from simulator.planning.questions import MOST_BACKLOG
+from simulator.planning.questions import MOST_BACKLOG, priced
 from simulator.planning.search import Question
 from simulator.planning.verdicts import BACKLOG
 from simulator.planning.wording import figure, figure_or_text, sentences
@@ -243,15 +242,15 @@ def _ranking(alternatives: Sequence[Alternative], name: str, rules: Rules) -> No
         say("None of them is shown to meet the objectives.")
         return
     best = gaps[0].alternative
-    priced = not np.isnan(best.found.trial(best.found.value).mean("cost_per_query"))
-    what, scale = ("$ per 1,000 queries", 1000) if priced else ("GPUs", 1)
+    known = priced(alternatives)
+    what, scale = ("$ per 1,000 queries", 1000) if known else ("GPUs", 1)
     sure = f"{100 * rules.confidence:.4g} %"
-    table = _table("alternative", name, *(["GPUs"] if priced else []), what, f"more than the cheapest ({sure})")
+    table = _table("alternative", name, *(["GPUs"] if known else []), what, f"more than the cheapest ({sure})")
     for gap in gaps:
         each = gap.alternative
         trial = each.found.trial(each.found.value)
-        gpus = [f"{trial.mean('gpus'):g}"]
-        price = [figure(scale * each.price)] if priced else []
+        gpus = [f"{each.gpus:g}"]
+        price = [figure(scale * each.price)] if known else []
         more = f"{figure(scale * gap.mean)} ({figure(scale * gap.low)} to {figure(scale * gap.high)})"
         cells = (figure_or_text(trial.value), *gpus, *price, "" if gap is gaps[0] else more)
         table.add_row(printable(each.label), *cells)
@@ -259,17 +258,23 @@ def _ranking(alternatives: Sequence[Alternative], name: str, rules: Rules) -> No
         if each.found.value is None:
             table.add_row(printable(each.label), "none")
     show(table)
-    cost = f"{figure(scale * best.price)} {what}" if priced else f"{best.price:g} GPUs"
+    cost = f"{figure(scale * best.price)} {what}" if known else _gpus(best.gpus)
     said = f"Cheapest: {best.label} with {name} = {figure_or_text(best.found.value)}, {cost}."
     close = [gap.alternative.label for gap in gaps[1:] if not gap.low > 0]
     if close:
         said += f" Not told apart from it: {', '.join(close)}."
+    if not known and any(each.price == each.price for each in alternatives):
+        said += " Not all of them have a price, so GPUs are counted."
     _paragraph(f"{said} All verdicts of all alternatives hold together with {sure} confidence.")
 
 
 def _paragraph(text: str) -> None:
     """Print a sentence over as many lines as it needs."""
     say(textwrap.fill(printable(text, 2000), min(screen_width(), 120), break_long_words=False, break_on_hyphens=False))
+
+
+def _gpus(count: float) -> str:
+    return "1 GPU" if count == 1 else f"{count:g} GPUs"
 
 
 def _percent(value: float) -> str:
@@ -326,7 +331,7 @@ def _tell_step(planned: StepPlan, json: bool) -> None:
     mean, low, high = planned.makespan
     within = "" if low != low else f" ({figure(low)} to {figure(high)})"
     runs = len(planned.steps)
-    on = f"{planned.gpus} {'GPU' if planned.gpus == 1 else 'GPUs'}"
+    on = _gpus(planned.gpus)
     say(f"{first.queries:,} queries on {on}, {runs} {'replication' if runs == 1 else 'replications'}")
     say(f"makespan {figure(mean)} {unit}{within}; {figure(planned.gpus * mean)} GPU-{unit}")
     say(

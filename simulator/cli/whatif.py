@@ -52,7 +52,7 @@ def whatif(
     rows: Annotated[int, typer.Option(min=1, help="Threads of each table at most.")] = 10,
     json: Json = False,
 ) -> int:
-    """Rank the threads of each trace by what their speed-up saves."""
+    """Rank the threads of each trace by what their speed-up saves, or their slowdown costs."""
     check_scale(scale)
     machine = gpu_from_text(gpu)
     rules = Protocol(capacity=capacity, when_full=full_pool)  # type: ignore[arg-type]  # it refuses what it does not know
@@ -123,8 +123,8 @@ def _percent(time: float, latency: float) -> str:
 
 
 def _choice(result: Sensitivity) -> SpeedUp:
-    """Return the row to tell of: the best worker, or else the best thread."""
-    return result.best or result.threads[0]
+    """Return the row to tell of: the worker that saves, or with a scale above 1 costs, most; or else such a thread."""
+    return (result.worst if result.scale > 1 else result.best) or result.threads[0]
 
 
 def _sentence(result: Sensitivity) -> str:

@@ -30,7 +30,7 @@ class Change:
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Dotted names of the study, and their new values."""
+    """Dotted names of the study's cluster and protocol, and their new values: the queries stay."""
     worker_cap: int | None = None
     """Tokens that a worker may decode; see `simulator.workload.cap_tokens`."""
     longest_first: bool = False
@@ -160,6 +160,9 @@ def plan_step(
     if count.__class__ is not int or not 1 <= count <= 10_000:
         raise ConfigError(f"replications must be a whole number from 1 to 10000, got {replications!r}")
     for change in changes:
+        for name in change.settings:
+            if name.partition(".")[0] not in ("cluster", "protocol"):
+                raise ConfigError(f"a change to a step is one of cluster or protocol, on the same queries; got {name}")
         study.at(change.settings)  # refuses what does not fit before anything runs
     found: dict[int, tuple[RolloutStep, list[_Run | str]]] = {}
     for replication, outcome in executor.imap(partial(_replication, study, tuple(changes)), range(count)):
@@ -184,6 +187,9 @@ def _replication(study: Study, changes: Sequence[Change], replication: int) -> t
 
 
 def _changed(study: Study, change: Change, seed: int, graphs: Sequence[ExecutionGraph]) -> _Run | str:
+    changed = study.at(change.settings)
+    if changed.protocol.charge_inserted != study.protocol.charge_inserted:  # it is compiled into the graphs
+        graphs = compiled(changed, seed)
     before = sum(graph.trace.tokens for graph in graphs if graph.trace)
     if change.worker_cap is not None:
         graphs = _capped(graphs, change.worker_cap)
@@ -191,7 +197,7 @@ def _changed(study: Study, change: Change, seed: int, graphs: Sequence[Execution
         graphs = _longest_first(graphs, study.samples)
     after = sum(graph.trace.tokens for graph in graphs if graph.trace)
     try:
-        timeline = simulate_one(study.at(change.settings), seed, graphs)
+        timeline = simulate_one(changed, seed, graphs)
     except SimulatorError as error:
         return str(error)
     if np.isnan(timeline.answered).any():

@@ -17,7 +17,7 @@ from simulator.study import Executor, Failure, Serial, Study, run_one
 from simulator.study.plain import label
 from simulator.study.table import mean_and_interval
 
-__all__ = ["MOST_BACKLOG", "Alternative", "Gap", "backlog_growth", "cheapest", "compare", "plan"]
+__all__ = ["MOST_BACKLOG", "Alternative", "Gap", "backlog_growth", "cheapest", "compare", "plan", "priced"]
 
 MOST_BACKLOG = 0.1
 """Share of the arrivals that may be left over before a load is called unstable: a tenth more work than can be done."""
@@ -41,12 +41,16 @@ class Alternative:
 
     @property
     def price(self) -> float:
-        """Dollars a query at the answer; without a price, GPUs. NaN without an answer."""
-        if self.found.value is None:
-            return float("nan")
-        trial = self.found.trial(self.found.value)
-        cost = trial.mean("cost_per_query")
-        return trial.mean("gpus") if np.isnan(cost) else cost
+        """Dollars a query at the answer; NaN without a price, or without an answer."""
+        return self._mean("cost_per_query")
+
+    @property
+    def gpus(self) -> float:
+        """GPUs at the answer; NaN without one."""
+        return self._mean("gpus")
+
+    def _mean(self, metric: str) -> float:
+        return float("nan") if self.found.value is None else self.found.trial(self.found.value).mean(metric)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,19 +243,29 @@ def compare(
 def cheapest(alternatives: Sequence[Alternative], confidence: float = 0.95) -> list[Gap]:
     """Return the alternatives that have an answer, cheapest first, and what each costs more than the cheapest.
 
-    Cost is dollars a query at the answer, or GPUs where no price is known. The intervals are Student-t intervals of the
-    paired differences, each of `confidence` alone; the order is by the means.
+    Cost is dollars a query at the answer or, unless all of them have a price, GPUs; see `priced`. The intervals are
+    Student-t intervals of the paired differences, each of `confidence` alone; the order is by the means.
     """
-    answered = sorted((each for each in alternatives if each.found.value is not None), key=lambda each: each.price)
-    if not answered:
-        return []
-    known = not np.isnan(_costs(answered[0], "cost_per_query")).any()
+    known = priced(alternatives)
+    answered = sorted(
+        (each for each in alternatives if each.found.value is not None),
+        key=lambda each: each.price if known else each.gpus,
+    )
     costs = [_costs(each, "cost_per_query" if known else "gpus") for each in answered]
     gaps = []
     for each, own in zip(answered, costs, strict=True):
         n = min(len(own), len(costs[0]))
         gaps.append(Gap(each, *mean_and_interval(own[:n] - costs[0][:n], confidence)))
     return gaps
+
+
+def priced(alternatives: Sequence[Alternative]) -> bool:
+    """Whether all alternatives that have an answer have a price: only then are dollars compared.
+
+    >>> priced([])
+    True
+    """
+    return not any(np.isnan(each.price) for each in alternatives if each.found.value is not None)
 
 
 def _costs(alternative: Alternative, metric: str) -> Any:

@@ -43,7 +43,7 @@ class Found:
     trials: tuple[Trial, ...]
     """In order of value."""
     monotone: bool
-    """Whether every value that was tried agrees with a verdict that turns once."""
+    """Whether every value that was tried and settled agrees with a verdict that turns once."""
     exceptions: tuple[Any, ...] = ()
     """Values that do not: past the answer but met, or on its good side but failed."""
 
@@ -170,7 +170,7 @@ class _Search:
             self._halve(turn - 1, nearest, lambda place: self.at(place).verdict.settled_against)
 
     def exceptions(self, turn: int) -> list[int]:
-        """Return the places tried that contradict a single turn."""
+        """Return the places tried that are not on their side of the turn."""
         wrong = []
         for place, trial in sorted(self.trials.items()):
             good_side = (place >= turn) is self.rising
@@ -178,6 +178,16 @@ class _Search:
             if against:
                 wrong.append(place)
         return wrong
+
+    def contradictions(self, turn: int) -> list[int]:
+        """Return those of them that a lower place contradicts; what is undecided contradicts nothing."""
+        met = {place: trial.verdict is Verdict.MEETS for place, trial in self.trials.items()}
+        settled = [place for place, trial in self.trials.items() if trial.verdict is not Verdict.UNDECIDED]
+        return [
+            place
+            for place in self.exceptions(turn)
+            if any(other < place and met[other] is not met[place] for other in settled)
+        ]
 
     def scan(self) -> None:
         """Try every value, or as many as there may be at even distances."""
@@ -257,16 +267,13 @@ def search(
     for place in state._checks(turn):
         state.at(place)
     state.narrow(turn)
-    monotone = not state.exceptions(turn)
-    if not monotone:
+    if state.exceptions(turn):  # if only beside what is undecided, the answer still needs the scan
         state.scan()
         turn = state.read()
-    return _found(question, state, turn, monotone, tuple(objectives), rules)
+    return _found(question, state, turn, tuple(objectives), rules)
 
 
-def _found(
-    question: Question, state: _Search, turn: int, monotone: bool, objectives: tuple[Objective, ...], rules: Rules
-) -> Found:
+def _found(question: Question, state: _Search, turn: int, objectives: tuple[Objective, ...], rules: Rules) -> Found:
     trials = state.trials
     if all(trial.verdict is Verdict.CANNOT_RUN for trial in trials.values()):
         raise ConfigError(f"no value could be run: {next(iter(trials.values())).why}")
@@ -281,6 +288,7 @@ def _found(
     beyond = next((place for place in past if trials[place].verdict.settled_against), None)
     near = past if beyond is None else past[: past.index(beyond)]
     undecided = [place for place in near if trials[place].verdict is Verdict.UNDECIDED]
+    exceptions = state.contradictions(turn)
     return Found(
         question=question,
         objectives=objectives,
@@ -290,6 +298,6 @@ def _found(
         beyond=None if beyond is None else state.values[beyond],
         undecided=tuple(state.values[place] for place in sorted(undecided)),
         trials=tuple(trials[place] for place in tried),
-        monotone=monotone,
-        exceptions=tuple(state.values[place] for place in state.exceptions(turn)) if not monotone else (),
+        monotone=not exceptions,
+        exceptions=tuple(state.values[place] for place in exceptions),
     )

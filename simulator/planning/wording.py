@@ -38,7 +38,7 @@ def sentences(found: Found, name: str, unit: str = "seconds", warmup: float | No
     All 9 verdicts hold together with 95 % confidence.
     A higher cluster.replicas never did worse: seen at neighbours and at values all over the range, not proved.
     """
-    return [_answer(found, name, unit), *_support(found, name, warmup)]
+    return [_answer(found, name, unit), *_support(found, name, unit, warmup)]
 
 
 def _answer(found: Found, name: str, unit: str) -> str:
@@ -47,11 +47,18 @@ def _answer(found: Found, name: str, unit: str) -> str:
     if found.value is None:
         which = found.trials[-1] if found.question == "smallest" else found.trials[0]
         most = "largest" if found.question == "smallest" else "lowest"
+        if met := [trial for trial in found.trials if trial.verdict is Verdict.MEETS]:  # of a load; see `read`
+            wanted += " is" if len(found.objectives) == 1 else " are"
+            here = f"{_said(which)} {_why(which)}; {_said(met[0])} meets"
+            return f"{wanted} not met from the lowest {name} on: {here}."
         return f"No value of {name} in {ends} is shown to meet {wanted}: {_said(which)}, the {most}, {_why(which)}."
     trial = found.trial(found.value)
     means = ", ".join(_estimate(each, trial, unit) for each in trial.estimates if each.objective.metric != BACKLOG)
     kind = "the smallest" if found.question == "smallest" else "the highest"
-    text = f"{name} = {_said(trial)} is {kind} of {ends} that meets {wanted}: {means}"
+    later = found.trials[found.trials.index(trial) + 1 :]
+    gap = found.question == "highest" and any(each.verdict is Verdict.MEETS for each in later)
+    does = "up to which all that were tried meet" if gap else "that meets"
+    text = f"{name} = {_said(trial)} is {kind} of {ends} {does} {wanted}: {means}"
     if found.beyond is not None:
         text += f"; {_said(found.trial(found.beyond))} {_why(found.trial(found.beyond))}"
     elif not found.undecided:
@@ -59,8 +66,10 @@ def _answer(found: Found, name: str, unit: str) -> str:
     return f"{text}."
 
 
-def _support(found: Found, name: str, warmup: float | None) -> list[str]:
-    lines = [f"All {len(found.trials)} verdicts hold together with {100 * found.rules.confidence:.4g} % confidence."]
+def _support(found: Found, name: str, unit: str, warmup: float | None) -> list[str]:
+    one = len(found.trials) == 1
+    verdicts = "The verdict holds" if one else f"All {len(found.trials)} verdicts hold together"
+    lines = [f"{verdicts} with {100 * found.rules.confidence:.4g} % confidence."]
     if found.undecided:
         lines.append(
             f"Not settled by {found.rules.replications} replications, and taken for not met:"
@@ -71,13 +80,17 @@ def _support(found: Found, name: str, warmup: float | None) -> list[str]:
     best = found.trials[-1] if found.question == "smallest" else found.trials[0]
     fills = any(each.objective.metric == BACKLOG and not each.met for each in best.estimates)
     if fills and warmup is not None and warmup < 2 * best.mean("latency_mean"):
+        so = "Even {} looks so" if best.verdict is Verdict.UNSTABLE else "Whether {} is steady is open"
+        of = "steps" if unit == "steps" else "s"
         lines.append(
-            f"Even {_said(best)} looks so, and the warm-up of {figure(warmup)} s is short beside its mean latency of"
-            f" {figure(best.mean('latency_mean'))} s: a cluster that fills for the first time looks unstable. A longer"
-            " warm-up, and more queries, would tell."
+            f"{so.format(_said(best))}, and the warm-up of {figure(warmup)} {of} is short beside its mean latency of"
+            f" {figure(best.mean('latency_mean'))} {of}: a cluster that fills for the first time looks unstable."
+            " A longer warm-up, and more queries, would tell."
         )
     lines += _thin(found)
     resource = found.question == "smallest"
+    if one:
+        return lines
     if found.monotone:
         never = "did worse" if resource else "did better"
         lines.append(f"A higher {name} never {never}: seen at neighbours and at values all over the range, not proved.")
@@ -96,17 +109,15 @@ def _thin(found: Found) -> list[str]:
     return [
         f"{each.metric} of {least:.0f} queries a run is about the largest of them; take more queries."
         for each in found.objectives
-        if each.percentile is not None and least * (100 - each.percentile) / 100 < 1
+        if each.percentile is not None and each.percentile < 100 and least * (100 - each.percentile) / 100 < 1
     ]
 
 
 def _or_queries(found: Found) -> str:
     """Return what else would settle values of which only the backlog is not settled."""
-    open_trials = [trial for trial in found.trials if trial.verdict is Verdict.UNDECIDED]
-    objectives = [
-        {each.objective.metric == BACKLOG for each in trial.estimates if each.met is None} for trial in open_trials
-    ]
-    return ", and so would more queries: only whether the load is steady is open" if {True} in objectives else ""
+    estimates = [each for value in found.undecided for each in found.trial(value).estimates]
+    only = all(each.objective.metric == BACKLOG for each in estimates if each.met is None)
+    return ", and so would more queries: only whether the load is steady is open" if only else ""
 
 
 def _list(values: Sequence[Any]) -> str:

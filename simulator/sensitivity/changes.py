@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,12 +14,11 @@ from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph, Task
 from simulator.options import choose
 from simulator.trace import MAX_TOKENS, ORGANIZER, Action, Delay, Join, Thread, Trace
+from simulator.workload.cuts import Mark, context_marks, moved
 
 __all__ = ["check_scale", "what_if"]
 
 MAX_SCALE = 1e6
-_Mark = tuple[int, int]
-"""A place in a context, counted in tokens: where it was, and where it is."""
 
 
 class _Change(NamedTuple):
@@ -185,7 +183,7 @@ def _changed_trace(graph: ExecutionGraph, trace: Trace, changes: Sequence[_Chang
             actions[place] = other
     if not changed:
         return trace
-    marks: dict[str, list[_Mark]] = {}
+    marks: dict[str, list[Mark]] = {}
     threads = []
     for thread in trace.threads:
         name, own = thread.id, thread.prompt_tokens - thread.shared_tokens
@@ -195,8 +193,8 @@ def _changed_trace(graph: ExecutionGraph, trace: Trace, changes: Sequence[_Chang
             runs.append((_tokens(before), _tokens(after)))
             if isinstance(before, Join):
                 runs.append((before.inserted_tokens, before.inserted_tokens))
-        marks[name] = _context(parent, thread.shared_tokens, runs)
-        shared = _moved(parent, thread.shared_tokens)
+        marks[name] = context_marks(parent, thread.shared_tokens, runs)
+        shared = moved(parent, thread.shared_tokens)
         threads.append(Thread(name, tuple(map(_unrecorded, new[name])), shared + own, shared, thread.label))
     return msgspec.structs.replace(trace, threads=tuple(threads))
 
@@ -220,18 +218,18 @@ def _changed_graph(graph: ExecutionGraph, changes: Sequence[_Change]) -> Executi
         for number, length in zip(tasks, lengths, strict=True):
             new[number] = new[number]._replace(tokens=length, seconds=new[number].seconds * scale)
     unread = [0] * len(graph.threads)
-    runs: list[list[_Mark]] = [[] for _ in graph.threads]
+    runs: list[list[Mark]] = [[] for _ in graph.threads]
     for number, (before, after) in enumerate(zip(graph.tasks, new, strict=True)):
         runs[before.thread] += [(before.prefill, before.prefill), (before.tokens, after.tokens)]
         new[number] = _prefilled(after, unread)
     if new == list(graph.tasks):
         return graph
-    marks: list[list[_Mark]] = []
+    marks: list[list[Mark]] = []
     shared = []
     for thread, length in enumerate(graph.shared):
         parent = marks[graph.parent(thread)] if thread else [(0, 0)]
-        shared.append(_moved(parent, length))
-        marks.append(_context(parent, length, runs[thread]))
+        shared.append(moved(parent, length))
+        marks.append(context_marks(parent, length, runs[thread]))
     return replace(graph, tasks=tuple(new), shared=tuple(shared))
 
 
@@ -242,29 +240,3 @@ def _prefilled(task: Task, unread: list[int]) -> Task:
     if task.tokens:
         prefill, unread[task.thread] = unread[task.thread], 0
     return task._replace(prefill=prefill)
-
-
-def _context(parent: Sequence[_Mark], shared: int, runs: Iterable[_Mark]) -> list[_Mark]:
-    """Return where the places of a context have gone: its first `shared` tokens are its parent's, then come `runs`."""
-    marks = [mark for mark in parent if mark[0] < shared]
-    before, after = shared, _moved(parent, shared)
-    marks.append((before, after))
-    for old, new in runs:
-        before, after = before + old, after + new
-        if before > marks[-1][0]:
-            marks.append((before, after))
-    return marks
-
-
-def _moved(marks: Sequence[_Mark], place: int) -> int:
-    """Return where a place of a context has gone.
-
-    >>> [_moved([(0, 0), (10, 10), (30, 20)], place) for place in (5, 10, 20, 30, 31)]
-    [5, 10, 15, 20, 21]
-    """
-    i = bisect_right(marks, place, key=lambda mark: mark[0]) - 1
-    before, after = marks[i]
-    if i + 1 == len(marks):
-        return after + place - before
-    end, new_end = marks[i + 1]
-    return after + (place - before) * (new_end - after) // (end - before)

@@ -81,12 +81,19 @@ class Sensitivity:
     bound: str | None
     """What most of it is spent on: a thread, ``wait_batch`` or ``wait_pool``."""
     threads: tuple[SpeedUp, ...]
-    """What saves most first; of equals, what would save most at 0, then what is more of the path, then in order."""
+    """What saves most first (with a scale above 1: what costs most, and before that what then never ends); of equals,
+    what would save most at 0, then what is more of the path, then in order."""
 
     @property
     def best(self) -> SpeedUp | None:
         """The worker to speed up; None if no worker's speed-up saves anything."""
         return next((each for each in self.threads if each.thread != ORGANIZER and each.saved > 0), None)
+
+    @property
+    def worst(self) -> SpeedUp | None:
+        """The worker that costs most if it takes as long as `scale` says; None if none then costs anything."""
+        slower = [each for each in self.threads if each.thread != ORGANIZER and not each.saved >= 0]
+        return min(slower, key=lambda each: -math.inf if math.isnan(each.saved) else each.saved, default=None)
 
     def columns(self) -> dict[str, list[Any]]:
         """Return the table by columns, one entry a thread.
@@ -198,7 +205,7 @@ def sensitivity(
                 compare(was, last).instead if last else None,
             )
         )
-    rows.sort(key=_rank)
+    rows.sort(key=lambda row: _rank(row, slower=scale > 1))
     return Sensitivity(graph.name, before.unit, scale, latency, was.bound, tuple(rows))
 
 
@@ -208,5 +215,6 @@ def _mean(times: NDArray[np.float64]) -> float:
     return float(known.mean()) if len(known) else 0.0
 
 
-def _rank(row: SpeedUp) -> tuple[float, float, float]:
-    return tuple(math.inf if math.isnan(each) else -each for each in (row.saved, row.saved_at_zero, row.share))  # type: ignore[return-value]
+def _rank(row: SpeedUp, slower: bool) -> tuple[float, float, float]:
+    first, *rest = (math.inf if math.isnan(each) else -each for each in (row.saved, row.saved_at_zero, row.share))
+    return (-first if slower else first, *rest)  # type: ignore[return-value]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+
 import msgspec
 
 from simulator.trace import ORGANIZER, Action, Delay, Fork, Join, Return, Think, Thread, Trace, child_id
 from simulator.workload._checks import whole
 
-__all__ = ["cap_tokens"]
+__all__ = ["Mark", "cap_tokens", "context_marks", "moved"]
+
+Mark = tuple[int, int]
+"""A place in a context, counted in tokens: where it was, and where it is."""
 
 
 def cap_tokens(trace: Trace, *, worker: int) -> Trace:
@@ -20,6 +26,10 @@ def cap_tokens(trace: Trace, *, worker: int) -> Trace:
     What a cut worker would have found is not known. So a trace that loses anything loses its outcome, its recorded
     times and the texts that no longer hold. ``meta["tokens_cut"]`` says how many tokens it lost. A trace within the cap
     comes back as it is.
+
+    A prompt of which a prefix is shared with the parent follows the parent's context: where a Join inserts less, a
+    worker that is forked later shares less, and its prompt is as much shorter. What a later trace shares with the
+    organizer of this one (`Trace.prefix_of`) is in that trace, and stays.
 
     Parameters
     ----------
@@ -46,7 +56,7 @@ def cap_tokens(trace: Trace, *, worker: int) -> Trace:
     alive = _alive(trace, cut)
     lost = {name: _returned(trace.thread(name)) - _returned(cut[name]) for name in alive if name != ORGANIZER}
     threads = tuple(_bare(cut[thread.id], lost) for thread in trace.threads if thread.id in alive)
-    after = msgspec.structs.replace(trace, threads=threads, outcome=None)
+    after = msgspec.structs.replace(trace, threads=_shared(trace, threads), outcome=None)
     return msgspec.structs.replace(after, meta={**trace.meta, "tokens_cut": trace.tokens - after.tokens})
 
 
@@ -102,3 +112,53 @@ def _bare(thread: Thread, lost: dict[str, int]) -> Thread:
             bare = msgspec.structs.replace(bare, inserted_tokens=max(bare.inserted_tokens - less, 0), text=None)
         actions.append(bare)
     return msgspec.structs.replace(thread, actions=tuple(actions))
+
+
+def _shared(trace: Trace, threads: Sequence[Thread]) -> tuple[Thread, ...]:
+    """Return `threads`, cut from those of `trace`, with prompts that share what is left of their parents' contexts."""
+    marks: dict[str, list[Mark]] = {}
+    result = []
+    for thread in threads:
+        was = trace.thread(thread.id)
+        parent = marks.get(thread.id.rpartition(".")[0] or ORGANIZER, [(0, 0)])  # none has been seen for the organizer
+        shared = moved(parent, thread.shared_tokens)
+        own = thread.prompt_tokens - thread.shared_tokens
+        # Nothing is forked after what was cut off: zip ends with what is left.
+        kept = zip(was.actions if was else (), thread.actions, strict=False)
+        runs = [(own, own), *((_adds(before), _adds(after)) for before, after in kept)]
+        marks[thread.id] = context_marks(parent, thread.shared_tokens, runs)
+        result.append(msgspec.structs.replace(thread, prompt_tokens=shared + own, shared_tokens=shared))
+    return tuple(result)
+
+
+def _adds(action: Action) -> int:
+    """Return by how many tokens an action makes its thread's context longer."""
+    if isinstance(action, Delay):
+        return 0
+    return action.tokens + (action.inserted_tokens if isinstance(action, Join) else 0)
+
+
+def context_marks(parent: Sequence[Mark], shared: int, runs: Iterable[Mark]) -> list[Mark]:
+    """Return where the places of a context have gone: its first `shared` tokens are its parent's, then come `runs`."""
+    marks = [mark for mark in parent if mark[0] < shared]
+    before, after = shared, moved(parent, shared)
+    marks.append((before, after))
+    for old, new in runs:
+        before, after = before + old, after + new
+        if before > marks[-1][0]:
+            marks.append((before, after))
+    return marks
+
+
+def moved(marks: Sequence[Mark], place: int) -> int:
+    """Return where a place of a context has gone.
+
+    >>> [moved([(0, 0), (10, 10), (30, 20)], place) for place in (5, 10, 20, 30, 31)]
+    [5, 10, 15, 20, 21]
+    """
+    i = bisect_right(marks, place, key=lambda mark: mark[0]) - 1
+    before, after = marks[i]
+    if i + 1 == len(marks):
+        return after + place - before
+    end, new_end = marks[i + 1]
+    return after + (place - before) * (new_end - after) // (end - before)
