@@ -80,7 +80,7 @@ def run(
                 ended += not isinstance(outcome, Failure)
                 bar.advance()
 
-            run_in_folder(
+            table = run_in_folder(
                 given,
                 path,
                 executor=executor_from(jobs, ray),
@@ -92,7 +92,7 @@ def run(
     except KeyboardInterrupt:
         complain(f"interrupted; {ended:,} of {runs:,} runs are in {path}, the same command goes on")
         return 130
-    failed = _print(load_results(path), metric, json)
+    failed = _print(Stored(given, table, 0), metric, json)
     if not json:
         say(f"wrote {path}")
     return 2 if failed or faults else 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from simulator.errors import ConfigError
 from simulator.options import choose
-from simulator.study.measures import QUERY_METRICS, RUN_METRICS
+from simulator.study.measures import QUERY_METRICS, RUN_METRICS, percentile_column
 
 __all__ = ["Objective", "parse_objective", "parse_objectives"]
 
@@ -132,7 +132,7 @@ def _column(name: str) -> str:
     if base in QUERY_METRICS and _STATISTIC.fullmatch(statistic):
         if statistic != "mean" and not float(statistic[1:]) <= 100:
             raise ConfigError(f"percentiles are from 0 to 100; got {statistic[1:]}")
-        return full if statistic == "mean" else f"{base}_p{float(statistic[1:]):g}"
+        return full if statistic == "mean" else percentile_column(base, float(statistic[1:]))
     if full in QUERY_METRICS:
         raise ConfigError(f"{full} is of each query: say {full}_mean, or a percentile such as {full}_p95")
     choose(base if _STATISTIC.fullmatch(statistic) else full, [*QUERY_METRICS, *RUN_METRICS], "metric")

@@ -24,6 +24,7 @@ __all__ = [
     "checked_metrics",
     "columns_of",
     "metric_columns",
+    "percentile_column",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -35,7 +36,6 @@ class Observed:
 
     timeline: Timeline
     window: Window
-    is_open: bool
     gpus: int
     max_workers: int | None = None
     dollars_per_gpu_hour: float | None = None
@@ -122,8 +122,17 @@ def metric_columns(names: Sequence[str], percentiles: Sequence[float]) -> list[s
     return found
 
 
+def percentile_column(name: str, percentile: float) -> str:
+    """Return the column of a percentile of a metric.
+
+    >>> percentile_column("latency", 95.0), percentile_column("latency", 99.99999)
+    ('latency_p95', 'latency_p99.99999')
+    """
+    return f"{name}_p{percentile:.12g}"
+
+
 def _columns(name: str, percentiles: Sequence[float]) -> list[str]:
-    return [f"{name}_mean", *(f"{name}_p{value:.12g}" for value in percentiles)]
+    return [f"{name}_mean", *(percentile_column(name, value) for value in percentiles)]
 
 
 def columns_of(

@@ -69,7 +69,6 @@ def run_one(study: Study, seed: int) -> Result:
     seen = Observed(
         simulate_one(study, seed),
         study.window,
-        study.arrivals.is_open,
         study.cluster.gpus(study.base),
         study.cluster.max_workers,
         study.cluster.dollars_per_gpu_hour,

@@ -99,7 +99,7 @@ def run_in_folder(
             if each is not None:
                 each(task, outcome)
         folder.finish(row_names(study), tags=("point", "replication"))
-        table = load_results(path).table
+        table = table_of(study, read_folder(path).columns)
         summary = table.summary()
         folder.write("summary.csv", summary.columns)
         if study.baseline:
