@@ -40,7 +40,7 @@ from simulator import (
     read,
     simulate,
 )
-from simulator.routing import ROUTINGS
+from simulator.machine.routing import ROUTINGS
 from simulator.workload import poisson_arrivals
 
 TURNS = 5

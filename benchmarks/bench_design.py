@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import simpy
 
-import simulator.fleet
+import simulator.engine.fleet
 from simulator import (
     GPU,
     ExecutionGraph,
@@ -29,12 +29,12 @@ from simulator import (
     decode_clock,
     simulate,
 )
+from simulator.engine.server import BatchServer
 from simulator.graph import to_networkx
-from simulator.server import BatchServer
 from simulator.workload import generate, poisson_arrivals
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.stepwise import step_by_step
+from tests.support.stepwise import step_by_step
 
 COST = LinearBatch(a=6.6e-3, b=1.2e-5)  # without context, so that a process per sequence can follow it too
 
@@ -54,11 +54,11 @@ class DataclassThink:
 
 
 def without_leaps(graphs, arrivals):
-    simulator.fleet.BatchServer = step_by_step(BatchServer)
+    simulator.engine.fleet.BatchServer = step_by_step(BatchServer)
     try:
         return simulate(graphs, gpu=GPU(cost=COST), arrivals=arrivals).makespan
     finally:
-        simulator.fleet.BatchServer = BatchServer
+        simulator.engine.fleet.BatchServer = BatchServer
 
 
 def process_per_sequence(lengths, arrivals):

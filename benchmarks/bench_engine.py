@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from bench_simulation import COST, LIMIT, WORKERS, queries, timed
 
-import simulator.fleet
+import simulator.engine.fleet
 from simulator import (
     GPU,
     Answer,
@@ -35,14 +35,14 @@ from simulator import (
     compile_trace,
     simulate,
 )
-from simulator.paged import PagedServer
-from simulator.policy import fcfs
+from simulator.engine.paged import PagedServer
+from simulator.machine.policy import fcfs
 from simulator.timeline import PREEMPTED
 from simulator.workload import poisson_arrivals
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.oracle import oracle  # the slow reference
-from tests.stepwise import step_by_step
+from tests.support.oracle import oracle  # the slow reference
+from tests.support.stepwise import step_by_step
 
 PROMPTS = LinearBatch(COST.a, COST.b, COST.c, p=2.0e-5, q=9e-10)
 CHUNKS = GPU(cost=PROMPTS, max_num_seqs=LIMIT, max_num_batched_tokens=8192)
@@ -106,11 +106,11 @@ def growth():
 
 
 def without_leaps(graphs):
-    simulator.fleet.PagedServer = step_by_step(PagedServer)
+    simulator.engine.fleet.PagedServer = step_by_step(PagedServer)
     try:
         return simulate(graphs, gpu=FULL)
     finally:
-        simulator.fleet.PagedServer = PagedServer
+        simulator.engine.fleet.PagedServer = PagedServer
 
 
 def leaps(tokens=4096):

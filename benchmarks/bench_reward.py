@@ -23,10 +23,10 @@ from bench_scoring import prose
 from bench_scoring import trace as asyncthink
 
 from simulator import Protocol, score_batch
-from simulator.clock import decode_clock
-from simulator.export import score_file
+from simulator.graph.clock import decode_clock
 from simulator.rewards import REWARDS, Reader, Rollout, process_pool
 from simulator.rewards.batch import CHUNK
+from simulator.timeline.export import score_file
 
 ROLLOUTS = 8192
 RULES = Protocol(capacity=5)

@@ -18,7 +18,7 @@ from bare import bare
 from simulator import GPU, Answer, Fork, Join, LinearBatch, Return, Think, Thread, Trace, compile_trace, simulate
 from simulator.workload import poisson_arrivals
 
-COST = LinearBatch(a=6.564e-3, b=1.226e-5, c=4.661e-8)  # H100, Qwen3-8B: simulator/profiles/h100-qwen3-8b.toml
+COST = LinearBatch(a=6.564e-3, b=1.226e-5, c=4.661e-8)  # H100, Qwen3-8B: simulator/machine/profiles/h100-qwen3-8b.toml
 LIMIT, RATE, WORKERS = 256, 9.0, 4
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from simulator.cost import ModelShape
-from simulator.profiles import load_profile
+from simulator.machine.cost import ModelShape
+from simulator.machine.profiles import load_profile
 
 DATA = tomllib.loads((Path(__file__).parent / "step_times.toml").read_text(encoding="utf-8"))
 

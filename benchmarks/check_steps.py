@@ -13,7 +13,7 @@ from importlib import util
 
 import numpy as np
 
-from simulator.cost import AIConfigurator
+from simulator.machine.cost import AIConfigurator
 
 MODELS = (
     ("Qwen/Qwen3-8B", "h100_sxm", "vllm"),

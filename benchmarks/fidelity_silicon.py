@@ -20,9 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from simulator import GPU, Answer, ClosedLoop, Thread, Trace, compile_trace, simulate
-from simulator.cost import AIConfigurator
+from simulator.machine.cost import AIConfigurator
+from simulator.machine.profiles import load_profile
 from simulator.plots import save
-from simulator.profiles import load_profile
 
 PICTURE = "docs/images/fidelity_silicon.png"
 ROUNDS = 10  # requests a user sends

@@ -1,4 +1,5 @@
-"""Queues with a known answer, as loads on a modelled GPU; `queueing.py` runs them, `tests/test_queueing.py` holds them.
+"""Queues with a known answer, as loads on a modelled GPU; `queueing.py` runs them, and `tests/engine/test_queueing.py`
+holds them.
 
 What a GPU is in queueing theory depends on what a step costs; see docs/queueing.md. A mean request has `TOKENS` tokens
 and takes one second alone, so a step is `STEP` seconds: times are rounded up to it, which is far below any interval.
@@ -14,7 +15,7 @@ import numpy as np
 
 from simulator import GPU, ClosedLoop, Cluster, ExecutionGraph, LinearBatch, simulate
 from simulator.graph import Task
-from simulator.routing import least_loaded, round_robin
+from simulator.machine.routing import least_loaded, round_robin
 from simulator.workload import poisson_arrivals
 
 TOKENS = 10_000

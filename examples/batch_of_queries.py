@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from simulator import compile_trace, measure, simulate, summarize
-from simulator.profiles import load_profile
+from simulator.machine.profiles import load_profile
 from simulator.workload import generate, poisson_arrivals
 
 gpu = replace(load_profile("h100-qwen3-8b"), max_num_seqs=64)

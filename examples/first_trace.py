@@ -7,7 +7,7 @@ Nobody recorded token counts, so each word counts as one token.
 """
 
 from simulator import Outcome, Protocol, compile_trace, measure, parse, score, simulate
-from simulator.tokens import by_words
+from simulator.trace.tokens import by_words
 
 ORGANIZER = """
 Odd or even first? Both at once.

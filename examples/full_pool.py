@@ -7,7 +7,7 @@ Three workers are forked, but the pool holds the organizer and one worker. A col
 """
 
 from simulator import Answer, Fork, Join, Protocol, Return, SpanKind, Think, Thread, Trace, compile_trace, simulate
-from simulator.protocol import WHEN_FULL
+from simulator.trace.protocol import WHEN_FULL
 
 MARKS = {SpanKind.DECODE: "#", SpanKind.WAIT_JOIN: "-", SpanKind.WAIT_POOL: ":"}
 

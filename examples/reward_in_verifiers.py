@@ -1,6 +1,6 @@
 """A reward for verifiers, and one of its rollouts as a trace.
 
-Covers: simulator.integrations.verifiers, simulator.formats.verifiers
+Covers: simulator.integrations.verifiers, simulator.formats.logs.verifiers
 
 In earnest: a module with ``reward = make_reward(...)``, plugged into a task as ``fn = "your_module:reward"``.
 """

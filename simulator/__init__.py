@@ -6,23 +6,22 @@ The path of data, one verb a step::
                       `--score--> Score
 """
 
-from simulator.clock import DecodeClock, check, decode_clock
-from simulator.compiler import compile_trace
-from simulator.cost import ConstantRate, LinearBatch, MeasuredTable, Roofline, SplitTable
-from simulator.critical_path import CriticalPath, critical_path
+from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError, DeadlockError, FormatError, GraphError, SimulatorError, TraceError
 from simulator.fidelity import calibrate, validate
 from simulator.formats import FORMATS, parse, render
 from simulator.formats.reading import dump, read
-from simulator.gpu import GPU, STEP_CLOCK, Cluster
 from simulator.graph import ExecutionGraph, from_networkx, to_networkx
+from simulator.graph.clock import DecodeClock, check, decode_clock
+from simulator.graph.compiler import compile_trace
+from simulator.graph.critical_path import CriticalPath, critical_path
+from simulator.machine.cost import ConstantRate, LinearBatch, MeasuredTable, Roofline, SplitTable
+from simulator.machine.gpu import GPU, STEP_CLOCK, Cluster
+from simulator.machine.profiles import load_profile
 from simulator.metrics import Metrics, measure, summarize
-from simulator.profiles import load_profile
-from simulator.protocol import Protocol
-from simulator.realised import breakdown, realised_path
+from simulator.metrics.realised import breakdown, realised_path
 from simulator.rewards import Reader, Reward, Score, ScoreBatch, load_reward, make_reward, score, score_batch
 from simulator.sensitivity import sensitivity, slack_table, what_if
-from simulator.simulation import simulate
 from simulator.timeline import Span, SpanKind, Timeline
 from simulator.trace import (
     Action,
@@ -38,6 +37,7 @@ from simulator.trace import (
     Violation,
     ViolationKind,
 )
+from simulator.trace.protocol import Protocol
 from simulator.workload import ClosedLoop
 
 __version__ = "0.1.0"

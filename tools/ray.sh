@@ -16,4 +16,4 @@ if [ ! -e "$at/stamp" ] || [ pyproject.toml -nt "$at/stamp" ]; then
     "$at/bin/python" -m pip install --quiet --disable-pip-version-check "$ray" pytest hypothesis psutil pyarrow --editable '.[ray]'
     touch "$at/stamp"
 fi
-exec "$at/bin/python" -m pytest -m "slow or not slow" tests/test_ray.py "$@"
+exec "$at/bin/python" -m pytest -m "slow or not slow" tests/study/test_ray.py "$@"

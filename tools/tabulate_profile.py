@@ -1,6 +1,6 @@
 """Print a profile of step times from NVIDIA's operator database; needs the extra `aiconfigurator`.
 
-python tools/tabulate_profile.py h100 qwen3-8b h100_sxm Qwen/Qwen3-8B > simulator/profiles/h100-qwen3-8b-database.toml
+python tools/tabulate_profile.py h100 qwen3-8b h100_sxm Qwen/Qwen3-8B > simulator/machine/profiles/h100-qwen3-8b-database.toml
 
 The -engine profile was made with `trtllm` after that; its overhead and errors are those that
 `python benchmarks/fidelity_silicon.py` prints, entered by hand.
@@ -25,8 +25,8 @@ def main(hardware, model, system, repository, backend="vllm"):
     logging.disable(logging.CRITICAL)
     from aiconfigurator_core.sdk.engine import EngineHandle
 
-    from simulator.cost import MeasuredTable
-    from simulator.cost.aiconfigurator import PROMPTS
+    from simulator.machine.cost import MeasuredTable
+    from simulator.machine.cost.aiconfigurator import PROMPTS
 
     prompts = [tokens for tokens in PROMPTS if tokens <= 8192]
     engine = EngineHandle.compile(repository, system, backend, tp_size=1)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tests that need the trainers, in an environment of their own (build/trl): tests/test_trl.py trains with TRL on the
-# CPU, tests/test_integration_signatures.py reads the sources of TRL, verl, OpenRLHF and verifiers. About 1.6 GB.
+# The tests that need the trainers, in an environment of their own (build/trl): tests/integrations/test_trl.py trains with TRL on the
+# CPU, tests/integrations/test_integration_signatures.py reads the sources of TRL, verl, OpenRLHF and verifiers. About 1.6 GB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON="${PYTHON:-python3}"
@@ -15,4 +15,4 @@ if [ ! -e "$at/stamp" ]; then
     "${install[@]}" --no-deps openrlhf==0.11.2 || echo "no openrlhf for this Python: its test will be skipped" >&2
     touch "$at/stamp"
 fi
-exec "$at/bin/python" -m pytest -m "slow or not slow" tests/test_trl.py tests/test_integration_signatures.py "$@"
+exec "$at/bin/python" -m pytest -m "slow or not slow" tests/integrations/test_trl.py tests/integrations/test_integration_signatures.py "$@"

@@ -12,7 +12,7 @@ from simulator.audit.exploits import EXPLOITS, Exploit, Tosses
 from simulator.audit.reasons import Sample, explain, without
 from simulator.audit.truth import Judge, Pair
 from simulator.errors import ConfigError
-from simulator.options import choose
+from simulator.support.options import choose
 from simulator.trace import Trace
 
 __all__ = ["MAX_BUDGET", "Search", "ready", "search"]
@@ -69,7 +69,7 @@ def search(judge: Judge, exploits: Iterable[str] | None = None, *, budget: int =
 
     Examples
     --------
-    >>> from simulator.protocol import Protocol
+    >>> from simulator.trace.protocol import Protocol
     >>> from simulator.rewards import make_reward
     >>> judge = Judge(reward=make_reward("leverage"), protocol=Protocol(capacity=4))
     >>> found = search(judge, ["staggered"], budget=50)[0].pair

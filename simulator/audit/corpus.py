@@ -97,7 +97,7 @@ def synthetic(
     ConfigError
         If a number is out of range.
 
-    >>> from simulator.protocol import Protocol
+    >>> from simulator.trace.protocol import Protocol
     >>> from simulator.rewards import make_reward
     >>> judge = Judge(reward=make_reward("parallel_r1"), protocol=Protocol(), gpu="steps")
     >>> [(trace.id, trace.meta["group"]) for trace in synthetic(judge, groups=2, size=2)]
@@ -143,7 +143,7 @@ def audit_corpus(traces: Iterable[Trace], judge: Judge, *, group_size: int = 8) 
 
     Examples
     --------
-    >>> from simulator.protocol import Protocol
+    >>> from simulator.trace.protocol import Protocol
     >>> from simulator.rewards import make_reward
     >>> judge = Judge(reward=make_reward("asyncthink"), protocol=Protocol(capacity=4), gpu="steps")
     >>> corpus = audit_corpus(synthetic(judge), judge)

@@ -80,7 +80,7 @@ the first is named."""
 def facts(rollout: Rollout) -> dict[str, float]:
     """Return every one of `FACTS` of a rollout.
 
-    >>> from simulator.protocol import Protocol
+    >>> from simulator.trace.protocol import Protocol
     >>> from simulator.trace import Return
     >>> organizer = Thread(ORGANIZER, (Fork(1, 10), Join(1), Answer(10)))
     >>> found = facts(Rollout(Trace("t", (organizer, Thread("1", (Return(20),)))), Protocol()))

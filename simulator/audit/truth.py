@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-from simulator.clock import decode_clock
 from simulator.errors import ConfigError, DeadlockError, SimulatorError
-from simulator.gpu import GPU
-from simulator.profiles import gpu_from_text
-from simulator.protocol import Protocol
+from simulator.graph.clock import decode_clock
+from simulator.machine.gpu import GPU
+from simulator.machine.profiles import gpu_from_text
 from simulator.rewards import Reward, Rollout, Score, simulated_seconds
 from simulator.trace import Trace
+from simulator.trace.protocol import Protocol
 
 __all__ = ["Clocks", "Judge", "Pair", "Trial"]
 

@@ -14,16 +14,16 @@ from rich.text import Text
 from simulator.audit import EXPLOITS, Audit, Corpus, Judge, Search, Trial
 from simulator.audit import audit as run
 from simulator.cli.common import Format, Input, Json, TokenCount, print_json, say, screen_width, show
-from simulator.compiler import compile_trace
+from simulator.cli.report import number, printable
+from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError, FormatError
-from simulator.files import atomic
 from simulator.formats.reading import dump
-from simulator.gpu import GPU
-from simulator.protocol import Protocol
-from simulator.report import number, printable
+from simulator.graph.compiler import compile_trace
+from simulator.machine.gpu import GPU
 from simulator.rewards import FORMAT_ERROR, REWARDS, load_reward
-from simulator.simulation import simulate
+from simulator.support.files import atomic
 from simulator.trace import Trace
+from simulator.trace.protocol import Protocol
 
 __all__ = ["audit"]
 

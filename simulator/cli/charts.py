@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from simulator.cli.common import Capacity, Format, FullPool, Input, TokenCount, say
-from simulator.compiler import compile_trace
+from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError
-from simulator.profiles import gpu_from_text
-from simulator.protocol import Protocol
-from simulator.simulation import simulate
+from simulator.graph.compiler import compile_trace
+from simulator.machine.profiles import gpu_from_text
+from simulator.trace.protocol import Protocol
 
 __all__ = ["gantt"]
 

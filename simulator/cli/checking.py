@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from simulator.cli.common import Capacity, Format, Input, Json, Paths, TokenCount, print_json, say
-from simulator.clock import check as violations_of
-from simulator.protocol import Protocol
-from simulator.report import Tally, printable
+from simulator.cli.report import Tally, printable
+from simulator.graph.clock import check as violations_of
+from simulator.trace.protocol import Protocol
 
 __all__ = ["check"]
 

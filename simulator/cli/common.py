@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from simulator.cli.report import printable
 from simulator.errors import ConfigError, FormatError, SimulatorError
 from simulator.formats import FORMATS, LOGS
 from simulator.formats.reading import read
-from simulator.protocol import WHEN_FULL
-from simulator.report import printable
-from simulator.tokens import COUNTERS, TokenCounter, load_tokenizer
 from simulator.trace import Trace
+from simulator.trace.protocol import WHEN_FULL
+from simulator.trace.tokens import COUNTERS, TokenCounter, load_tokenizer
 
 __all__ = [
     "BlockSize",

@@ -11,17 +11,17 @@ from rich import box
 from rich.table import Table
 
 from simulator.cli.common import Capacity, Input, Json, Paths, complain, print_json, say, show
+from simulator.cli.report import number, printable
 from simulator.errors import ConfigError, FormatError
 from simulator.fidelity import LAWS, Calibration, Errors, Validation, read_steps
 from simulator.fidelity import calibrate as fit
 from simulator.fidelity import calibrate_traces as fit_traces
 from simulator.fidelity import validate as compare
-from simulator.files import atomic
 from simulator.formats.native import detect
-from simulator.profiles import gpu_from_text
-from simulator.protocol import Protocol
-from simulator.report import number, printable
+from simulator.machine.profiles import gpu_from_text
+from simulator.support.files import atomic
 from simulator.trace import Trace
+from simulator.trace.protocol import Protocol
 
 __all__ = ["calibrate", "validate"]
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from simulator.cli.common import Json, print_json, say, screen_width, show
 from simulator.errors import ConfigError
-from simulator.profiles import Profile, profiles, read_profile
+from simulator.machine.profiles import Profile, profiles, read_profile
 
 __all__ = ["gpus"]
 

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from simulator.cli.common import Json, complain, print_json, say, screen_width, show
 from simulator.cli.ranges import named_values, searched
+from simulator.cli.report import printable
 from simulator.errors import ConfigError
 from simulator.planning import (
     Alternative,
@@ -35,7 +36,6 @@ from simulator.planning.questions import MOST_BACKLOG, priced
 from simulator.planning.search import Question
 from simulator.planning.verdicts import BACKLOG
 from simulator.planning.wording import figure, figure_or_text, sentences
-from simulator.report import printable
 from simulator.study import Study, load_study
 from simulator.study.executors import executor_from
 from simulator.study.inputs import unreadable

@@ -10,8 +10,8 @@ from typing import Any
 
 from simulator.errors import ConfigError
 from simulator.planning import ladder
-from simulator.protocol import Protocol
 from simulator.study import Arrivals, Hardware, Window
+from simulator.trace.protocol import Protocol
 
 __all__ = ["named_values", "searched"]
 

@@ -19,12 +19,12 @@ from simulator.cli.common import Capacity, Format, FullPool, Input, Paths, Token
 from simulator.cli.load import poisson_rate
 from simulator.errors import ConfigError, FormatError
 from simulator.formats import native
-from simulator.protocol import Protocol
 from simulator.recording import Prompts, Question, Setup
 from simulator.recording import record as play
 from simulator.recording.questions import questions
 from simulator.recording.writing import Lines, StepLines, burst_row
 from simulator.trace import Trace
+from simulator.trace.protocol import Protocol
 from simulator.workload import poisson_arrivals
 
 __all__ = ["record"]

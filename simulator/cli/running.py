@@ -29,20 +29,20 @@ from simulator.cli.common import (
     show,
 )
 from simulator.cli.load import ARRIVALS, Load
-from simulator.compiler import compile_trace
+from simulator.cli.report import LEGEND, Tally, count, metrics_table, summary_table
+from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError
-from simulator.export import SPAN_FIELDS, span_rows
-from simulator.files import atomic
-from simulator.gpu import STEP_CLOCK, Cluster
 from simulator.graph import ExecutionGraph
+from simulator.graph.compiler import compile_trace
+from simulator.machine.gpu import STEP_CLOCK, Cluster
+from simulator.machine.policy import POLICIES
+from simulator.machine.profiles import gpu_from_text
+from simulator.machine.routing import ROUTINGS
 from simulator.metrics import METRICS, Metrics, measure, summarize
-from simulator.policy import POLICIES
-from simulator.profiles import gpu_from_text
-from simulator.protocol import Protocol
-from simulator.report import LEGEND, Tally, count, metrics_table, summary_table
-from simulator.routing import ROUTINGS
-from simulator.simulation import simulate
+from simulator.support.files import atomic
 from simulator.timeline import Timeline
+from simulator.timeline.export import SPAN_FIELDS, span_rows
+from simulator.trace.protocol import Protocol
 
 __all__ = ["run"]
 

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from simulator.cli.common import Format, Input, Json, Paths, TokenCount, print_json, say, screen_width, show
+from simulator.cli.report import REWARD_LEGEND, Tally, number, rewards_table, summary_table
 from simulator.errors import ConfigError, FormatError, SimulatorError
-from simulator.export import score_file
-from simulator.protocol import Protocol
-from simulator.report import REWARD_LEGEND, Tally, number, rewards_table, summary_table
 from simulator.rewards import FORMAT_ERROR, REWARDS, Reward, Rollout, Score, load_reward, score_batch
 from simulator.rewards.batch import CHUNK
+from simulator.timeline.export import score_file
+from simulator.trace.protocol import Protocol
 
 __all__ = ["score"]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table
 
-from simulator.report import number, printable
+from simulator.cli.report import number, printable
 from simulator.study import Summary
 
 __all__ = ["Shown", "comparison_table", "study_table"]

@@ -18,8 +18,8 @@ from simulator.cli.study_tables import Shown, comparison_table, study_table
 from simulator.cli.studying_plot import plot
 from simulator.errors import ConfigError
 from simulator.study import Failure, Stored, executor_from, load_results, load_study, rerun, run_in_folder
-from simulator.study.folder import ResultFolder
 from simulator.study.inputs import unreadable
+from simulator.study.store.folder import ResultFolder
 
 __all__ = ["app"]
 

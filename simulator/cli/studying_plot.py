@@ -9,8 +9,8 @@ import typer
 
 from simulator.cli.common import complain, say
 from simulator.errors import ConfigError
-from simulator.options import choose
 from simulator.study import Table, load_results
+from simulator.support.options import choose
 
 __all__ = ["plot"]
 

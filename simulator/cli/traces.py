@@ -10,8 +10,8 @@ import typer
 
 from simulator.cli.common import BlockSize, Format, Input, Paths, To, TokenCount, complain, stdout
 from simulator.errors import ConfigError, FormatError
-from simulator.files import atomic
 from simulator.formats.reading import dump, sayer
+from simulator.support.files import atomic
 from simulator.trace import Trace
 from simulator.workload import FAMILIES, PRESETS
 from simulator.workload import generate as synthetic

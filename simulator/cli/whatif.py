@@ -11,16 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.cli.common import Capacity, Format, FullPool, Input, Json, Paths, TokenCount, print_json, say, show
-from simulator.compiler import compile_trace
+from simulator.cli.report import count, number, printable
+from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
-from simulator.profiles import gpu_from_text
-from simulator.protocol import Protocol
-from simulator.report import count, number, printable
+from simulator.graph.compiler import compile_trace
+from simulator.machine.profiles import gpu_from_text
 from simulator.sensitivity import Sensitivity, SpeedUp, sensitivity, what_if
 from simulator.sensitivity.changes import check_scale
-from simulator.simulation import simulate
 from simulator.trace import ORGANIZER
+from simulator.trace.protocol import Protocol
 
 __all__ = ["LEGEND", "whatif"]
 

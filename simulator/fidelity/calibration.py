@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.cost import CostModel, LinearBatch
 from simulator.errors import ConfigError, SimulatorError
 from simulator.fidelity.designs import LAWS, Design, refuse_blind
 from simulator.fidelity.solve import Solution, level, nonnegative, solve, summed
 from simulator.fidelity.steps import Steps
+from simulator.machine.cost import CostModel, LinearBatch
 
 __all__ = ["Calibration", "Errors", "Parameter", "calibrate"]
 
@@ -134,7 +134,7 @@ class Calibration:
         >>> times = [dict(seconds=0.01 + 0.001 * s["decodes"] + 1e-6 * s["decode_context"]) for s in sizes]
         >>> rows = [dict(prefill_tokens=0, prefill_context=0) | s | t for s, t in zip(sizes, times)]
         >>> text = calibrate(rows, law="linear").profile(source="my desk")
-        >>> from simulator.profiles import parse_profile
+        >>> from simulator.machine.profiles import parse_profile
         >>> round(parse_profile(text, "desk").gpu.cost.b, 9)
         0.001
         """

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.cost import CostModel, LinearBatch, MeasuredTable, SplitTable
 from simulator.errors import ConfigError
 from simulator.fidelity.solve import blind
 from simulator.fidelity.steps import COLUMNS, Steps
+from simulator.machine.cost import CostModel, LinearBatch, MeasuredTable, SplitTable
 
 __all__ = ["LAWS", "Design", "hats", "knots", "refuse_blind"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from simulator.compiler import compile_trace
 from simulator.errors import SimulatorError, TraceError
 from simulator.fidelity.recorded import arrival
 from simulator.graph import ExecutionGraph
-from simulator.protocol import Protocol
+from simulator.graph.compiler import compile_trace
 from simulator.trace import Trace
+from simulator.trace.protocol import Protocol
 
 __all__ = ["RecordedRun", "recorded_runs"]
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from simulator.cost import CostModel, LinearBatch
+from simulator.engine.run import Run
+from simulator.engine.server import BatchServer
 from simulator.errors import ConfigError, TraceError
 from simulator.fidelity.calibration import Calibration, calibrate
 from simulator.fidelity.designs import LAWS
 from simulator.fidelity.runs import RecordedRun, recorded_runs
 from simulator.fidelity.solve import solve
 from simulator.fidelity.steps import Steps
-from simulator.gpu import GPU, Cluster
-from simulator.policy import fcfs
-from simulator.run import Run
-from simulator.server import BatchServer
+from simulator.machine.cost import CostModel, LinearBatch
+from simulator.machine.gpu import GPU, Cluster
+from simulator.machine.policy import fcfs
 from simulator.timeline import CANCELLED, COLUMNS, Timeline
 from simulator.trace import Delay, Join, Trace
 

@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simulator.cost import DecodeSteps
+from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError, SimulatorError
 from simulator.fidelity.calibration import Errors
 from simulator.fidelity.recorded import CLASSES, recorded_latency, recorded_times, simulated_times
 from simulator.fidelity.runs import RecordedRun, recorded_runs
-from simulator.gpu import GPU
-from simulator.protocol import Protocol
-from simulator.simulation import simulate
+from simulator.machine.cost import DecodeSteps
+from simulator.machine.gpu import GPU
 from simulator.trace import Fork, Trace
+from simulator.trace.protocol import Protocol
 
 __all__ = ["Checked", "ClassError", "RunSpan", "Speedup", "Validation", "validate"]
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from simulator.errors import ConfigError
-from simulator.formats import asyncthink, multiverse, native, parallel_r1, threadweaver, verifiers
-from simulator.tokens import TokenCounter, by_characters
+from simulator.formats import asyncthink, native
+from simulator.formats.groups import multiverse, parallel_r1, threadweaver
+from simulator.formats.logs import verifiers
 from simulator.trace import Outcome, Trace
+from simulator.trace.tokens import TokenCounter, by_characters
 
 __all__ = ["FORMATS", "LOGS", "Format", "Parser", "detect", "lookup", "parse", "render"]
 

@@ -24,7 +24,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from simulator.errors import FormatError
-from simulator.tokens import COUNTERS, TokenCounter, by_characters, counter_name
 from simulator.trace import (
     MAX_INDEX,
     MAX_NESTING,
@@ -43,6 +42,7 @@ from simulator.trace import (
     ViolationKind,
     child_id,
 )
+from simulator.trace.tokens import COUNTERS, TokenCounter, by_characters, counter_name
 
 __all__ = ["detect", "parse", "render"]
 

@@ -27,8 +27,8 @@ import re
 import msgspec
 
 from simulator.errors import FormatError
-from simulator.tokens import TokenCounter, by_characters
 from simulator.trace import Outcome, Trace
+from simulator.trace.tokens import TokenCounter, by_characters
 
 __all__ = ["SCHEMA", "decode", "detect", "encode", "parse", "render", "without_text"]
 

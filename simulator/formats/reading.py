@@ -3,15 +3,16 @@
 A file is either JSON lines or plain text. JSON lines hold one record each:
 
 - a native record (`simulator.formats.native`), known by its ``schema``;
-- a rollout of verifiers, or an episode of several (`simulator.formats.verifiers`), known by its ``nodes``;
+- a rollout of verifiers, or an episode of several (`simulator.formats.logs.verifiers`), known by its ``nodes``;
 - any other object with the text of one output under ``output``, ``text``, ``completion`` or ``response``, or of an
   AsyncThink organizer under ``organizer``; with either, ``workers`` may map worker ids to texts. Optional: ``id`` or
   ``index``, ``correct`` (true or false), ``found`` and ``wanted`` (numbers of solutions), ``tokens`` (how many all its
   texts are, or the token ids themselves) and ``prompt_tokens`` (of the query). Other keys are ignored.
 
-- a request of a Mooncake log, known by its ``hash_ids`` and ``input_length`` (`simulator.formats.mooncake`).
+- a request of a Mooncake log, known by its ``hash_ids`` and ``input_length`` (`simulator.formats.logs.mooncake`).
 
-If the first line is a header of agentic Mooncake, the rest are the requests of its plays (`simulator.formats.agentic`).
+If the first line is a header of agentic Mooncake, the rest are the requests of its plays
+(`simulator.formats.logs.agentic`).
 
 Where ``tokens`` is given, it is spread over the text by characters, and `Trace.token_source` says ``record, spread by
 characters``.
@@ -35,10 +36,11 @@ from typing import IO, Any, BinaryIO
 import msgspec
 
 from simulator.errors import ConfigError, FormatError, SimulatorError
-from simulator.formats import FORMATS, LOGS, agentic, detect, lookup, mooncake, native, verifiers
+from simulator.formats import FORMATS, LOGS, detect, lookup, native
+from simulator.formats.logs import agentic, mooncake, verifiers
 from simulator.formats.records import Record, trace_of
-from simulator.tokens import TokenCounter, by_characters
 from simulator.trace import Outcome, Trace
+from simulator.trace.tokens import TokenCounter, by_characters
 
 __all__ = ["MAX_RECORD", "dump", "read", "sayer"]
 

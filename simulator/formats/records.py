@@ -6,8 +6,8 @@ import msgspec
 
 from simulator.errors import FormatError
 from simulator.formats import asyncthink, detect, lookup, native
-from simulator.tokens import TokenCounter, spread
 from simulator.trace import MAX_TOKENS, Outcome, Trace
+from simulator.trace.tokens import TokenCounter, spread
 
 __all__ = ["Record", "trace_of"]
 
@@ -44,7 +44,7 @@ def trace_of(record: Record, name: str, format: str | None, count: TokenCounter,
     FormatError
         If it has no text, or workers beside a text of a format without.
 
-    >>> from simulator.tokens import by_words
+    >>> from simulator.trace.tokens import by_words
     >>> trace_of(Record(organizer="So <ANSWER>9</ANSWER>", correct=True), "a", None, by_words, True).outcome.accuracy
     1.0
     """

@@ -12,10 +12,10 @@ import msgspec
 import numpy as np
 
 from simulator.errors import ConfigError
-from simulator.options import check_options, choose
-from simulator.protocol import Protocol
 from simulator.rewards import Reader, Reward, ScoreBatch, load_reward, score_batch
+from simulator.support.options import check_options, choose
 from simulator.trace import Outcome
+from simulator.trace.protocol import Protocol
 
 __all__ = ["ENDS", "Judge", "Scorer", "exact", "means", "row_of", "scorer_of", "texts_of"]
 

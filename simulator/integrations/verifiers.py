@@ -1,4 +1,4 @@
-"""verifiers: a reward by argument names. Its ``traces.jsonl`` is a trace format: see `simulator.formats.verifiers`.
+"""verifiers: a reward by argument names. Its ``traces.jsonl`` is a format: see `simulator.formats.logs.verifiers`.
 
 A task of verifiers.v1 asks for ``trace``; a rubric of older releases for ``completion``, ``answer``, ``info`` and
 ``state``. Both frameworks pass what the function names, so `forksim_reward` names them all.
@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from simulator.errors import SimulatorError
-from simulator.formats import verifiers
+from simulator.formats.logs import verifiers
 from simulator.integrations.scorer import Scorer, means, scorer_of, texts_of
 
 __all__ = ["forksim_reward", "make_reward"]

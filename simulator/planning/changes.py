@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simulator.compiler import compile_trace
-from simulator.critical_path import critical_path
 from simulator.errors import ConfigError, SimulatorError
 from simulator.graph import ExecutionGraph
+from simulator.graph.compiler import compile_trace
+from simulator.graph.critical_path import critical_path
 from simulator.planning.steps import RolloutStep, rollout_step
 from simulator.study import Executor, Failure, Serial, Study, simulate_one
 from simulator.study.inputs import compiled
 from simulator.study.table import mean_and_interval
+from simulator.support.checks import whole
 from simulator.workload import cap_tokens
-from simulator.workload._checks import whole
 
 __all__ = ["Change", "Saving", "StepPlan", "changes_of", "plan_step"]
 

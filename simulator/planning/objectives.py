@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from simulator.errors import ConfigError
-from simulator.options import choose
 from simulator.study.measures import QUERY_METRICS, RUN_METRICS, percentile_column
+from simulator.support.options import choose
 
 __all__ = ["Objective", "parse_objective", "parse_objectives"]
 

@@ -14,7 +14,7 @@ from simulator.planning.objectives import Objective
 from simulator.planning.search import Found, Question, search
 from simulator.planning.verdicts import BACKLOG, Batch, Rules, Trial
 from simulator.study import Executor, Failure, Serial, Study, run_one
-from simulator.study.plain import label
+from simulator.study.documents import label
 from simulator.study.table import mean_and_interval
 
 __all__ = ["MOST_BACKLOG", "Alternative", "Gap", "backlog_growth", "cheapest", "compare", "plan", "priced"]

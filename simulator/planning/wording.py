@@ -9,7 +9,7 @@ from typing import Any
 from simulator.planning.objectives import Objective
 from simulator.planning.search import MOST_SCANNED, Found
 from simulator.planning.verdicts import BACKLOG, Estimate, Trial, Verdict
-from simulator.study.plain import label
+from simulator.study.documents import label
 
 __all__ = ["figure", "sentences"]
 

@@ -9,7 +9,6 @@ its list of open figures are never touched, so nothing has to be closed and any 
 matplotlib is imported by the first picture, not by this package.
 """
 
-from simulator.plots.beside import side_by_side
 from simulator.plots.capacity import latency_capacity
 from simulator.plots.curves import batch, concurrency
 from simulator.plots.fidelity import calibration, validation
@@ -19,6 +18,7 @@ from simulator.plots.heatmap import heatmap
 from simulator.plots.knee import knee
 from simulator.plots.pareto import pareto
 from simulator.plots.saving import save
+from simulator.plots.side_by_side import side_by_side
 
 __all__ = [
     "batch",

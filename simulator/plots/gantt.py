@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from simulator.errors import ConfigError
 from simulator.metrics import METRICS, Run
+from simulator.plots.chart import Scene, compose, printable
 from simulator.plots.curves import draw_concurrency
-from simulator.plots.scene import Scene, compose, printable
 from simulator.timeline import Timeline
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.lines import Line2D
 
 from simulator.plots.canvas import fitted, text_width
-from simulator.plots.scene import Scene
+from simulator.plots.chart import Scene
 from simulator.plots.style import CANCELLED, FONT, INK, STYLES, BarStyle, set_hatch
 from simulator.timeline import SpanKind
 

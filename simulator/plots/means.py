@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
-from simulator.options import choose
-from simulator.plots.scene import printable
+from simulator.plots.chart import printable
+from simulator.support.options import choose
 
 if TYPE_CHECKING:
     from simulator.study.table import Table

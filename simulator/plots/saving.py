@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.errors import ConfigError
-from simulator.files import atomic
+from simulator.support.files import atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ _METADATA: dict[str, dict[str, None]] = {
 def save(figure: Figure | Axes, path: str | os.PathLike[str], *, dpi: float = 150) -> Path:
     """Write a picture to `path`; the same picture gives the same bytes.
 
-    The file appears whole or not at all (see `simulator.files.atomic`).
+    The file appears whole or not at all (see `simulator.support.files.atomic`).
 
     Parameters
     ----------

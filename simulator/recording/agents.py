@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simulator.recording.engine import Generate, Key
-from simulator.recording.stint import Stint
+from simulator.recording.generation import Stint
 from simulator.trace import Action, Thread, Trace, Violation
 
 __all__ = ["Agent", "Awaiting", "Granted", "Placed", "Program", "Query", "Sleeping", "Wish"]

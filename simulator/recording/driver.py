@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simulator.errors import ConfigError
-from simulator.protocol import Protocol
 from simulator.recording.engine import Engine
 from simulator.recording.free import Prompts, Question, free
 from simulator.recording.script import scripted
 from simulator.recording.session import Session, Watcher
 from simulator.trace import Trace
+from simulator.trace.protocol import Protocol
 
 __all__ = ["Setup", "record"]
 

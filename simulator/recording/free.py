@@ -10,8 +10,8 @@ import msgspec
 from simulator.errors import ConfigError
 from simulator.recording.agents import Agent, Program
 from simulator.recording.engine import Generate
+from simulator.recording.generation import Stint, stamped
 from simulator.recording.session import Session
-from simulator.recording.stint import Stint, stamped
 from simulator.recording.tags import Effect, Scanner
 from simulator.trace import (
     MAX_NESTING,

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from simulator.recording.agents import Agent, Program, Sleeping
 from simulator.recording.engine import Generate
+from simulator.recording.generation import stamped
 from simulator.recording.session import Session
-from simulator.recording.stint import stamped
 from simulator.trace import ORGANIZER, Action, Answer, Delay, Fork, Join, Return, Thread, Trace, child_id
 
 __all__ = ["scripted"]

@@ -22,7 +22,7 @@ from simulator.recording.engine import Began, Burst, Ended, Event, Failed, Gener
 from simulator.recording.filler import Filler
 from simulator.recording.sse import BadStream, Chunk, Events, chunk
 from simulator.recording.texts import Text
-from simulator.tokens import by_characters
+from simulator.trace.tokens import by_characters
 
 __all__ = ["ServerEngine"]
 

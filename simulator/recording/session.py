@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from simulator.protocol import Protocol
 from simulator.recording.agents import Agent, Awaiting, Granted, Placed, Program, Query, Sleeping, Wish
 from simulator.recording.engine import Began, Burst, Ended, Engine, Event, Failed, Generate
-from simulator.recording.stint import Stint
+from simulator.recording.generation import Stint
 from simulator.trace import ORGANIZER, Trace, child_id
+from simulator.trace.protocol import Protocol
 
 __all__ = ["Session"]
 

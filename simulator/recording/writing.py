@@ -105,7 +105,7 @@ def burst_row(run: str, trace: str, thread: str, stint: Any) -> str:
     """Return a generation as a JSON line: when it began, and when how many tokens came.
 
     >>> from simulator.recording.engine import Generate
-    >>> from simulator.recording.stint import Stint
+    >>> from simulator.recording.generation import Stint
     >>> stint = Stint(Generate(3, True))
     >>> stint.began = 0.5
     >>> stint.add(0.75, "a", 1)

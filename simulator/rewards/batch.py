@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.errors import ConfigError, why
-from simulator.protocol import Protocol
 from simulator.rewards.library import asyncthink
 from simulator.rewards.loading import load_reward
 from simulator.rewards.result import Rollout, Score
@@ -24,6 +23,7 @@ from simulator.rewards.rollouts import Judged, Reader, RolloutLike, outcome_of
 from simulator.rewards.spec import Reward
 from simulator.rewards.timed import map_watched
 from simulator.trace import Trace, Violation, ViolationKind
+from simulator.trace.protocol import Protocol
 
 __all__ = ["CHUNK", "ScoreBatch", "process_pool", "resolve", "score", "score_batch"]
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from simulator.gpu import GPU
-from simulator.options import NonNegative, Positive, Share, check_options, choose
+from simulator.machine.gpu import GPU
 from simulator.rewards import terms
 from simulator.rewards.spec import Gate, Reward, Term
+from simulator.support.options import NonNegative, Positive, Share, check_options, choose
 
 __all__ = ["REWARDS", "asyncthink", "kimi_parl", "leverage", "make_reward", "parallel_r1", "threadweaver", "wallclock"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from simulator.clock import DecodeClock, decode_clock
-from simulator.compiler import compile_trace
 from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
-from simulator.protocol import Protocol
+from simulator.graph.clock import DecodeClock, decode_clock
+from simulator.graph.compiler import compile_trace
 from simulator.trace import Answer, Delay, Fork, Join, Outcome, Trace, Violation
+from simulator.trace.protocol import Protocol
 
 __all__ = ["Phase", "Rollout", "Score"]
 

@@ -13,8 +13,8 @@ import numpy as np
 from simulator.errors import ConfigError, FormatError
 from simulator.formats import asyncthink, detect, lookup
 from simulator.formats.records import Record, trace_of
-from simulator.tokens import TokenCounter, by_characters
 from simulator.trace import Outcome, Trace
+from simulator.trace.tokens import TokenCounter, by_characters
 
 __all__ = ["Judged", "Reader", "RolloutLike", "outcome_of"]
 

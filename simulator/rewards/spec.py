@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 from simulator.errors import ConfigError
-from simulator.options import check_options, choose, mismatch
-from simulator.protocol import Protocol
 from simulator.rewards.result import Rollout, Score
+from simulator.support.options import check_options, choose, mismatch
 from simulator.trace import Answer, Outcome, Thread, Trace, Violation, ViolationKind
+from simulator.trace.protocol import Protocol
 
 __all__ = ["FORMAT_ERROR", "Gate", "Reward", "Term"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from simulator.options import Positive, Share
 from simulator.rewards.result import Rollout
 from simulator.rewards.wallclock import wallclock
+from simulator.support.options import Positive, Share
 from simulator.trace import Fork, Join, ViolationKind
 
 __all__ = [

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError
-from simulator.gpu import GPU
-from simulator.options import NonNegative
-from simulator.profiles import gpu_from_text
+from simulator.machine.gpu import GPU
+from simulator.machine.profiles import gpu_from_text
 from simulator.rewards.result import Rollout
-from simulator.simulation import simulate
+from simulator.support.options import NonNegative
 
 __all__ = ["simulated_seconds", "wallclock"]
 
@@ -38,7 +38,7 @@ def simulated_seconds(rollout: Rollout, *, gpu: GPU | str = "h100-qwen3-8b", loa
         If there is no such GPU, or `load` is out of range.
 
     >>> from simulator.formats import parse
-    >>> from simulator.protocol import Protocol
+    >>> from simulator.trace.protocol import Protocol
     >>> rollout = Rollout(parse("x" * 100, count=len), Protocol())
     >>> simulated_seconds(rollout, gpu="rate:50"), round(simulated_seconds(rollout, gpu="linear:0.01,0.001"), 3)
     (2.0, 1.1)

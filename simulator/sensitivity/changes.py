@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from simulator.compiler import compile_trace
 from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph, Task
-from simulator.options import choose
+from simulator.graph.compiler import compile_trace
+from simulator.support.options import choose
 from simulator.trace import MAX_TOKENS, ORGANIZER, Action, Delay, Join, Thread, Trace
 from simulator.workload.cuts import Mark, context_marks, moved
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from simulator.graph import ExecutionGraph
-from simulator.realised import Piece, realised_path
+from simulator.metrics.realised import Piece, realised_path
 from simulator.timeline import SpanKind, Timeline
 
 __all__ = ["PathChange", "Realised", "compare", "path_change"]

@@ -10,19 +10,19 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.alone import seconds_alone
+from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError, GraphError
-from simulator.gpu import GPU, Cluster
 from simulator.graph import ExecutionGraph
-from simulator.options import choose
-from simulator.policy import Policy
-from simulator.protocol import Protocol
+from simulator.machine.gpu import GPU, Cluster
+from simulator.machine.policy import Policy
+from simulator.metrics.uncontended import seconds_alone
 from simulator.sensitivity.changes import check_scale, what_if
 from simulator.sensitivity.paths import Realised, compare
 from simulator.sensitivity.slack import slack_table
-from simulator.simulation import simulate
+from simulator.support.options import choose
 from simulator.timeline import Timeline
 from simulator.trace import ORGANIZER
+from simulator.trace.protocol import Protocol
 from simulator.workload import ClosedLoop
 
 __all__ = ["Sensitivity", "SpeedUp", "sensitivity"]

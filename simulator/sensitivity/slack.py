@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from simulator.critical_path import critical_path
 from simulator.graph import ExecutionGraph
+from simulator.graph.critical_path import critical_path
 
 __all__ = ["Slack", "slack_table"]
 
@@ -54,7 +54,7 @@ def slack_table(graph: ExecutionGraph, weights: Sequence[float] | None = None) -
     ----------
     graph : ExecutionGraph
     weights : sequence of float, optional
-        One a task; decode steps if not given. See `simulator.alone.seconds_alone` for seconds.
+        One a task; decode steps if not given. See `simulator.metrics.uncontended.seconds_alone` for seconds.
 
     Returns
     -------

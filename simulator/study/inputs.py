@@ -13,16 +13,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simulator.compiler import compile_trace
 from simulator.errors import ConfigError, FormatError
 from simulator.formats.reading import read
 from simulator.graph import ExecutionGraph
-from simulator.protocol import Protocol
-from simulator.study.plain import canonical
+from simulator.graph.compiler import compile_trace
+from simulator.study.documents import canonical
 from simulator.study.spec import Source
 from simulator.study.study import Study
-from simulator.tokens import COUNTERS, load_tokenizer
 from simulator.trace import Trace
+from simulator.trace.protocol import Protocol
+from simulator.trace.tokens import COUNTERS, load_tokenizer
 from simulator.workload import ClosedLoop, gamma_arrivals, generate, grouped, poisson_arrivals
 
 __all__ = ["Files", "arrival_times", "compiled", "files_of", "input_digests", "unreadable"]

@@ -13,11 +13,11 @@ from functools import lru_cache
 from typing import Any
 
 from simulator.errors import ConfigError
-from simulator.options import choose
-from simulator.protocol import Protocol
-from simulator.study.plain import canonical
+from simulator.study.documents import canonical
 from simulator.study.spec import Arrivals, Hardware, Source, Window
 from simulator.study.study import Study
+from simulator.support.options import choose
+from simulator.trace.protocol import Protocol
 
 __all__ = ["load_study", "parse_study"]
 

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.metrics import METRICS, SUMMARIES, Run
-from simulator.options import choose
-from simulator.study.bounds import lower_bound, upper_bound
+from simulator.metrics.bounds import lower_bound, upper_bound
 from simulator.study.spec import Window
+from simulator.support.options import choose
 from simulator.timeline import Timeline
 
 __all__ = [

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from simulator.study.documents import label
 from simulator.study.executors import Executor, Failure, Serial
 from simulator.study.measures import metric_columns
-from simulator.study.plain import label
 from simulator.study.single import Result, run_one
 from simulator.study.study import Study
 from simulator.study.table import Table

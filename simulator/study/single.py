@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
+from simulator.engine.simulation import simulate
 from simulator.graph import ExecutionGraph
-from simulator.policy import POLICIES
-from simulator.simulation import simulate
+from simulator.machine.policy import POLICIES
 from simulator.study.inputs import arrival_times, compiled
 from simulator.study.measures import Observed, columns_of
 from simulator.study.study import Study

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from simulator.errors import ConfigError
 from simulator.formats import FORMATS, LOGS
-from simulator.gpu import GPU, Cluster
-from simulator.options import NonNegative, Positive, check_fields, choose
-from simulator.policy import POLICIES
-from simulator.profiles import gpu_from_text, profiles, read_profile
-from simulator.routing import ROUTINGS
+from simulator.machine.gpu import GPU, Cluster
+from simulator.machine.policy import POLICIES
+from simulator.machine.profiles import gpu_from_text, profiles, read_profile
+from simulator.machine.routing import ROUTINGS
+from simulator.support.options import NonNegative, Positive, check_fields, choose
 from simulator.workload import generate
 
 __all__ = ["Arrivals", "Hardware", "Source", "Window"]

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from simulator.errors import ConfigError
 from simulator.study.executors import Executor, Serial
-from simulator.study.failure import Failure, attempt
-from simulator.study.folder import ResultFolder
+from simulator.study.executors.failure import Failure, attempt
 from simulator.study.inputs import input_digests
 from simulator.study.loading import parse_study
-from simulator.study.results import read_folder
 from simulator.study.running import Task, outcomes, row_maker, row_names, table_of
 from simulator.study.single import Result, run_one
+from simulator.study.store.folder import ResultFolder
+from simulator.study.store.results import read_folder
 from simulator.study.study import Study
 from simulator.study.table import Table
 

@@ -12,14 +12,14 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from simulator.cost import DecodeSteps
 from simulator.errors import ConfigError
-from simulator.options import Share, check_fields, choose
-from simulator.protocol import Protocol
+from simulator.machine.cost import DecodeSteps
+from simulator.study.documents import canonical, label, plain
 from simulator.study.measures import checked_metrics, metric_columns
-from simulator.study.plain import canonical, label, plain
 from simulator.study.spec import Arrivals, Hardware, Source, Window
 from simulator.study.table import Table
+from simulator.support.options import Share, check_fields, choose
+from simulator.trace.protocol import Protocol
 
 __all__ = ["Point", "Study"]
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.errors import ConfigError
-from simulator.options import choose
-from simulator.study.plain import label
+from simulator.study.documents import label
+from simulator.support.options import choose
 
 __all__ = ["Summary", "Table", "half_width", "mean_and_interval"]
 

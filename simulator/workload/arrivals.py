@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.workload._checks import real, whole
+from simulator.support.checks import real, whole
 
 __all__ = ["ClosedLoop", "gamma_arrivals", "poisson_arrivals"]
 

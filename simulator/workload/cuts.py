@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from simulator.support.checks import whole
 from simulator.trace import ORGANIZER, Action, Delay, Fork, Join, Return, Think, Thread, Trace, child_id
-from simulator.workload._checks import whole
 
 __all__ = ["Mark", "cap_tokens", "context_marks", "moved"]
 

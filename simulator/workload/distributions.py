@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
+from simulator.support.checks import real, whole
 from simulator.trace import MAX_TOKENS
-from simulator.workload._checks import real, whole
 
 __all__ = [
     "DISTRIBUTIONS",

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from simulator.errors import ConfigError
+from simulator.support.checks import real, whole
 from simulator.trace import (
     MAX_NESTING,
     ORGANIZER,
@@ -29,7 +30,6 @@ from simulator.trace import (
     Trace,
     child_id,
 )
-from simulator.workload._checks import real, whole
 from simulator.workload.distributions import Constant, Distribution, LogNormal, Uniform
 
 __all__ = ["FAMILIES", "Sizes", "batch", "interleaved", "nested", "parallel", "random_organizer", "sequential"]

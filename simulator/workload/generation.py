@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 
 from simulator.errors import ConfigError
+from simulator.support.checks import whole
 from simulator.trace import Trace
-from simulator.workload._checks import whole
 from simulator.workload.distributions import Distribution, distribution
 from simulator.workload.families import FAMILIES, Sizes
 

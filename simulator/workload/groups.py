@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from simulator.support.checks import whole
 from simulator.trace import Thread, Trace
-from simulator.workload._checks import whole
 
 __all__ = ["grouped"]
 

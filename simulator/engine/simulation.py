@@ -1,0 +1,108 @@
+"""The verb `simulate`: checks what it is given, and runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from simulator.engine.run import Run
+from simulator.errors import ConfigError, GraphError
+from simulator.graph import ExecutionGraph
+from simulator.machine.gpu import GPU, STEP_CLOCK, Cluster
+from simulator.machine.policy import Policy, fcfs
+from simulator.timeline import Timeline
+from simulator.trace.protocol import Protocol
+from simulator.workload import ClosedLoop
+
+__all__ = ["simulate"]
+
+
+def simulate(
+    graphs: ExecutionGraph | Iterable[ExecutionGraph],
+    *,
+    gpu: GPU | Cluster = STEP_CLOCK,
+    protocol: Protocol | None = None,
+    arrivals: Sequence[float] | npt.NDArray[Any] | ClosedLoop | None = None,
+    policy: Policy = fcfs,
+    max_workers: int | None = None,
+    on_deadlock: Literal["raise", "record"] = "raise",
+) -> Timeline:
+    """Run queries on a GPU or a cluster of them, each with an agent pool of its own.
+
+    Parameters
+    ----------
+    graphs : ExecutionGraph or iterable of them
+        One a query.
+    gpu : GPU or Cluster
+        Default: the decode-step clock.
+    protocol : Protocol, optional
+        Capacity and full-pool behaviour. Default: the one each graph was compiled with.
+    arrivals : sequence of float or ClosedLoop, optional
+        Seconds at which the queries arrive, one a graph; or how many users ask them one after another. Default: all
+        at 0.
+    policy : callable
+        Order of admission to a full batch; see `simulator.machine.policy`.
+    max_workers : int, optional
+        Workers of all queries that run at once, at most; more wait, first come first served. Default: no limit.
+    on_deadlock : {"raise", "record"}
+        Nested Forks on a full pool can wait for each other for ever. Raise, or list them in `Timeline.deadlocks`.
+
+    Returns
+    -------
+    Timeline
+
+    Raises
+    ------
+    ConfigError
+        If `arrivals` do not fit.
+    GraphError
+        If there is no graph, or `protocol` would have compiled it otherwise.
+    DeadlockError
+        See `on_deadlock`.
+
+    Examples
+    --------
+    Two workers and a pool of 2: the second waits for the first.
+
+    >>> from simulator import Answer, Fork, Join, Protocol, Return, Thread, Trace, compile_trace
+    >>> organizer = Thread("organizer", (Fork(1, 4), Fork(2, 4), Join(1), Join(2), Answer(1)))
+    >>> trace = Trace("t", (organizer, Thread("1", (Return(10),)), Thread("2", (Return(10),))))
+    >>> simulate(compile_trace(trace)).makespan
+    19.0
+    >>> simulate(compile_trace(trace), protocol=Protocol(capacity=2)).makespan
+    25.0
+    """
+    queries = (graphs,) if isinstance(graphs, ExecutionGraph) else tuple(graphs)
+    if not queries:
+        raise GraphError("there is nothing to simulate: no graph was given")
+    for graph in queries:
+        if not isinstance(graph, ExecutionGraph):
+            raise GraphError(f"simulate() takes execution graphs (see compile_trace), got {type(graph).__name__}")
+        if protocol is not None and protocol.charge_inserted != graph.protocol.charge_inserted:
+            raise GraphError(f"{graph.name}: charge_inserted shapes the graph; compile it with this protocol")
+    cluster = Cluster(replicas=(gpu,)) if isinstance(gpu, GPU) else gpu
+    if not isinstance(cluster, Cluster):
+        raise ConfigError(f"gpu must be a GPU, such as GPU(cost=LinearBatch(a=6e-3)), or a Cluster; got {gpu!r}")
+    times = arrivals if isinstance(arrivals, ClosedLoop) else _times(arrivals, len(queries))
+    if max_workers is not None and (
+        isinstance(max_workers, bool) or not isinstance(max_workers, int) or max_workers < 1
+    ):
+        raise ConfigError(f"max_workers must be a whole number from 1, or None for no limit; got {max_workers!r}")
+    if on_deadlock not in ("raise", "record"):
+        raise ConfigError(f"on_deadlock must be raise or record, got {on_deadlock!r}")
+    return Run(queries, cluster, protocol, times, policy, max_workers).play(on_deadlock)
+
+
+def _times(arrivals: Sequence[float] | npt.NDArray[Any] | None, n: int) -> npt.NDArray[np.float64]:
+    try:
+        times = np.zeros(n) if arrivals is None else np.array(arrivals, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"arrivals must be numbers, one a query; got {arrivals!r:.80}") from None
+    if times.shape != (n,):
+        raise ConfigError(f"{n} queries need as many arrivals; got shape {times.shape}")
+    if not bool(np.all((times >= 0) & (times <= 1e12))):
+        raise ConfigError("arrivals must be numbers from 0 to 10^12 seconds")
+    return times

@@ -1,0 +1,104 @@
+r"""ThreadWeaver text (arXiv 2512.07843, github.com/facebookresearch/threadweaver).
+
+::
+
+    <think>
+    text <Parallel>
+    <Outlines>
+    <Outline>1: what thread 1 is for</Outline>
+    </Outlines>
+    <Thread>1: text of thread 1</Thread>
+    </Parallel>
+    text </think>
+    ... \boxed{...}
+
+Earlier versions close a block with ``<Conclusion>...</Conclusion>``, which is read too. The dialect does not nest
+blocks; nested ones are read as in Multiverse.
+
+The organizer decodes ``<Parallel>``, the Outlines, a Conclusion and ``</Parallel>``. A thread's worker decodes
+``<Thread>``, its text and ``</Thread>``. Threads make the Forks: there may be more or fewer Outlines.
+
+The Answer is the text after ``</think>``; the opening ``<think>`` may have been part of the prompt. A text without any
+``think`` tag answers in the line of its last ``\boxed{``, if that follows its last block. A text cut off while thinking
+has no Answer.
+
+`simulator.formats.groups.blocks` says how the rest is read and what becomes of malformed text.
+"""
+
+from __future__ import annotations
+
+from simulator.formats.groups import blocks, layout
+from simulator.formats.groups.dialect import Dialect
+from simulator.trace import Outcome, Trace
+from simulator.trace.tokens import TokenCounter, by_characters
+
+__all__ = ["detect", "parse", "render"]
+
+DIALECT = Dialect(
+    name="threadweaver",
+    path="Thread",
+    plan="Outlines",
+    summary="Conclusion",
+    summary_inside=True,
+    think="think",
+    answer_signs=("\\boxed{",),
+    newline="",
+)
+
+
+def parse(
+    text: str,
+    *,
+    id: str = "trace",
+    count: TokenCounter = by_characters,
+    keep_text: bool = True,
+    outcome: Outcome | None = None,
+) -> Trace:
+    """Return the Trace of a ThreadWeaver output. Nothing in a text raises.
+
+    Parameters
+    ----------
+    text : str
+        The whole output.
+    id : str
+        The trace's name.
+    count : callable
+        Counts the tokens of a piece of text.
+    keep_text : bool
+        Whether actions keep their text. Scoring does not need it.
+    outcome : Outcome, optional
+        How the answer was judged.
+
+    Examples
+    --------
+    >>> trace = parse("<think>so <Parallel><Thread>1: odd</Thread><Thread>2: even</Thread></Parallel></think>9")
+    >>> [type(action).__name__ for action in trace.organizer.actions]
+    ['Think', 'Fork', 'Fork', 'Join', 'Join', 'Think', 'Answer']
+    """
+    return blocks.parse(text, DIALECT, id=id, count=count, keep_text=keep_text, outcome=outcome)
+
+
+def render(trace: Trace) -> str:
+    """Return `trace` as ThreadWeaver text. Actions without text are filled with neutral words.
+
+    Raises
+    ------
+    FormatError
+        If the trace does more than fork groups of threads and wait for all of each.
+
+    >>> text = "<Parallel><Thread>odd</Thread><Thread>even</Thread></Parallel>"
+    >>> render(parse(text)) == text
+    True
+    """
+    return layout.render(trace, DIALECT)
+
+
+def detect(text: str) -> bool:
+    """Return whether `text` holds a tag that only this dialect has, or thinks as it does and holds none of another.
+
+    >>> detect("<Outlines>"), detect("</think>9"), detect("<think><Parallel><Path>")
+    (True, True, False)
+    """
+    if "<Thread>" in text or "<Outlines>" in text:
+        return True
+    return ("<think>" in text or "</think>" in text) and "<Path>" not in text

@@ -1,0 +1,283 @@
+"""Agentic Mooncake, version 2: requests of agents, and which wait for which, as NVIDIA Dynamo and AISimulate read them.
+
+A file of JSON lines. The first is a header, every other is a request::
+
+    {"schema": "dynamo.agentic_mooncake", "version": 2, "block_size": 64, "hash_id_scope": "local",
+     "source": {"format": "forksim.trace/1", "digest": "none"}}
+    {"request_id": "00000000.0001.0000", "play_id": "q7", "source_play_ordinal": 0, "session_id": "1",
+     "model": "unknown", "input_length": 130, "output_length": 9, "hash_ids": [0, 1, 2], "not_before_ms": 0.0,
+     "dependencies": [{"request_id": "00000000.0000.0000", "trigger": "completion", "delay_ms": 0.0,
+                       "relation": "spawn"}]}
+
+(each on one line). A play is a query, a session a thread, a request one stay of the thread on the engine: its whole
+context is read, then `output_length` tokens are decoded. ``hash_ids`` name the blocks of the context; contexts that
+begin with the same ids begin with the same tokens. A request comes when all its dependencies are completed and their
+delays have passed. ``docs/formats.md`` says what is lost on the way there and back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import msgspec
+
+from simulator.errors import ConfigError, FormatError
+from simulator.formats.logs.requests import requests
+from simulator.formats.logs.to_threads import Row
+from simulator.formats.logs.to_trace import trace_of
+from simulator.graph.compiler import compile_trace
+from simulator.trace import MAX_SECONDS, MAX_TOKENS, Trace
+
+__all__ = ["SCHEMA", "VERSION", "Reader", "Writer", "block_size_of", "is_header"]
+
+SCHEMA = "dynamo.agentic_mooncake"
+VERSION = 2
+
+
+class _Header(msgspec.Struct):
+    schema: Literal["dynamo.agentic_mooncake"]
+    version: int
+    block_size: int
+    hash_id_scope: Literal["local"]
+
+
+_headers = msgspec.json.Decoder(_Header)
+_rows = msgspec.json.Decoder(Row)
+
+
+def block_size_of(size: int | None, default: int) -> int:
+    """Return how many tokens a block of `hash_ids` has.
+
+    Raises
+    ------
+    ConfigError
+        If that is no number of tokens.
+
+    >>> block_size_of(None, 64)
+    64
+    """
+    if size is None:
+        return default
+    if size.__class__ is not int or not 1 <= size <= MAX_TOKENS:
+        raise ConfigError(f"the block size is a number of tokens from 1 on; got {size!r}")
+    return size
+
+
+def is_header(line: bytes) -> bool:
+    """Return whether a line looks like the header of a file.
+
+    >>> is_header(b'{"schema": "dynamo.agentic_mooncake"}'), is_header(b'{"text": "dynamo.agentic_mooncake"}')
+    (True, False)
+    """
+    return b'"schema"' in line and b'"dynamo.agentic_mooncake"' in line
+
+
+class Reader:
+    """Reads the lines of a file, and gives each play when its last row has passed. It holds one play at a time.
+
+    Parameters
+    ----------
+    header : bytes or str
+        The first line.
+
+    Raises
+    ------
+    FormatError
+        If it is no header of this version.
+
+    >>> header = '{"schema": "dynamo.agentic_mooncake", "version": 2, "block_size": 64, "hash_id_scope": "local"}'
+    >>> reader = Reader(header)
+    >>> row = '{"request_id": "r", "play_id": "q7", "session_id": "main", "model": "m", "input_length": 100,'
+    >>> list(reader.feed(row + ' "output_length": 9, "hash_ids": [0, 1], "not_before_ms": 0}', 2))
+    []
+    >>> [trace.id for trace in reader.close()]
+    ['q7']
+    """
+
+    def __init__(self, header: bytes | str) -> None:
+        accepted = f'accepted is "schema": "{SCHEMA}", "version": {VERSION}, "hash_id_scope": "local" and a block_size'
+        try:
+            found = _headers.decode(header)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise FormatError(f"not a header of agentic Mooncake: {error}; {accepted}") from None
+        if found.version != VERSION:
+            raise FormatError(f"version {found.version} of agentic Mooncake is not read; {accepted}")
+        if not 1 <= found.block_size <= MAX_TOKENS:
+            raise FormatError(f"block_size must be a number of tokens from 1 on, got {found.block_size}; {accepted}")
+        self.block_size = found.block_size
+        self.play: str | None = None
+        self.rows: dict[str, tuple[int, Row]] = {}
+        self.broken = False
+        self.ended: set[str] = set()
+        self.ordinal = -1
+
+    def feed(self, line: bytes | str, number: int) -> Iterator[Trace | FormatError]:
+        """Take a row, which is line `number`. Yield the play before it if this is the first of another."""
+        try:
+            row = self._row(line)
+        except FormatError as error:
+            yield error.at(line=number)
+            return
+        if row.play_id != self.play:
+            yield from self.close()
+            self.play, self.broken = row.play_id, False
+            if self._is_over(row):
+                self.broken = True
+                yield FormatError(
+                    f"play {row.play_id!r} was over before this line; accepted are files where the rows of a play stand"
+                    " together",
+                    line=number,
+                )
+        if self.broken:
+            return
+        try:
+            self._check(row)
+            if row.request_id in self.rows:
+                raise FormatError(f"request {row.request_id!r} is there twice in play {row.play_id!r}")
+        except FormatError as error:
+            self.broken, self.rows = True, {}
+            yield error.at(line=number)
+        else:
+            self.rows[row.request_id] = number, row
+
+    def close(self) -> Iterator[Trace | FormatError]:
+        """Yield the play whose rows have passed, if there is one."""
+        rows, self.rows = list(self.rows.values()), {}
+        if rows:
+            try:
+                yield trace_of(rows, self.block_size)
+            except FormatError as error:
+                yield error
+
+    def _is_over(self, row: Row) -> bool:
+        """Whether the play of `row` has been before. Where plays are numbered, their names need not be kept."""
+        if row.source_play_ordinal is not None:
+            over = row.source_play_ordinal <= self.ordinal
+            self.ordinal = max(self.ordinal, row.source_play_ordinal)
+            return over
+        over = row.play_id in self.ended
+        self.ended.add(row.play_id)
+        return over
+
+    def _row(self, line: bytes | str) -> Row:
+        try:
+            return _rows.decode(line)
+        except msgspec.ValidationError as error:
+            raise FormatError(f"not a request of agentic Mooncake: {error}") from None
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise FormatError(f"not one complete JSON object on one line: {error}") from None
+
+    def _check(self, row: Row) -> None:
+        """Refuse numbers that are none."""
+        name = f"request {row.request_id!r}"
+        for what, value in (("input_length", row.input_length), ("output_length", row.output_length)):
+            if not 1 <= value <= MAX_TOKENS:
+                raise FormatError(f"{name}: {what} must be from 1 to 10^12, got {value}")
+        blocks = -(-row.input_length // self.block_size)
+        if len(row.hash_ids) != blocks:
+            raise FormatError(
+                f"{name}: {row.input_length} tokens are {blocks} blocks of {self.block_size}, but there are"
+                f" {len(row.hash_ids)} hash_ids"
+            )
+        times = [("not_before_ms", row.not_before_ms), *(("delay_ms", each.delay_ms) for each in row.dependencies)]
+        for what, time in times:
+            if not (math.isfinite(time) and 0 <= time <= MAX_SECONDS * 1000):
+                raise FormatError(f"{name}: {what} must be from 0 to 10^12 milliseconds, got {time}")
+        for each in row.dependencies:
+            if each.relation not in ("sequence", "spawn", "join"):
+                raise FormatError(f"{name}: relation {each.relation!r} is none of sequence, spawn, join")
+            if each.trigger != "completion" and (each.trigger, each.relation) != ("dispatch", "spawn"):
+                raise FormatError(
+                    f"{name}: trigger {each.trigger!r} is not accepted with {each.relation}; accepted is completion,"
+                    " and dispatch with spawn"
+                )
+
+
+class Writer:
+    """Gives the lines of a file, play by play. Block ids count up over the whole file, so no two plays share any.
+
+    Parameters
+    ----------
+    block_size : int
+        Tokens in a block of ``hash_ids``. A shared prefix is said in whole blocks: with 1, exactly.
+
+    >>> from simulator.trace import Answer, Thread
+    >>> header, row = Writer(64).lines(Trace("q7", (Thread("organizer", (Answer(9),), 100),)))
+    >>> row[:88]
+    '{"request_id":"00000000.0000.0000","play_id":"q7","source_play_ordinal":0,"session_id":"'
+    """
+
+    def __init__(self, block_size: int = 64) -> None:
+        self.block_size = block_size
+        self.plays = 0
+        self.blocks = 0
+        self.names: dict[str, int] = {}
+
+    def lines(self, trace: Trace) -> Iterator[str]:
+        """Yield the lines that say `trace`, the header before the first.
+
+        Raises
+        ------
+        FormatError
+            If requests cannot say it. Then nothing was yielded, and the next trace may come.
+        """
+        graph = compile_trace(trace)
+        asked = requests(graph, self.block_size, self.blocks)
+        model = trace.meta.get("model")
+        # A Delay before everything is a later arrival.
+        first = min(request.wait for request in asked if not request.dependencies)
+        arrival = trace.arrival or 0.0
+        name = self._name(trace.id)
+        ids = [f"{self.plays:08d}.{request.thread:04d}.{request.place:04d}" for request in asked]
+        rows = []
+        for i, request in enumerate(asked):
+            row: dict[str, Any] = {
+                "request_id": ids[i],
+                "play_id": name,
+                "source_play_ordinal": self.plays,
+                "session_id": graph.threads[request.thread],
+                "model": model if isinstance(model, str) and model.strip() else "unknown",
+                "input_length": request.input_length,
+                "output_length": request.output_length,
+                "hash_ids": request.blocks,
+                "not_before_ms": (arrival + max(first, request.wait)) * 1000,
+                "dependencies": [
+                    {
+                        "request_id": ids[each.request],
+                        "trigger": "completion",
+                        "delay_ms": each.seconds * 1000,
+                        "relation": each.relation,
+                    }
+                    for each in request.dependencies
+                ],
+            }
+            try:
+                rows.append(msgspec.json.encode(row).decode())
+            except UnicodeEncodeError as error:
+                raise FormatError(f"trace {trace.id!r} cannot be written as JSON: {error}") from None
+        if not self.plays:
+            yield self._header()
+        self.plays += 1
+        self.names[name] = self.names.get(name, 0)
+        self.blocks = max(self.blocks, 1 + max(max(request.blocks) for request in asked))
+        yield from rows
+
+    def _header(self) -> str:
+        header = {
+            "schema": SCHEMA,
+            "version": VERSION,
+            "block_size": self.block_size,
+            "hash_id_scope": "local",
+            "source": {"format": "forksim.trace/1", "digest": "none"},
+        }
+        return msgspec.json.encode(header).decode()
+
+    def _name(self, id: str) -> str:
+        """Return a name that no play before has."""
+        name = id if id.strip() else "trace"
+        while name in self.names:
+            self.names[name] += 1
+            name = f"{name}#{self.names[name] + 1}"
+        return name

@@ -1,0 +1,169 @@
+"""From a trace to its execution graph.
+
+A thread is cut where others can notice: after a Fork (its worker may start), at a Join (it waits), around a Delay.
+"""
+
+from __future__ import annotations
+
+from simulator.graph.graph import ExecutionGraph, Task
+from simulator.trace import ORGANIZER, Answer, Delay, Fork, Join, Return, Trace, child_id
+from simulator.trace.protocol import Protocol
+
+__all__ = ["compile_trace"]
+
+_DEFAULT = Protocol()
+
+
+def compile_trace(trace: Trace, protocol: Protocol | None = None) -> ExecutionGraph:
+    """Compile a trace into its execution graph.
+
+    What cannot take effect starts and awaits nobody, but its tokens are decoded all the same: a second Fork of an
+    index, a Fork without a recorded worker, a Join of an unknown or already joined sub-query. Actions after a thread's
+    end and workers nobody forks are left out. So every trace compiles, and `simulator.check` says what was wrong
+    with it.
+
+    Parameters
+    ----------
+    trace : Trace
+    protocol : Protocol, optional
+        Only `charge_inserted` shapes the graph: inserted tokens then are decode tokens instead of prefill.
+
+    Returns
+    -------
+    ExecutionGraph
+
+    Examples
+    --------
+    ::
+
+        organizer  5 fork --- 3 ------ join 2
+                      `-- worker 10 --'
+
+    >>> from simulator.trace import Answer, Fork, Join, Return, Think, Thread, Trace
+    >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
+    >>> graph = compile_trace(Trace("t", (organizer, Thread("1", (Return(10),)))))
+    >>> [(graph.threads[task.thread], task.tokens) for task in graph.tasks]
+    [('organizer', 5), ('1', 10), ('organizer', 3), ('organizer', 2)]
+    >>> [(edge.source, edge.target, edge.kind.value) for edge in graph.edges()]
+    [(0, 2, 'program'), (0, 1, 'fork'), (1, 3, 'join'), (2, 3, 'program')]
+    """
+    return _Compiler(trace, protocol or _DEFAULT).graph()
+
+
+class _Compiler:
+    """Emits tasks depth first, each worker right after the task that forks it: that order is topological."""
+
+    def __init__(self, trace: Trace, protocol: Protocol) -> None:
+        self.trace = trace
+        self.protocol = protocol
+        self.recorded = {thread.id: thread for thread in trace.threads}
+        self.names: dict[str, int] = {}
+        self.tasks: list[Task] = []
+        self.inserted: dict[str, int] = {}
+
+    def graph(self) -> ExecutionGraph:
+        reached = self._reachable()
+        self.names = {thread.id: i for i, thread in enumerate(t for t in self.trace.threads if t.id in reached)}
+        self.emit(ORGANIZER)
+        return ExecutionGraph(
+            tuple(self.tasks),
+            tuple(self.names),
+            tuple(self.recorded[name].shared_tokens for name in self.names),
+            tuple(self.inserted.get(name, 0) for name in self.names),
+            self.protocol,
+            self.trace.id,
+            tuple(self.recorded[name].prompt_tokens - self.recorded[name].shared_tokens for name in self.names),
+            self.trace,
+            self.trace.prefix_of,
+        )
+
+    def _reachable(self) -> set[str]:
+        """Threads that some Fork starts. Parents precede children in a trace, so one pass does."""
+        reached = {ORGANIZER}
+        for thread in self.trace.threads:
+            if thread.id in reached:
+                for action in thread.actions:
+                    if isinstance(action, Fork):
+                        name = child_id(thread.id, action.index)
+                        if name in self.recorded:
+                            reached.add(name)
+                    elif _ends(action, thread.id):
+                        break
+        return reached
+
+    def emit(self, name: str) -> None:
+        """Append the tasks of one thread and of all that it forks."""
+        thread = self.recorded[name]
+        unjoined: dict[int, str] = {}
+        forked: set[int] = set()
+        task = _Draft(self.names[name])
+        prefill = thread.prompt_tokens - thread.shared_tokens
+
+        def close(end: int) -> None:
+            nonlocal task, prefill
+            if task.tokens:  # context waits for the next decode, which is what reads it
+                task.prefill, prefill = prefill, 0
+            self.tasks.append(task.done(end, self.names))
+            forks = task.forks
+            task = _Draft(task.thread, end)
+            for child in forks:
+                self.emit(child)
+
+        place = 0
+        for place, action in enumerate(thread.actions):
+            if isinstance(action, Delay):
+                if action.seconds:
+                    if task.tokens or task.forks:
+                        close(place)
+                    task.seconds = action.seconds
+                    close(place + 1)
+                continue
+            if task.forks and action.tokens:
+                close(place)
+            task.tokens += action.tokens
+            if isinstance(action, Fork):
+                child = child_id(name, action.index)
+                if action.index not in forked and child in self.names:
+                    task.forks.append(child)
+                    unjoined[action.index] = child
+                forked.add(action.index)
+            elif isinstance(action, Join):
+                waits = action.index in unjoined
+                if (waits or action.inserted_tokens) and (task.tokens or task.forks):
+                    close(place + 1)
+                if waits:
+                    child = unjoined.pop(action.index)
+                    task.joins.append(self.names[child])
+                    self.inserted[child] = action.inserted_tokens
+                if self.protocol.charge_inserted:
+                    task.tokens += action.inserted_tokens
+                else:
+                    prefill += action.inserted_tokens
+            elif _ends(action, name):
+                break
+        if task.tokens or task.forks or task.joins or task.begin == 0:
+            close(place + 1)
+
+
+class _Draft:
+    """A task being filled."""
+
+    __slots__ = ("begin", "forks", "joins", "prefill", "seconds", "thread", "tokens")
+
+    def __init__(self, thread: int, begin: int = 0) -> None:
+        self.thread = thread
+        self.begin = begin
+        self.tokens = 0
+        self.prefill = 0
+        self.seconds = 0.0
+        self.forks: list[str] = []
+        self.joins: list[int] = []
+
+    def done(self, end: int, names: dict[str, int]) -> Task:
+        forks = tuple(names[child] for child in self.forks)
+        return Task(self.thread, self.tokens, self.prefill, self.seconds, forks, tuple(self.joins), (self.begin, end))
+
+
+def _ends(action: object, name: str) -> bool:
+    """Whether `action` ends the thread called `name`."""
+    return action.__class__ is (Answer if name == ORGANIZER else Return)

@@ -1,0 +1,56 @@
+"""What the engine asks of a cost model, and the checks they share.
+
+Units: seconds; `context` is the sum over the decoding sequences of the tokens each attends to, its own included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, Protocol
+
+from simulator.errors import ConfigError
+
+__all__ = ["CostModel", "check_number", "check_numbers", "check_whole"]
+
+
+class CostModel(Protocol):
+    """What the engine asks of a cost model.
+
+    Where a step's cost also depends on all that is in memory, a model has `cache_seconds` besides: see
+    `simulator.machine.cost.SplitTable`.
+    """
+
+    @property
+    def prefill_is_free(self) -> bool:
+        """Whether prompt tokens take no time. Then they take no step either: a sequence decodes from its admission."""
+        ...
+
+    def step_seconds(self, n: int, context: int, prefill_tokens: int = 0, prefill_context: int = 0) -> float:
+        """Seconds of one step: `n` sequences decode, attending to `context` tokens in all, and `prefill_tokens` prompt
+        tokens are processed, attending to `prefill_context` tokens in all.
+        """
+        ...
+
+    def decode_seconds(self, n: int, context: int, k: int) -> float:
+        """Seconds of `k` steps in which `n` sequences decode; `context` at the first, `n` more at each later one."""
+        ...
+
+
+def check_number(owner: str, name: str, value: Any, low: float, high: float, unit: str = "") -> None:
+    """Refuse what is not a number from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ConfigError(f"{owner}: {name} must be a number from {low:g} to {high:g}{unit}, got {value!r}")
+
+
+def check_whole(owner: str, name: str, value: Any, low: int, high: int) -> None:
+    """Refuse what is not a whole number from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigError(f"{owner}: {name} must be a whole number from {low:,} to {high:,}, got {value!r}")
+
+
+def check_numbers(model: Any) -> None:
+    """Refuse a dataclass of numbers if one is negative, NaN or absurd."""
+    for item in fields(model):
+        value = getattr(model, item.name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1e9:
+            raise ConfigError(f"{type(model).__name__}: {item.name} must be a number from 0 to 10^9, got {value!r}")

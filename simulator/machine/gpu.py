@@ -1,0 +1,88 @@
+"""The modelled GPU, and several of them: what the hardware and its engine can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from simulator.errors import ConfigError
+from simulator.machine.cost import CostModel, DecodeSteps
+from simulator.machine.routing import Routing, least_loaded
+
+__all__ = ["GPU", "STEP_CLOCK", "Cluster"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GPU:
+    """What the hardware and its engine can do.
+
+    >>> from simulator.machine.cost import LinearBatch
+    >>> GPU(cost=LinearBatch(6e-3, 1e-5, 5e-8), max_num_seqs=256).max_num_seqs
+    256
+    """
+
+    cost: CostModel = field(default_factory=DecodeSteps)
+    """Seconds of a step. Default: the decode-step clock."""
+    max_num_seqs: int | None = None
+    """Works in a batch at most; more wait. None: no limit."""
+    max_num_batched_tokens: int | None = None
+    """Tokens in a step at most: one for each decoding request, the rest prompt tokens. None: no limit."""
+    max_prefill_tokens: int | None = None
+    """Prompt tokens in a step at most, beside the decodes: SGLang's ``chunked_prefill_size``. None: no limit."""
+    num_kv_blocks: int | None = None
+    """Blocks of KV memory. None: memory never runs out, and nothing in it is lost."""
+    block_size: int = 16
+    """Tokens in a block of KV memory."""
+    prefix_caching: bool = True
+    """Whether KV stays in memory, while there is room, for the next request with the same prefix."""
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.cost, type) or not hasattr(self.cost, "decode_seconds"):
+            raise ConfigError(f"cost must be a cost model, such as LinearBatch(a=6e-3); got {self.cost!r}")
+        for name in ("max_num_seqs", "max_num_batched_tokens", "max_prefill_tokens", "num_kv_blocks"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name} must be a whole number from 1, or None for no limit; got {value!r}")
+        if isinstance(self.block_size, bool) or not isinstance(self.block_size, int) or self.block_size < 1:
+            raise ConfigError(f"block_size must be a whole number of tokens from 1; got {self.block_size!r}")
+        if self.num_kv_blocks and getattr(self.cost, "cache_seconds", None):
+            raise ConfigError(
+                "a cost with r counts all tokens in memory, and num_kv_blocks bounds them: give one of both"
+            )
+        if self.max_num_batched_tokens and (self.max_num_seqs or 1) > self.max_num_batched_tokens:
+            raise ConfigError(
+                f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs"
+                f" ({self.max_num_seqs}): each request needs a token a step"
+            )
+
+
+STEP_CLOCK = GPU(name="decode-step clock")
+"""One token, one step, one second, any number of sequences: the paper's clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Replicas of a model, and who goes where. A replica may be several GPUs in tensor parallel: see its profile.
+
+    >>> from simulator.machine.cost import ConstantRate
+    >>> Cluster(replicas=[GPU(cost=ConstantRate(50))] * 2 + [GPU(cost=ConstantRate(80))]).replicas[2].cost
+    ConstantRate(tokens_per_second=80, overhead=0.0)
+    """
+
+    replicas: Sequence[GPU]
+    """They need not be alike."""
+    routing: Routing = least_loaded
+    """Which replica a request goes to; see `simulator.machine.routing`."""
+
+    def __post_init__(self) -> None:
+        replicas = tuple(self.replicas) if isinstance(self.replicas, Sequence) else ()
+        if not replicas or not all(isinstance(gpu, GPU) for gpu in replicas):
+            raise ConfigError(f"replicas must be GPUs, at least one; got {self.replicas!r:.80}")
+        if len({isinstance(gpu.cost, DecodeSteps) for gpu in replicas}) > 1:
+            raise ConfigError("replicas must all take steps (DecodeSteps) or all take seconds")
+        if len(replicas) > 1 and any(getattr(gpu.cost, "cache_seconds", None) for gpu in replicas):
+            raise ConfigError("a cost with r counts all tokens in memory: it is for a single replica")
+        if not callable(self.routing):
+            raise ConfigError(f"routing must be a function, such as least_loaded; got {self.routing!r}")
+        object.__setattr__(self, "replicas", replicas)

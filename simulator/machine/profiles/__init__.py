@@ -1,0 +1,94 @@
+"""GPUs by name: small data files, each with where its numbers come from.
+
+``hardware.toml`` has the GPUs, ``models.toml`` the shapes of models, ``rooflines.toml`` which of them are combined.
+Every other TOML file of this folder is one profile, and so is any file like it elsewhere: see docs/cost-models.md.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import replace
+
+from simulator.errors import ConfigError
+from simulator.machine.cost import COSTS, cost_from_text
+from simulator.machine.gpu import GPU, STEP_CLOCK
+from simulator.machine.profiles.reading import KINDS, MEMORY_SHARE, Profile, parse_profile, shipped
+
+__all__ = ["KINDS", "MEMORY_SHARE", "Profile", "gpu_from_text", "load_profile", "profiles", "read_profile"]
+
+
+def profiles() -> tuple[str, ...]:
+    """Return the names of all profiles that come with forksim.
+
+    >>> "h100-qwen3-8b" in profiles()
+    True
+    """
+    return tuple(shipped())
+
+
+def read_profile(name: str | os.PathLike[str]) -> Profile:
+    """Return a profile with its provenance: one of `profiles`, or a TOML file of your own.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such profile, or the file is none.
+
+    >>> profile = read_profile("h100-llama3.1-8b")
+    >>> profile.kind, profile.mean_error, profile.kv_bytes_per_token, profile.concurrency(8192)
+    ('fitted', 0.016, 131072.0, 52)
+    """
+    text = os.fspath(name)
+    if text in shipped():
+        return shipped()[text]
+    if not isinstance(text, str) or not text.endswith(".toml"):
+        near = difflib.get_close_matches(str(text).lower(), profiles(), n=4, cutoff=0.5)
+        near = near or [name for name in profiles() if text and str(text).lower() in name][:4]
+        hint = f"did you mean {', '.join(near)}? " if near else ""
+        raise ConfigError(f"no GPU profile is called {text!r}; {hint}`forksim gpus` lists all")
+    try:
+        with open(text, encoding="utf-8") as file:
+            content = file.read(1 << 22)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"profile {text}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    profile = parse_profile(content, text)
+    stem = os.path.basename(text).removesuffix(".toml")
+    return replace(profile, name=stem, gpu=replace(profile.gpu, name=stem))
+
+
+def load_profile(name: str | os.PathLike[str]) -> GPU:
+    """Return the GPU of a profile; see `read_profile`.
+
+    >>> gpu = load_profile("h100-qwen3-8b-roofline")
+    >>> gpu.max_num_seqs, gpu.max_num_batched_tokens, gpu.num_kv_blocks
+    (256, 8192, 23574)
+    >>> load_profile("h100-qwen3-8")
+    Traceback (most recent call last):
+    simulator.errors.ConfigError: no GPU profile is called 'h100-qwen3-8'; did you mean h100-qwen3-8b, ...
+    """
+    return read_profile(name).gpu
+
+
+def gpu_from_text(text: str) -> GPU:
+    """Return the GPU that `text` names, as the command line takes it.
+
+    ``steps`` is the decode-step clock; otherwise the name or file of a profile, or a cost model without limits (see
+    `simulator.machine.cost.cost_from_text`).
+
+    >>> gpu_from_text("steps") is STEP_CLOCK, gpu_from_text("rate:50").cost.tokens_per_second
+    (True, 50.0)
+    """
+    if text == "steps":
+        return STEP_CLOCK
+    if text.partition(":")[0] in (*COSTS, "aiconfigurator"):
+        return GPU(cost=cost_from_text(text), name=text)
+    try:
+        return load_profile(text)
+    except ConfigError as error:
+        if text.endswith(".toml"):
+            raise
+        raise ConfigError(
+            f"{error}; accepted besides: steps, a profile's .toml file, rate:TOKENS_PER_SECOND, linear:A,B,C,P,Q,"
+            " aiconfigurator:MODEL,SYSTEM"
+        ) from None

@@ -1,0 +1,410 @@
+"""The folder of a study's results: whatever ends a run, the next one goes on where it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from simulator.errors import ConfigError
+from simulator.study.store.journal import Log, pack, scan, seal, unpack, unwritable
+from simulator.study.store.results import (
+    JOURNAL,
+    LOCK,
+    PARTS,
+    STUDY,
+    digest,
+    enter,
+    records,
+    refuse_others,
+    refuse_study,
+)
+from simulator.study.store.rows import CHUNK, chunks, column_kinds, column_of, joined, plain_row, repeated
+from simulator.support.files import atomic
+from simulator.support.tables import Columns, can_write_parquet, column_file
+
+__all__ = ["ResultFolder"]
+
+_LEFT = re.compile(r"\.(.+\.(?:parquet|csv|json|jsonl))\.[a-z0-9_]{8}")  # what a killed `atomic` leaves behind
+
+
+class ResultFolder:
+    """The results of the runs of one study, numbered from 0, in a folder that is ours alone while the block lasts.
+
+    Each finished run is a line of a journal, added when the run ends. A process may be killed at any moment: the next
+    one finds the runs that were finished, and no half of one. When all are there, `finish` makes tables of them, whose
+    bytes depend on the rows alone.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The folder; made if it is not there.
+    identity : mapping
+        JSON-able: what the results depend on. It is kept in ``study.json``, and a folder that holds another study is
+        refused.
+    keys : int
+        Number of runs.
+    queries : bool, optional
+        Whether runs come with columns of their queries, which are kept too.
+    parquet : bool, optional
+        Whether tables are Parquet files; they are CSV files otherwise, or if pyarrow is not installed.
+
+    Raises
+    ------
+    ConfigError
+        On entering: if another process is writing there, the folder holds another study or files of other origin, or
+        it cannot be written. The message says which.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     with ResultFolder(f"{place}/out", {"name": "knee"}, keys=2, parquet=False) as folder:
+    ...         folder.add(1, {"c": 2, "latency": 5.5})
+    ...     with ResultFolder(f"{place}/out", {"name": "knee"}, keys=2, parquet=False) as folder:
+    ...         folder.done
+    ...         folder.add(0, {"c": 1, "latency": 8.0})
+    ...         folder.finish()
+    ...     print(Path(f"{place}/out/rows.csv").read_text(), end="")
+    {1}
+    c,latency,error
+    1,8.0,
+    2,5.5,
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        identity: Mapping[str, Any],
+        *,
+        keys: int,
+        queries: bool = False,
+        parquet: bool = True,
+    ) -> None:
+        self.path = os.fspath(path)
+        self.keys = keys
+        self.queries = queries
+        self.ending = ".parquet" if parquet and can_write_parquet() else ".csv"
+        """Of the names of tables."""
+        self.notes: list[str] = []
+        """What was found damaged and is done again, a line each."""
+        self.failed: dict[int, str] = {}
+        """Runs that failed, and why. They may be tried again."""
+        self._study = json.loads(json.dumps({"forksim_results": 1, "runs": keys, "study": identity}))
+        self._offsets = np.full(keys, -1, dtype=np.int64)  # where the line of each run that ended begins
+        self._packed = np.full(keys, -1, dtype=np.int64)  # where the columns of its queries end
+        self._complete = False  # the tables hold all there is, and the parts are gone
+        self._lock = FileLock(self._at(LOCK))
+        self._journal: Log | None = None
+        self._parts: Log | None = None
+        self._synced = time.monotonic()
+
+    # ------------------------------------------------------------------ opening and closing
+
+    def __enter__(self) -> Self:
+        try:
+            os.makedirs(self.path, exist_ok=True)
+            refuse_others(self.path)  # before a lock is left there
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ConfigError(
+                f"another forksim study is writing to {self.path!r}; wait for it, or choose another -o"
+            ) from None
+        except OSError as error:
+            raise unwritable(self.path, error) from None
+        try:
+            self._claim()
+        except BaseException as error:
+            self._close()
+            if isinstance(error, OSError):
+                raise unwritable(self.path, error) from None
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._journal is not None:
+                self._sync()
+        except ConfigError:
+            if error is None:
+                raise
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        for log in (self._journal, self._parts):
+            if log is not None:
+                log.close()
+        self._journal = self._parts = None
+        self._lock.release()
+
+    def _claim(self) -> None:
+        """Take possession: the study must be ours, and the journal is read."""
+        refuse_others(self.path)
+        if os.path.lexists(self._at(STUDY)):
+            refuse_study(self.path, self._study)
+        else:
+            with atomic(self._at(STUDY), durable=True) as file:
+                file.write(json.dumps(self._study, indent=1) + "\n")
+        for name in os.listdir(self.path):
+            if _LEFT.fullmatch(name):
+                os.unlink(self._at(name))
+        self._journal = Log(self._at(JOURNAL))
+        if self.queries or os.path.lexists(self._at(PARTS)):
+            self._parts = Log(self._at(PARTS))
+        self._load(self._journal)
+        if self._complete:
+            self._drop_parts()
+
+    def _load(self, journal: Log) -> None:
+        """Read the journal: which runs are done, which failed. What is no line of ours at its end is cut off."""
+        kept = count = 0
+        suspects: list[int] = []
+        damaged: list[int] = []
+        with open(journal.path, "rb") as file:
+            for count, (begin, end, record) in enumerate(scan(file), start=1):
+                if record is None:
+                    suspects.append(count)
+                    continue
+                self._take(begin, record)
+                damaged += suspects
+                suspects = []
+                kept = end
+        if kept == 0 and count > 1:
+            raise ConfigError(f"{journal.path!r} is not what a forksim study writes; choose another -o")
+        journal.cut(kept)
+        if kept == 0:
+            journal.append(seal({"study": digest(self._study)}))
+        if damaged:
+            shown = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
+            self.notes.append(f"{journal.path!r}: damaged in line {shown}; the runs there are done again")
+        if self._parts is not None:
+            self._parts.cut(min(self._parts.end, max(0, int(self._packed.max(initial=0)))))
+            if self.queries and not self._complete:
+                self._miss_parts(self._parts.end)
+
+    def _take(self, begin: int, record: dict[str, Any]) -> None:
+        """Take in a record of the journal."""
+        self._complete = False
+        if "study" in record:
+            if record["study"] != digest(self._study):
+                raise ConfigError(f"{self._at(JOURNAL)!r} is the journal of another study; choose another -o")
+        elif "finished" in record:
+            kept = any(os.path.exists(self._at(f"queries{ending}")) for ending in (".parquet", ".csv"))
+            self._complete = not self.queries or (record["queries"] and kept)
+        else:
+            enter(record, begin, self._offsets, self.failed)
+            self._packed[record["run"]] = sum(record["part"][:2]) if "part" in record else -1
+
+    def _miss_parts(self, end: int) -> None:
+        """Forget runs that are done but for their queries."""
+        done = np.zeros(self.keys, dtype=np.bool_)
+        done[list(self.done)] = True
+        lost = done & ((self._packed < 0) | (self._packed > end))
+        self._offsets[lost] = -1
+        if lost.any():
+            count = int(np.count_nonzero(lost))
+            self.notes.append(f"{self.path!r}: the queries of {count} finished runs are not there; they are done again")
+
+    # ------------------------------------------------------------------ while runs end
+
+    @property
+    def done(self) -> set[int]:
+        """Runs that are finished, and did not fail."""
+        return set(np.flatnonzero(self._offsets >= 0).tolist()) - self.failed.keys()
+
+    def add(self, key: int, row: Mapping[str, Any], queries: Columns | None = None) -> None:
+        """Keep what run `key` found. When this returns, a killed process does not lose it.
+
+        Parameters
+        ----------
+        key : int
+            Number of the run.
+        row : mapping
+            A number, text, truth value or None for each column. A column ``error`` is added.
+        queries : mapping, optional
+            Equally long columns, one entry a query; kept only if the folder was opened with `queries`.
+
+        Raises
+        ------
+        ConfigError
+            If the run is finished already, a value is none of these, or it cannot be written; the folder is as before.
+        """
+        record: dict[str, Any] = {"run": key, "row": self._checked(key, row)}
+        if self.queries:
+            if queries is None:
+                raise ConfigError(f"run {key} comes without the columns of its queries")
+            data = pack(queries)
+            assert self._parts is not None
+            record["part"] = [self._parts.append(data), len(data), zlib.crc32(data)]
+        self._enter(key, record)
+        self.failed.pop(key, None)
+
+    def fail(self, key: int, reason: str, row: Mapping[str, Any]) -> None:
+        """Keep that run `key` failed, and why. Its row has the reason as ``error``."""
+        self._enter(key, {"run": key, "row": {**self._checked(key, row), "error": reason}, "failed": reason})
+        self.failed[key] = reason
+
+    def _checked(self, key: int, row: Mapping[str, Any]) -> dict[str, Any]:
+        if not 0 <= key < self.keys:
+            raise ConfigError(f"there are runs 0 to {self.keys - 1}; got {key!r}")
+        if self._offsets[key] >= 0 and key not in self.failed:
+            raise ConfigError(f"run {key} is finished already")
+        return plain_row(key, row)
+
+    def _enter(self, key: int, record: dict[str, Any]) -> None:
+        assert self._journal is not None
+        self._offsets[key] = self._journal.append(seal(record))
+        self._complete = False
+        if time.monotonic() - self._synced >= 1:
+            self._sync()
+
+    def _sync(self) -> None:
+        """Put all on the disk, in case the machine dies; a killed process loses nothing anyhow."""
+        for log in (self._parts, self._journal):
+            if log is not None:
+                log.sync()
+        self._synced = time.monotonic()
+
+    # ------------------------------------------------------------------ when all have ended
+
+    def write(self, name: str, columns: Columns) -> None:
+        """Write a table of its own into the folder, atomically; its ending says how."""
+        if os.path.basename(name) != name or name in (STUDY, JOURNAL, PARTS, LOCK):
+            raise ConfigError(f"a table in a result folder cannot be called {name!r}")
+        with column_file(self._at(name)) as add:
+            add(columns)
+
+    def finish(self, order: Sequence[str] = (), *, tags: Sequence[str] = ()) -> None:
+        """Write ``rows`` and, with queries, ``queries``: in the order of runs, with bytes that depend on rows alone.
+
+        A column holds whole numbers, numbers, truth values or texts, whichever holds all of its values. Unless a run
+        failed, the journal is then put in order as well, and working files are removed. Does nothing if there is
+        nothing new.
+
+        Parameters
+        ----------
+        order : sequence of str, optional
+            Columns that come first in ``rows``.
+        tags : sequence of str, optional
+            Columns of ``rows`` that each query of a run gets too.
+
+        Raises
+        ------
+        ConfigError
+            If a run has not ended, or a table cannot be written.
+        """
+        missing = int(np.count_nonzero(self._offsets < 0))
+        if missing:
+            raise ConfigError(f"{self.path!r}: {missing} of {self.keys} runs have not ended")
+        rows, queries = self._at(f"rows{self.ending}"), self._at(f"queries{self.ending}")
+        if self._complete and os.path.exists(rows):
+            return
+        self._sync()
+        kinds = column_kinds(record["row"] for record in self._records())
+        names = [*(name for name in order if name in kinds), *(name for name in kinds if name not in order)]
+        with column_file(rows, durable=True) as add:
+            for chunk in chunks(record["row"] for record in self._records()):
+                add({name: column_of(chunk, name, kinds[name]) for name in names})
+        self._drop_other("rows")
+        if self._complete:
+            return
+        if self.queries:
+            with column_file(queries, durable=True) as add:
+                for columns in self._query_columns(tags):
+                    add(columns)
+        else:  # those of an earlier call are not those of these rows
+            self._remove(f"queries{self.ending}")
+        self._drop_other("queries")
+        if not self.failed:
+            self._tidy()
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        """Yield the record of each run, in order."""
+        with open(self._at(JOURNAL), "rb") as file:
+            yield from records(file, self._offsets)
+
+    def _query_columns(self, tags: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield the columns of all queries, some runs at a time."""
+        held: list[dict[str, Any]] = []
+        count = 0
+        layout: dict[str, Any] = {}
+        for record in self._records():
+            if "failed" in record:
+                continue
+            key = record["run"]
+            part = self._part(key, *record["part"])
+            length = len(next(iter(part.values()), ()))
+            row = {"run": key, **{tag: record["row"].get(tag) for tag in tags}}
+            columns = {**{name: repeated(value, length) for name, value in row.items()}, **part}
+            kinds = {name: getattr(column, "dtype", str) for name, column in columns.items()}
+            layout = layout or kinds
+            if kinds != layout:
+                raise ConfigError(f"run {key}: its queries have columns {list(kinds)}, not {list(layout)} as before")
+            held.append(columns)
+            count += length
+            if count >= CHUNK:
+                yield joined(held)
+                held, count = [], 0
+        yield joined(held) if held else {"run": np.zeros(0, dtype=np.int64)}
+
+    def _part(self, key: int, begin: int, size: int, checksum: int) -> dict[str, Any]:
+        assert self._parts is not None and self._journal is not None
+        data = self._parts.read(begin, size)
+        if len(data) != size or zlib.crc32(data) != checksum:
+            self._journal.append(seal({"run": key, "lost": True}))
+            self._offsets[key] = -1
+            raise ConfigError(f"{self._at(PARTS)!r}: the queries of run {key} are damaged; run again to do it anew")
+        return unpack(data)
+
+    def _tidy(self) -> None:
+        """Put the journal in the order of runs, and remove what is in the tables now."""
+        assert self._journal is not None
+        offsets = np.empty_like(self._offsets)
+        try:
+            with atomic(self._at(JOURNAL), "wb", durable=True) as file:
+                file.write(seal({"study": digest(self._study)}))
+                for record in self._records():
+                    offsets[record["run"]] = file.tell()
+                    record.pop("part", None)
+                    file.write(seal(record))
+                file.write(seal({"finished": self.keys, "queries": self.queries}))
+                self._journal.close()  # not every system replaces a file that is open
+                self._journal = None
+            self._offsets = offsets
+            self._complete = True
+        finally:
+            self._journal = Log(self._at(JOURNAL))
+        self._drop_parts()
+
+    def _drop_parts(self) -> None:
+        """Remove what is in the tables now."""
+        if self._parts is not None:
+            self._parts.close()
+            self._parts = None
+            self._remove(PARTS)
+
+    def _drop_other(self, name: str) -> None:
+        """Remove a table of the other kind: it may be older."""
+        for ending in {".parquet", ".csv"} - {self.ending}:
+            self._remove(name + ending)
+
+    def _remove(self, name: str) -> None:
+        try:
+            os.unlink(self._at(name))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise unwritable(self._at(name), error) from None
+
+    def _at(self, name: str) -> str:
+        return os.path.join(self.path, name)

@@ -1,0 +1,257 @@
+"""What happened when: the only output of a simulation, and the only input of everything after it.
+
+A `Timeline` is columns, one row a task that ran; a preempted task has one a stay in the batch. Spans are a view
+of a row::
+
+    forked or     slot       may run     in the      prompt        last
+    predecessor   granted                batch       processed     token
+    waited_from   granted    ready       start       decode_start  finish
+        |-- wait_pool --|-- wait_join --|-- wait_batch --|-- prefill --|-- decode --|
+
+Times are seconds of the simulated clock; on the decode-step clock a second is a step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.errors import ConfigError
+from simulator.graph import ExecutionGraph
+from simulator.machine.cost import DecodeSteps
+from simulator.machine.gpu import GPU
+from simulator.trace.protocol import Protocol
+
+__all__ = [
+    "CANCELLED",
+    "COLUMNS",
+    "INLINE",
+    "PREEMPTED",
+    "Deadlock",
+    "Replica",
+    "Span",
+    "SpanKind",
+    "Timeline",
+    "in_order",
+]
+
+COLUMNS = (
+    "query",
+    "thread",
+    "task",
+    "waited_from",
+    "granted",
+    "ready",
+    "start",
+    "decode_start",
+    "finish",
+    "tokens",
+    "flags",
+    "replica",
+)
+_WHOLE = {"query", "thread", "task", "tokens", "flags", "replica"}
+
+CANCELLED = 1
+"""Flag of a row: the task was cut short because its query was answered."""
+INLINE = 2
+"""Flag of a row: a full pool made the parent do this worker's task itself."""
+PREEMPTED = 4
+"""Flag of a row: memory ran out, and the task had to leave the batch; a later row goes on with it."""
+
+
+class SpanKind(StrEnum):
+    """What a thread does, or waits for."""
+
+    WAIT_POOL = "wait_pool"
+    WAIT_JOIN = "wait_join"
+    WAIT_BATCH = "wait_batch"
+    PREFILL = "prefill"
+    DECODE = "decode"
+    DELAY = "delay"
+
+
+class Span(NamedTuple):
+    """A stretch of one thread's time. Spans of no length are left out."""
+
+    query: int
+    thread: int
+    task: int
+    kind: SpanKind
+    start: float
+    finish: float
+    tokens: int
+    """Tokens decoded in it; the first token of a prompt counts as decode."""
+    cancelled: bool
+
+
+class Deadlock(NamedTuple):
+    """Threads of one query that wait for each other for ever."""
+
+    query: int
+    cycle: tuple[str, ...]
+    """What waits for what, in words, each for the next and the last for the first."""
+
+    def __str__(self) -> str:
+        return f"query {self.query}: " + ", ".join(self.cycle)
+
+
+@dataclass(frozen=True, eq=False)
+class Replica:
+    """What one GPU did."""
+
+    gpu: GPU
+    batch: NDArray[np.float64]
+    """Shape (changes, 2): time, and the number of sequences in the batch from then on."""
+    busy: float
+    """Seconds in which it had a step under way."""
+    steps: int
+    """Engine steps taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """What happened to every task of every query."""
+
+    graphs: tuple[ExecutionGraph, ...]
+    """One a query."""
+    arrivals: NDArray[np.float64]
+    """Arrival of each query; NaN if it never came (a closed loop in a deadlock)."""
+    answered: NDArray[np.float64]
+    """When each query was answered; NaN if it never was (a deadlock)."""
+    overflows: NDArray[np.int64]
+    """Forks of each query that found the pool full at run time."""
+    rows: NDArray[np.float64]
+    """Shape (tasks, 12): `COLUMNS`, in order of finish, query, thread and task. Off the GPU, the replica is -1."""
+    replicas: tuple[Replica, ...]
+    """What each GPU did; one, unless it was a cluster."""
+    protocol: Protocol | None = None
+    """The protocol of the run, where it was not that of each graph."""
+    deadlocks: tuple[Deadlock, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.graphs)
+
+    @property
+    def busy(self) -> float:
+        """Seconds in which a GPU had a step under way, of all replicas."""
+        return math.fsum(replica.busy for replica in self.replicas)
+
+    @property
+    def steps(self) -> int:
+        """Engine steps taken, by all replicas."""
+        return sum(replica.steps for replica in self.replicas)
+
+    @property
+    def max_num_seqs(self) -> int | None:
+        """The batch limit, of all replicas together; None if one has none."""
+        limits = [replica.gpu.max_num_seqs for replica in self.replicas]
+        return None if None in limits else sum(limit for limit in limits if limit)
+
+    @cached_property
+    def batch(self) -> NDArray[np.float64]:
+        """Shape (changes, 2): time, and the number of sequences in the batch from then on; of all replicas together."""
+        if len(self.replicas) == 1:
+            return self.replicas[0].batch
+        changes = [
+            np.column_stack([replica.batch[:, 0], np.diff(replica.batch[:, 1], prepend=0.0)])
+            for replica in self.replicas
+        ]
+        joined = np.concatenate(changes)
+        joined = joined[np.argsort(joined[:, 0], kind="stable")]
+        return np.column_stack([joined[:, 0], np.cumsum(joined[:, 1])])
+
+    @property
+    def latency(self) -> NDArray[np.float64]:
+        """Seconds from arrival to answer, one a query."""
+        return self.answered - self.arrivals
+
+    @property
+    def makespan(self) -> float:
+        """Seconds from the first arrival to the last finish; 0 if nothing ran."""
+        return float(self.rows[:, 8].max() - np.nanmin(self.arrivals)) if len(self.rows) else 0.0
+
+    @property
+    def unit(self) -> str:
+        """What one unit of time is: ``steps`` on the decode-step clock, else ``seconds``."""
+        return "steps" if isinstance(self.replicas[0].gpu.cost, DecodeSteps) else "seconds"
+
+    def protocol_of(self, query: int) -> Protocol:
+        """Return the protocol that `query` ran under."""
+        self._check(query)
+        return self.protocol or self.graphs[query].protocol
+
+    def column(self, name: str) -> NDArray[np.float64] | NDArray[np.int64]:
+        """Return one of `COLUMNS`, whole numbers as int64."""
+        if name not in COLUMNS:
+            raise ConfigError(f"no column is called {name!r}; there are {', '.join(COLUMNS)}")
+        values = self.rows[:, COLUMNS.index(name)]
+        return values.astype(np.int64) if name in _WHOLE else values
+
+    def columns(self) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
+        """Return every column by name."""
+        return {name: self.column(name) for name in COLUMNS}
+
+    @cached_property
+    def _by_query(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """The rows sorted by query, and where each query's rows begin."""
+        queries = self.rows[:, 0]
+        rows = self.rows[np.argsort(queries, kind="stable")]
+        return rows, np.searchsorted(rows[:, 0], np.arange(len(self.graphs) + 1))
+
+    def of_query(self, query: int) -> NDArray[np.float64]:
+        """Return the rows of one query, in order of finish."""
+        self._check(query)
+        if len(self.graphs) == 1:
+            return self.rows
+        rows, begin = self._by_query
+        return rows[begin[query] : begin[query + 1]]
+
+    def spans(self, query: int | None = None) -> Iterator[Span]:
+        """Yield the spans of `query`, or of all queries, row by row in order of finish.
+
+        >>> from simulator import Answer, Fork, Join, Return, Think, Thread, Trace, compile_trace, simulate
+        >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
+        >>> timeline = simulate(compile_trace(Trace("t", (organizer, Thread("1", (Return(10),))))))
+        >>> [(s.thread, s.kind.value, s.start, s.finish) for s in timeline.spans()][-2:]
+        [(0, 'wait_join', 8.0, 15.0), (0, 'decode', 15.0, 17.0)]
+        """
+        rows = self.rows if query is None else self.of_query(query)
+        for q, thread, i, waited_from, granted, ready, start, decode_start, finish, tokens, flags, _ in rows.tolist():
+            graph = self.graphs[int(q)]
+            delay = graph.tasks[int(i)].seconds > 0
+            marks = (
+                (SpanKind.WAIT_POOL, waited_from, granted),
+                (SpanKind.WAIT_JOIN, granted, ready),
+                (SpanKind.WAIT_BATCH, ready, start),
+                (SpanKind.PREFILL, start, decode_start),
+                (SpanKind.DELAY if delay else SpanKind.DECODE, decode_start, finish),
+            )
+            for kind, begin, end in marks:
+                if end > begin:
+                    counted = int(tokens) if end == finish and kind == SpanKind.DECODE else 0
+                    yield Span(int(q), int(thread), int(i), kind, begin, end, counted, bool(int(flags) & CANCELLED))
+
+    def _check(self, query: int) -> None:
+        if not 0 <= query < len(self.graphs):
+            raise ConfigError(f"there is no query {query}; the timeline holds {len(self.graphs)}")
+
+
+def in_order(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rows that are in order of finish also in order of query, thread and task where they finish at once.
+
+    >>> rows = np.zeros((2, len(COLUMNS)))
+    >>> rows[0, 0] = 1  # query 1 before query 0
+    >>> in_order(rows)[:, 0].tolist()
+    [0.0, 1.0]
+    """
+    finish = rows[:, COLUMNS.index("finish")]
+    if np.all(finish[1:] > finish[:-1]):
+        return rows
+    return rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0], finish))]

@@ -1,0 +1,93 @@
+"""Timelines and metrics as files. Every file is written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from simulator.support.files import atomic
+from simulator.support.tables import Columns, column_file
+from simulator.timeline.columns import Timeline
+
+__all__ = ["SPAN_FIELDS", "score_file", "span_rows", "write_csv", "write_npz", "write_spans"]
+
+SPAN_FIELDS = ("trace", "query", "thread", "task", "kind", "start", "finish", "tokens", "cancelled")
+
+
+def write_csv(timeline: Timeline, path: str | os.PathLike[str]) -> None:
+    """Write one row a task: `COLUMNS`, with the trace's id and the thread's name in front."""
+    columns = timeline.columns()
+    with atomic(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("trace", "thread_id", *columns))
+        for row in zip(*(values.tolist() for values in columns.values()), strict=True):
+            graph = timeline.graphs[row[0]]
+            writer.writerow((graph.name, graph.threads[row[1]], *row))
+
+
+def write_npz(timeline: Timeline, path: str | os.PathLike[str]) -> None:
+    """Write the columns as a compressed ``.npz``, with ``arrivals``, ``answered``, ``batch`` and the names of the
+    traces.
+    """
+    extra: dict[str, Any] = {
+        "arrivals": timeline.arrivals,
+        "answered": timeline.answered,
+        "batch": timeline.batch,
+        "traces": np.array([graph.name for graph in timeline.graphs]),
+    }
+    content = io.BytesIO()  # on a full disk, older numpy would leave an open archive behind
+    np.savez_compressed(content, **{**timeline.columns(), **extra})
+    with atomic(path, "wb") as file:
+        file.write(content.getbuffer())
+
+
+def span_rows(timeline: Timeline, query: int | None = None) -> list[tuple[Any, ...]]:
+    """Return the spans as rows of `SPAN_FIELDS`, for people and spreadsheets."""
+    return [
+        (
+            timeline.graphs[span.query].name,
+            span.query,
+            timeline.graphs[span.query].threads[span.thread],
+            span.task,
+            span.kind.value,
+            span.start,
+            span.finish,
+            span.tokens,
+            int(span.cancelled),
+        )
+        for span in timeline.spans(query)
+    ]
+
+
+def write_spans(timeline: Timeline, path: str | os.PathLike[str]) -> None:
+    """Write one row a span: who did, or waited for, what and when."""
+    with atomic(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(SPAN_FIELDS)
+        writer.writerows(span_rows(timeline))
+
+
+@contextmanager
+def score_file(path: str | os.PathLike[str]) -> Iterator[Callable[[Columns], None]]:
+    """Open a file of scores, JSON lines, CSV or Parquet by its ending, and give a function that adds rows to it.
+
+    It is `simulator.support.tables.column_file`, which says what it takes, what it writes and what it raises.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with score_file(f"{folder}/scores.jsonl") as add:
+    ...         add({"trace": ["a", "b"], "total": np.array([1.5, -1.0])})
+    ...     print(Path(f"{folder}/scores.jsonl").read_text())
+    {"trace":"a","total":1.5}
+    {"trace":"b","total":-1.0}
+    <BLANKLINE>
+    """
+    with column_file(path) as add:
+        yield add

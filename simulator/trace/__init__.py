@@ -1,0 +1,47 @@
+"""One query's recorded thinking, the protocol that it is held to, and how its tokens are counted."""
+
+from simulator.trace.model import (
+    MAX_INDEX,
+    MAX_NESTING,
+    MAX_SECONDS,
+    MAX_TOKENS,
+    ORGANIZER,
+    Action,
+    Answer,
+    Delay,
+    Fork,
+    Join,
+    Outcome,
+    Return,
+    Think,
+    Thread,
+    Trace,
+    Violation,
+    ViolationKind,
+    child_id,
+    nesting,
+)
+from simulator.trace.protocol import Protocol
+
+__all__ = [
+    "MAX_INDEX",
+    "MAX_NESTING",
+    "MAX_SECONDS",
+    "MAX_TOKENS",
+    "ORGANIZER",
+    "Action",
+    "Answer",
+    "Delay",
+    "Fork",
+    "Join",
+    "Outcome",
+    "Protocol",
+    "Return",
+    "Think",
+    "Thread",
+    "Trace",
+    "Violation",
+    "ViolationKind",
+    "child_id",
+    "nesting",
+]

@@ -1,0 +1,266 @@
+"""``forksim study`` as a user meets it."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from simulator.cli import _with_address, main
+from simulator.study import load_results, load_study, parse_study
+from simulator.study.inputs import unreadable
+from simulator.support.tables import can_write_parquet
+
+ROOT = Path(__file__).parents[2]
+ENDING = ".parquet" if can_write_parquet() else ".csv"
+
+KNEE = """
+name = "knee"
+queries = 8
+replications = 3
+metrics = ["latency", "throughput", "cost_per_query"]
+percentiles = [50, 95]
+[traces.math]
+generate = "asyncthink_math"
+[cluster]
+gpu = "rate:50"
+dollars_per_gpu_hour = 3.6
+[axes]
+protocol.capacity = [2, 4]
+cluster = [{name = "one"}, {name = "two", replicas = 2}]
+[baseline]
+cluster = "one"
+"""
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "knee.toml").write_text(KNEE)
+    return "knee.toml"
+
+
+def call(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    out = capsys.readouterr()
+    return end.value.code, out.out, out.err
+
+
+def test_run_shows_a_table_and_leaves_files(study, capsys):
+    code, out, err = call(capsys, "study", "run", study)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("knee: mean over n replications ± half the 95 % interval; times in seconds")
+    names = ["capacity", "cluster", "n", "latency_mean", "latency_p50", "latency_p95", "throughput", "cost_per_query"]
+    assert lines[2].split() == names
+    assert [line.split()[:3] for line in lines[4:8]] == [
+        ["2", "one", "3"],
+        ["2", "two", "3"],
+        ["4", "one", "3"],
+        ["4", "two", "3"],
+    ]
+    assert "difference to cluster = one, replication by replication" in out
+    assert out.endswith("wrote results/knee\n")
+    names = sorted(path.name for path in Path("results/knee").iterdir())
+    assert names == [".lock", "comparison.csv", "journal.jsonl", f"rows{ENDING}", "study.json", "summary.csv"]
+    with open("results/knee/summary.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["cluster"] for row in rows] == ["one", "two", "one", "two"]
+    low, mean, high = (float(rows[0][f"latency_mean{end}"]) for end in ("_low", "", "_high"))
+    assert low < mean < high
+    # At a constant rate replicas do not matter, but for what they cost.
+    with open("results/knee/comparison.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert abs(float(rows[1]["latency_mean"])) < 0.04  # waiting for a step to begin
+    assert float(rows[1]["cost_per_query_ratio"]) == pytest.approx(2)
+
+
+def test_again_and_from_processes_the_same_bytes(study, capsys):
+    call(capsys, "study", "run", study, "-o", "a", "--queries")
+    before = {path.name: path.read_bytes() for path in Path("a").iterdir()}
+    code, _, err = call(capsys, "study", "run", study, "-o", "a", "--queries")
+    assert (code, err) == (0, "forksim: a: 12 of 12 runs are done already\n")
+    call(capsys, "study", "run", study, "-o", "b", "--queries", "--jobs", "2")
+    for folder in ("a", "b"):
+        assert {path.name: path.read_bytes() for path in Path(folder).iterdir()} == before
+    assert f"queries{ENDING}" in before
+
+
+@pytest.mark.parametrize("csv", [True, False])
+def test_an_axis_of_numbers_and_a_text(study, capsys, csv):
+    text = KNEE.replace("[2, 4]", '[2, 4, "none"]').replace('cluster = "one"', "protocol.capacity = 2")
+    Path(study).write_text(text)
+    code, out, err = call(capsys, "study", "run", study, "-o", "out", *(["--csv"] if csv else []))
+    assert (code, err) == (0, "")
+    assert "difference to protocol.capacity = 2" in out
+    table = load_results("out").table
+    assert table["protocol.capacity"].tolist() == [2] * 6 + [4] * 6 + ["none"] * 6
+    assert call(capsys, "study", "rerun", "out", "--point", "5")[0] == 0
+    assert call(capsys, "study", "plot", "out", "--where", "cluster=one", "-o", "out.png")[0] == 0
+
+
+def test_csv_files(study, capsys):
+    code, _, _ = call(capsys, "study", "run", study, "-o", "out", "--csv", "--queries")
+    assert code == 0
+    with open("out/queries.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 * 3 * 8
+    assert list(rows[0])[:9] == [
+        "run",
+        "point",
+        "replication",
+        "query",
+        "trace",
+        "arrival",
+        "answered",
+        "counted",
+        "latency",
+    ]
+    with open("out/rows.csv") as file:
+        row = next(csv.DictReader(file))
+    assert parse_study(json.loads(row["spec"])).protocol.capacity == 2
+
+
+def test_show(study, capsys):
+    call(capsys, "study", "run", study)
+    code, out, err = call(capsys, "study", "show", "results/knee", "-m", "latency_p95")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[2].split() == ["capacity", "cluster", "n", "latency_p95"]
+    code, out, _ = call(capsys, "study", "show", "results/knee", "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert len(rows) == 8
+    assert rows[0]["n"] == 3
+    assert rows[4]["compared_with"] == {"cluster": "one"}
+    code, _, err = call(capsys, "study", "show", "results/knee", "-m", "latency_p59")
+    assert code == 2
+    assert "no column is called 'latency_p59'; did you mean latency_p95?" in err
+    code, _, err = call(capsys, "study", "show", "results/knee", "-m", "seed")
+    assert (code, "seed is no metric; there are latency_mean" in err) == (2, True)
+
+
+def test_rerun(study, capsys):
+    call(capsys, "study", "run", study)
+    code, out, err = call(capsys, "study", "rerun", "results/knee", "--point", "3", "--replication", "1")
+    assert (code, err) == (0, "forksim: the row is the same\n")
+    row = json.loads(out)
+    assert (row["point"], row["replication"], row["cluster"]) == (3, 1, "two")
+    code, _, err = call(capsys, "study", "rerun", "results/knee", "--point", "9")
+    assert code == 2
+    assert "no row of point 9, replication 0; a whole one has points 0 to 3, replications 0 to 2" in err
+
+
+def test_a_row_that_was_changed_is_found(study, capsys):
+    call(capsys, "study", "run", study, "--csv")
+    stored = load_results("results/knee")
+    row = next(stored.table.rows())
+    from simulator.study import rerun
+
+    assert rerun({**row, "latency_mean": 1.0}, stored.study) == row
+
+
+def test_a_failed_run_is_told_and_tried_again(study, capsys):
+    text = KNEE.replace('gpu = "rate:50"', 'gpu = "h100-qwen3-8b"\nnum_kv_blocks = 1')
+    Path(study).write_text(text)
+    code, _, err = call(capsys, "study", "run", study)
+    assert code == 2
+    assert re.match(r"forksim: point 0, replication 0 failed: .*asyncthink_math", err)
+    assert len(err.splitlines()) == 12
+    code, _, err = call(capsys, "study", "run", study)
+    assert (code, len(err.splitlines())) == (2, 12)
+
+
+def test_queries_that_are_never_answered_are_told(study, capsys):
+    Path(study).write_text(KNEE.replace("[2, 4]", "[1, 4]"))
+    code, _, err = call(capsys, "study", "run", study)
+    assert code == 0
+    assert err.splitlines() == [
+        f"forksim: point {point}: 8 queries of a run are never answered, and in no mean" for point in (0, 1)
+    ]
+
+
+def test_a_study_whose_baseline_has_not_run_is_shown(study, capsys):
+    call(capsys, "study", "run", study, "-o", "out")
+    journal = Path("out/journal.jsonl")
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text(lines[0] + lines[4])  # a run of the cluster that is no baseline
+    for path in Path("out").glob("*.[cp]*"):
+        path.unlink()
+    code, out, err = call(capsys, "study", "show", "out")
+    assert (code, err) == (0, "forksim: 11 runs have not ended; forksim study run goes on\n")
+    assert "difference to" not in out
+
+
+def test_what_differs_at_the_end_of_a_list_is_said(study, capsys):
+    metrics = '["latency", "eta", "work", "throughput", "utilization", "mean_batch", "gpus"]'
+    Path(study).write_text(KNEE.replace('["latency", "throughput", "cost_per_query"]', metrics))
+    call(capsys, "study", "run", study, "-o", "out")
+    Path(study).write_text(Path(study).read_text().replace('"gpus"', '"queries"'))
+    code, _, err = call(capsys, "study", "run", study, "-o", "out")
+    assert code == 2
+    assert "holds another study: metrics is" in err
+
+
+def test_queries_of_an_earlier_call_do_not_stay_beside_other_rows(study, capsys):
+    spec = load_study(study)
+    table = spec.run(folder="whole", queries=True)
+    assert len(table) == 12
+    assert list(Path("whole").glob("queries.*"))
+    journal = Path("whole/journal.jsonl")
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:5]))
+    spec.run(folder="whole")
+    assert not list(Path("whole").glob("queries.*"))
+
+
+def test_unreadable_records_are_told_and_the_rest_is_used(study, capsys):
+    Path("t.jsonl").write_text('{"id": "a", "output": "x<ANSWER>1</ANSWER>"}\nnonsense\n')
+    Path(study).write_text('replications = 1\nmetrics = ["answered"]\n[traces.f]\nfiles = ["t.jsonl"]\n')
+    code, out, err = call(capsys, "study", "run", study)
+    assert code == 2
+    assert re.search(r"t.jsonl:2: ", err)
+    assert len(err.splitlines()) == 1
+    assert out.splitlines()[4].split() == ["1", "1.000"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "none.toml"], "study none.toml: cannot be read (No such file or directory)"),
+        (["run", "knee.toml", "-o", ""], "--out takes the name of a folder"),
+        (["run", "knee.toml", "--jobs", "0"], "Invalid value for '--jobs'"),
+        (["run", "knee.toml", "-o", "knee.toml"], "knee.toml"),
+        (["show", "nowhere"], "nowhere"),
+        (["rerun", "nowhere"], "nowhere"),
+        (["run"], "Missing argument"),
+    ],
+)
+def test_what_is_asked_wrongly(study, capsys, arguments, says):
+    code, out, err = call(capsys, "study", *arguments)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+def test_the_address_of_ray_may_be_left_out():
+    assert _with_address(["study", "run", "--ray", "s.toml"]) == ["study", "run", "--ray", "local", "s.toml"]
+    assert _with_address(["study", "run", "s.toml", "--ray"])[-2:] == ["--ray", "local"]
+    for address in ("auto", "local", "10.0.0.1:6379", "ray://host:10001"):
+        assert _with_address(["--ray", address, "-j", "2"]) == ["--ray", address, "-j", "2"]
+
+
+def test_the_file_of_the_documentation_is_a_study():
+    text = (ROOT / "docs/studies.md").read_text(encoding="utf-8")
+    block = re.search(r"```toml\n(.*?)```", text, re.DOTALL)[1]
+    import tomllib
+
+    study = parse_study(tomllib.loads(block), base=str(ROOT / "docs"))
+    assert study.n_points == 16
+    assert unreadable(study) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_studies_load(path):
+    study = load_study(path)
+    assert study.n_points >= 4
+    assert study.name
