@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from simulator.study import Arrivals, Hardware, Processes, Ray, Serial, Source, Study, run_in_folder
+from simulator.study import Arrivals, Hardware, Processes, Ray, Serial, Source, Study, run_in_folder, run_study
 from simulator.study.inputs import compiled
 from simulator.study.running import Result, Task, row_maker, run_task
 from simulator.workload import generate
@@ -59,7 +59,7 @@ def speed(study, rounds):
     for _ in range(rounds):
         for name, executor in EXECUTORS.items():
             with running(executor):
-                taken, table = seconds_of(lambda executor=executor: study.run(executor=executor))
+                taken, table = seconds_of(lambda executor=executor: run_study(study, executor=executor))
             best[name] = min(taken, best.get(name, taken))
             columns = {key: column.tolist() for key, column in table.columns.items()}
             tables[name] = repr(columns)
@@ -174,7 +174,7 @@ def at_the_end(study):
 def on_disk(study):
     """Print what each query leaves on the disk, where queries are kept; these runs are real, and differ."""
     with tempfile.TemporaryDirectory() as place:
-        table = study.with_(replications=1).run(folder=place, queries=True)
+        table = run_in_folder(study.with_(replications=1), place, queries=True)
         kept = Path(place)
         parts = sum(path.stat().st_size for path in kept.glob("queries.*"))
     print(f"on the disk, where queries are kept: {parts / len(table) / study.queries:.1f} bytes a query")

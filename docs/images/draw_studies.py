@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from simulator.plots import heatmap, knee, latency_capacity, pareto, save
-from simulator.study import Table, load_study
+from simulator.study import Table, load_study, run_study
 
 STUDIES = Path(__file__).parent.parent.parent / "studies"
 
@@ -30,7 +30,9 @@ PICTURES: dict[str, tuple[str, Callable[[Table], Axes]]] = {
 
 def main(folder: Path) -> None:
     """Draw them all."""
-    tables = {name: load_study(STUDIES / f"{name}.toml").run() for name in {name: 0 for name, _ in PICTURES.values()}}
+    tables = {
+        name: run_study(load_study(STUDIES / f"{name}.toml")) for name in {name: 0 for name, _ in PICTURES.values()}
+    }
     for picture, (name, draw) in PICTURES.items():
         save(draw(tables[name]), folder / f"{picture}.png", dpi=120)
 

@@ -1,6 +1,7 @@
 """Studies: points of a parameter space, replications of each, one simulation a run, one row a run.
 
-A `Study` is frozen data, and the same thing as a TOML file (`load_study`). `Study.run` gives a `Table`.
+A `Study` is frozen data, and the same thing as a TOML file (`load_study`). `run_study` gives a `Table`, and
+`run_in_folder` keeps it in a folder, where a run that was interrupted goes on.
 """
 
 from simulator.study.executors import Executor, Failure, Processes, Ray, Serial, executor_from

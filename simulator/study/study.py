@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,8 +16,8 @@ from simulator.errors import ConfigError
 from simulator.machine.cost import DecodeSteps
 from simulator.study.documents import canonical, label, plain
 from simulator.study.measures import checked_metrics, metric_columns
+from simulator.study.sections import fields_of
 from simulator.study.spec import Arrivals, Hardware, Source, Window
-from simulator.study.table import Table
 from simulator.support.options import Share, check_fields, choose
 from simulator.trace.protocol import Protocol
 
@@ -238,12 +238,16 @@ class Study:
         ConfigError
             If there is no such name, or a value does not fit.
         """
-        from simulator.study.loading import parse_study  # which makes studies
-
         document = json.loads(self._own)
         for name, value in values.items():
             _put(document, name, value)
-        return parse_study(document, base=self.base)
+        return Study.of(document, self.base)
+
+    @staticmethod
+    def of(document: Mapping[str, Any], base: str = "") -> Study:
+        """Return the study that a document describes; see `simulator.study.parse_study`."""
+        known = [each.name for each in fields(Study) if each.name != "base"]
+        return Study(**fields_of(document, known), base=base)
 
     @cached_property
     def _own(self) -> str:
@@ -269,20 +273,6 @@ class Study:
         """Return the seed of a replication, from 0 to 2^63 - 1. It does not depend on the point."""
         state = np.random.SeedSequence([self.seed, replication]).generate_state(1, np.uint64)
         return int(state[0] >> np.uint64(1))
-
-    def run(self, **options: Any) -> Table:
-        """Run everything and return one row a run.
-
-        With ``folder=``, results are kept there and a run that was interrupted goes on: see
-        `simulator.study.run_in_folder`. Without, see `simulator.study.run_study`. They take the same other options.
-        """
-        if "folder" in options:
-            from simulator.study.stored import run_in_folder  # which runs studies
-
-            return run_in_folder(self, options.pop("folder"), **options)
-        from simulator.study.running import run_study
-
-        return run_study(self, **options)
 
     def with_(self, **changes: Any) -> Study:
         """Return a copy with `changes` made."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from simulator.cli import _with_address, main
-from simulator.study import load_results, load_study, parse_study
+from simulator.study import load_results, load_study, parse_study, run_in_folder
 from simulator.study.inputs import unreadable
 from simulator.support.tables import can_write_parquet
 
@@ -204,12 +204,12 @@ def test_what_differs_at_the_end_of_a_list_is_said(study, capsys):
 
 def test_queries_of_an_earlier_call_do_not_stay_beside_other_rows(study, capsys):
     spec = load_study(study)
-    table = spec.run(folder="whole", queries=True)
+    table = run_in_folder(spec, "whole", queries=True)
     assert len(table) == 12
     assert list(Path("whole").glob("queries.*"))
     journal = Path("whole/journal.jsonl")
     journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:5]))
-    spec.run(folder="whole")
+    run_in_folder(spec, "whole")
     assert not list(Path("whole").glob("queries.*"))
 
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from simulator import plots
 from simulator.cli import _run
-from simulator.study import Arrivals, Hardware, Source, Study
+from simulator.study import Arrivals, Hardware, Source, Study, run_in_folder
 
 RATE, C = "arrivals.rate", "protocol.capacity"
 STUDY = Study(
@@ -25,7 +25,7 @@ STUDY = Study(
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("results") / "out"
-    STUDY.run(folder=path, parquet=False)
+    run_in_folder(STUDY, path, parquet=False)
     return path
 
 
@@ -92,7 +92,7 @@ def test_an_unfinished_study_is_drawn_and_told(forksim, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        STUDY.run(folder=tmp_path / "half", parquet=False, each=stop)
+        run_in_folder(STUDY, tmp_path / "half", parquet=False, each=stop)
     code, out, err, ax = forksim("half", "-o", "a.png")
     assert (code, out) == (0, "wrote a.png\n") and ax is not None
     assert err.startswith("forksim: 5 runs have not ended and are not in the picture")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from simulator.cli import _run
-from simulator.study import Window, load_study
+from simulator.study import Window, load_study, run_in_folder, run_study
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(ROOT.glob("studies/*.toml"))
@@ -27,7 +27,7 @@ def small(study):
 
 @pytest.fixture(scope="module")
 def tables():
-    return {path.stem: small(load_study(path)).run() for path in FILES}
+    return {path.stem: run_study(small(load_study(path))) for path in FILES}
 
 
 @each_file
@@ -62,7 +62,7 @@ def test_what_a_file_says_to_run_runs(path, tables, tmp_path, monkeypatch, capsy
     lines = re.findall(r"^#     forksim (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     assert lines[0] == f"study run studies/{path.name}"
     monkeypatch.chdir(tmp_path)
-    small(load_study(path)).run(folder=f"results/{path.stem}", parquet=False)
+    run_in_folder(small(load_study(path)), f"results/{path.stem}", parquet=False)
     for line in lines[1:]:
         assert _run(line.split()) == 0
         assert capsys.readouterr().out == f"wrote {line.split()[-1]}\n"

@@ -22,6 +22,7 @@ from simulator.study import (
     load_study,
     parse_study,
     rerun,
+    run_in_folder,
     run_one,
     run_study,
     simulate_one,
@@ -244,7 +245,7 @@ def test_a_baseline_that_is_a_table(tmp_path):
     assert parse_study(json.loads(json.dumps(study.document()))) == study
     document = {**study.document(), "baseline": {"cluster": {"name": "s"}}}
     assert parse_study(document) == study
-    table = study.run(folder=tmp_path / "out")
+    table = run_in_folder(study, tmp_path / "out")
     one, other = table.compare({"cluster": {"name": "s"}}), table.compare({"cluster": "s"})
     assert one["latency_mean"].tolist() == other["latency_mean"].tolist()
     assert len(table.where({"cluster.prefix_caching": True})) == 4
@@ -308,7 +309,7 @@ def test_every_row_can_be_run_again_from_what_it_records():
         axes={"protocol.capacity": [2, 4], "cluster.replicas": [1, 2]},
         replications=2,
     )
-    table = study.run()
+    table = run_study(study)
     for row in table.rows():
         alone = run_one(parse_study(json.loads(row["spec"])), row["seed"])
         for name, value in alone.metrics.items():
@@ -316,7 +317,7 @@ def test_every_row_can_be_run_again_from_what_it_records():
 
 
 def test_the_seed_of_the_study_changes_all_rows():
-    one, two = (small(seed=seed).run()["latency_mean"] for seed in (0, 1))
+    one, two = (run_study(small(seed=seed))["latency_mean"] for seed in (0, 1))
     assert not set(one.tolist()) & set(two.tolist())
 
 
@@ -325,7 +326,7 @@ def test_the_same_under_every_hash_seed():
         "from simulator.study import *;"
         "s=Study(traces={'b': Source(generate='batch'), 'a': Source(generate='nested')}, queries=9,"
         " axes={'protocol.capacity': [3, 5]}, replications=2);"
-        "print([list(row.values()) for row in s.run().rows()])"
+        "print([list(row.values()) for row in run_study(s).rows()])"
     )
     found = {
         subprocess.run(
@@ -353,7 +354,7 @@ def files(tmp_path, *traces):
 def test_every_trace_of_the_files_once(tmp_path):
     sources = files(tmp_path, by_hand("x"), by_hand("y", work=40))
     study = Study(traces=sources, base=str(tmp_path), replications=1, metrics=("latency", "makespan", "throughput"))
-    row = next(study.run().rows())
+    row = next(run_study(study).rows())
     # 10 + 20 + 5 and 10 + 40 + 5 steps, both from 0.
     assert (row["latency_mean"], row["latency_p50"], row["makespan"]) == (45.0, 45.0, 55.0)
     assert row["throughput"] == 2 / 55
@@ -389,7 +390,7 @@ def test_a_bad_record_is_told_and_the_rest_is_used(tmp_path):
     study = Study(traces=sources, base=str(tmp_path), axes={"queries": [2, 3]})
     (fault,) = unreadable(study)
     assert str(fault).startswith(f"{path}:2: ")
-    assert study.run()["error"].tolist() == [None] * 10
+    assert run_study(study)["error"].tolist() == [None] * 10
 
 
 def test_files_of_odd_names_and_spellings(tmp_path):
@@ -405,12 +406,12 @@ def test_a_folder_reached_by_a_link(tmp_path):
     study = Study(traces=files(tmp_path, by_hand("x")), base=str(tmp_path), replications=1)
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
-    study.run(folder=tmp_path / "link" / "out")
+    run_in_folder(study, tmp_path / "link" / "out")
     for place in ("link", "deep/er"):
         stored = load_results(tmp_path / place / "out")
         row = next(stored.table.rows())
         assert rerun(row, stored.study) == row
-        study.run(folder=tmp_path / place / "out")  # it is the same study
+        run_in_folder(study, tmp_path / place / "out")  # it is the same study
 
 
 def test_weights_may_be_large(tmp_path):
@@ -425,7 +426,7 @@ def test_no_file_and_no_trace(tmp_path):
     (tmp_path / "t.jsonl").write_text("{")
     with pytest.raises(ConfigError, match=r"no trace could be read from \*.jsonl; .*t.jsonl:1"):
         unreadable(study)
-    assert "no trace could be read" in study.run()["error"][0]
+    assert "no trace could be read" in run_study(study)["error"][0]
 
 
 def test_digests_follow_the_files(tmp_path):
@@ -444,7 +445,7 @@ def test_a_run_that_cannot_be_done_is_a_row(tmp_path):
         axes={"cluster.num_kv_blocks": [100, 100_000]},
         replications=2,
     )
-    table = study.run()
+    table = run_study(study)
     assert "large" in table["error"][0]
     assert table["error"].tolist()[2:] == [None, None]
     assert np.isnan(table["latency_mean"][:2]).all()

@@ -16,17 +16,7 @@ from filelock import FileLock, Timeout
 
 from simulator.errors import ConfigError
 from simulator.study.store.journal import Log, pack, scan, seal, unpack, unwritable
-from simulator.study.store.results import (
-    JOURNAL,
-    LOCK,
-    PARTS,
-    STUDY,
-    digest,
-    enter,
-    records,
-    refuse_others,
-    refuse_study,
-)
+from simulator.study.store.results import JOURNAL, LOCK, PARTS, STUDY, digest, enter, records, refuse_odd, refuse_study
 from simulator.study.store.rows import CHUNK, chunks, column_kinds, column_of, joined, plain_row, repeated
 from simulator.support.files import atomic
 from simulator.support.tables import Columns, can_write_parquet, column_file
@@ -111,7 +101,7 @@ class ResultFolder:
     def __enter__(self) -> Self:
         try:
             os.makedirs(self.path, exist_ok=True)
-            refuse_others(self.path)  # before a lock is left there
+            refuse_odd(self.path)  # before a lock is left there
             self._lock.acquire(timeout=0)
         except Timeout:
             raise ConfigError(
@@ -149,7 +139,7 @@ class ResultFolder:
 
     def _claim(self) -> None:
         """Take possession: the study must be ours, and the journal is read."""
-        refuse_others(self.path)
+        refuse_odd(self.path)
         if os.path.lexists(self._at(STUDY)):
             refuse_study(self.path, self._study)
         else:

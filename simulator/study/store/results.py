@@ -26,7 +26,7 @@ __all__ = [
     "enter",
     "read_folder",
     "records",
-    "refuse_others",
+    "refuse_odd",
     "refuse_study",
 ]
 
@@ -163,7 +163,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def refuse_others(path: str) -> None:
+def refuse_odd(path: str) -> None:
     """Raise `ConfigError` if files under our names are not ours."""
     names = (STUDY, JOURNAL, PARTS, *_TABLES)
     there = [name for name in names if os.path.lexists(os.path.join(path, name))]
