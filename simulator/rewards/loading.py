@@ -11,7 +11,7 @@ from simulator.errors import ConfigError
 from simulator.rewards.library import REWARDS, make_reward
 from simulator.rewards.spec import Gate, Reward, Term
 from simulator.rewards.terms import TERMS
-from simulator.support.options import check_options, choose
+from simulator.support.checks import check_options, choose
 from simulator.trace.protocol import Protocol
 
 __all__ = ["load_reward", "parse_reward"]

@@ -13,7 +13,7 @@ from typing import Any
 from simulator.errors import ConfigError
 from simulator.study.documents import canonical
 from simulator.study.spec import Arrivals, Hardware, Source, Window
-from simulator.support.options import choose
+from simulator.support.checks import choose
 from simulator.trace.protocol import Protocol
 
 __all__ = ["fields_of"]

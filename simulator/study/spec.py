@@ -14,7 +14,7 @@ from simulator.machine.gpu import GPU, Cluster
 from simulator.machine.policy import POLICIES
 from simulator.machine.profiles import gpu_from_text, profiles, read_profile
 from simulator.machine.routing import ROUTINGS
-from simulator.support.options import NonNegative, Positive, check_fields, choose
+from simulator.support.checks import NonNegative, Positive, check_fields, choose
 from simulator.workload import generate
 
 __all__ = ["Arrivals", "Hardware", "Source", "Window"]

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from simulator.errors import ConfigError
 from simulator.study.executors import Executor, Serial
-from simulator.study.executors.failure import Failure, attempt
 from simulator.study.inputs import input_digests
 from simulator.study.loading import parse_study
 from simulator.study.running import Task, outcomes, row_maker, row_names, table_of
@@ -19,6 +18,7 @@ from simulator.study.store.folder import ResultFolder
 from simulator.study.store.results import read_folder
 from simulator.study.study import Study
 from simulator.study.table import Table
+from simulator.support.crew.failure import Failure, attempt
 
 __all__ = ["Stored", "identity_of", "load_results", "rerun", "run_in_folder"]
 

@@ -18,7 +18,7 @@ from simulator.study.documents import canonical, label, plain
 from simulator.study.measures import checked_metrics, metric_columns
 from simulator.study.sections import fields_of
 from simulator.study.spec import Arrivals, Hardware, Source, Window
-from simulator.support.options import Share, check_fields, choose
+from simulator.support.checks import Share, check_fields, choose
 from simulator.trace.protocol import Protocol
 
 __all__ = ["Point", "Study"]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from simulator.errors import ConfigError
 from simulator.study.documents import label
-from simulator.support.options import choose
+from simulator.support.checks import choose
 
 __all__ = ["Summary", "Table", "half_width", "mean_and_interval"]
 

@@ -49,7 +49,7 @@ def cap_tokens(trace: Trace, *, worker: int) -> Trace:
     >>> [action.tokens for action in cut.threads[1].actions], trace.tokens - cut.tokens
     ([472, 40], 428)
     """
-    whole("worker", worker, 1, 10**12)
+    whole("worker", worker, "from 1 to 10^12")
     if all(thread.tokens <= worker for thread in trace.threads[1:]):
         return trace
     cut = {thread.id: thread if thread.id == ORGANIZER else _cut(thread, worker) for thread in trace.threads}

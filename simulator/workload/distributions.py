@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 Samples: TypeAlias = NDArray[np.int64]
+_TOKENS = f"from 0 to {MAX_TOKENS:,}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Constant:
     tokens: int
 
     def __post_init__(self) -> None:
-        whole("tokens", self.tokens, 0, MAX_TOKENS)
+        whole("tokens", self.tokens, _TOKENS)
 
     def sample(self, rng: np.random.Generator, size: int) -> Samples:
         """Draw `size` token counts; takes nothing from `rng`."""
@@ -64,8 +65,8 @@ class Uniform:
     high: int
 
     def __post_init__(self) -> None:
-        whole("low", self.low, 0, MAX_TOKENS)
-        whole("high", self.high, 0, MAX_TOKENS)
+        whole("low", self.low, _TOKENS)
+        whole("high", self.high, _TOKENS)
         if self.low > self.high:
             raise ConfigError(f"a uniform distribution needs low <= high, got {self.low} and {self.high}")
 
@@ -95,8 +96,8 @@ class LogNormal:
     maximum: int = MAX_TOKENS
 
     def __post_init__(self) -> None:
-        real("median", self.median, 0, MAX_TOKENS)
-        real("sigma", self.sigma, 0, 10)
+        real("median", self.median, _TOKENS)
+        real("sigma", self.sigma, "from 0 to 10")
         _limits(self.minimum, self.maximum)
 
     def sample(self, rng: np.random.Generator, size: int) -> Samples:
@@ -123,7 +124,7 @@ class Geometric:
     maximum: int = MAX_TOKENS
 
     def __post_init__(self) -> None:
-        real("mean", self.mean, 1, MAX_TOKENS)
+        real("mean", self.mean, f"from 1 to {MAX_TOKENS:,}")
         _limits(self.minimum, self.maximum)
 
     def sample(self, rng: np.random.Generator, size: int) -> Samples:
@@ -148,7 +149,7 @@ class Empirical:
         if not values:
             raise ConfigError("an empirical distribution needs at least one value")
         for value in values:
-            whole("a value", value, 0, MAX_TOKENS)
+            whole("a value", value, _TOKENS)
         object.__setattr__(self, "values", values)
 
     def sample(self, rng: np.random.Generator, size: int) -> Samples:
@@ -233,8 +234,8 @@ def _text(made: Constant | Uniform | LogNormal | Geometric) -> str:
 
 
 def _limits(minimum: int, maximum: int) -> None:
-    whole("min", minimum, 0, MAX_TOKENS)
-    whole("max", maximum, 0, MAX_TOKENS)
+    whole("min", minimum, _TOKENS)
+    whole("max", maximum, _TOKENS)
     if minimum > maximum:
         raise ConfigError(f"limits need min <= max, got {minimum} and {maximum}")
 

@@ -25,7 +25,7 @@ def grouped(traces: Iterable[Trace], samples: int) -> Iterator[Trace]:
     >>> second.prefix_of == first.id
     True
     """
-    whole("samples", samples, 1, 10**6)
+    whole("samples", samples, "from 1 to 1,000,000")
     first: Trace | None = None
     for place, trace in enumerate(traces):
         if place % samples == 0:

@@ -1,18 +1,21 @@
-"""Where simulations run: in this process, in several on this machine, or on a Ray cluster.
+"""Who does the runs of a study: this process, several processes on this machine, or a Ray cluster.
 
 What is run and what comes of it are the same everywhere. Only the order of completion differs.
 """
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Generator, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
-from simulator.errors import ConfigError
-from simulator.study.executors.failure import Failure, attempt
-from simulator.study.executors.processes import map_in_processes
-from simulator.study.executors.ray import LOCAL, check_address, map_on_ray
+from simulator.support.checks import whole
+from simulator.support.crew.backlog import Backlog
+from simulator.support.crew.failure import Failure, attempt
+from simulator.support.crew.processes import ProcessTransport
+from simulator.support.crew.ray import LOCAL, check_address, map_on_ray
+from simulator.support.crew.supervisor import Crew
 
 __all__ = ["Executor", "Failure", "Processes", "Ray", "Serial", "executor_from"]
 
@@ -20,7 +23,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Executor(Protocol):
+class Executor(typing.Protocol):
     """Anything that runs a function on many tasks."""
 
     def imap(
@@ -82,13 +85,13 @@ class Processes:
     jobs: int = 2
 
     def __post_init__(self) -> None:
-        _check_count("jobs", self.jobs)
+        whole("jobs", self.jobs, "from 1")
 
     def imap(
         self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Callable[[T], Hashable] | None = None
     ) -> Generator[tuple[T, R | Failure], None, None]:
         """Yield each task with its result, in order of completion (see `Executor.imap`)."""
-        return map_in_processes(function, tasks, self.jobs, by)
+        return Crew(ProcessTransport(function, self.jobs), Backlog(iter(tasks), by), alone=True).results()
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class Ray:
     def __post_init__(self) -> None:
         check_address(self.address)
         if self.cpus is not None:
-            _check_count("cpus", self.cpus)
+            whole("cpus", self.cpus, "from 1")
 
     def imap(
         self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Callable[[T], Hashable] | None = None
@@ -152,10 +155,5 @@ def executor_from(jobs: int | None = None, ray: str | None = None) -> Serial | P
     """
     if ray is not None:
         return Ray(ray, jobs)
-    return Serial() if jobs is None or _check_count("jobs", jobs) == 1 else Processes(jobs)
-
-
-def _check_count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} must be a whole number from 1, got {value!r}")
-    return value
+    chosen = Processes(1 if jobs is None else jobs)
+    return Serial() if chosen.jobs == 1 else chosen
