@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from simulator.errors import ConfigError
 from simulator.study.study import Study
+from simulator.support.toml import load_toml
 
 __all__ = ["load_study", "parse_study"]
-
-MAX_BYTES = 1 << 24
 
 
 def load_study(path: str | os.PathLike[str]) -> Study:
@@ -23,18 +21,7 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     ConfigError
         If it cannot be read, is no TOML, or a key or a value is not what is accepted.
     """
-    name = os.fspath(path)
-    try:
-        with open(name, encoding="utf-8") as file:
-            table = tomllib.loads(file.read(MAX_BYTES))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"study {name}: not TOML: {error}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"study {name}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    try:
-        return parse_study(table, base=os.path.dirname(os.path.abspath(name)))
-    except ConfigError as error:
-        raise ConfigError(f"study {name}: {error}") from None
+    return load_toml("study", path, partial(parse_study, base=os.path.dirname(os.path.abspath(path))))
 
 
 def parse_study(document: Mapping[str, Any], *, base: str = "") -> Study:
@@ -45,7 +32,7 @@ def parse_study(document: Mapping[str, Any], *, base: str = "") -> Study:
     document : mapping
         As a study file says it.
     base : str
-        Folder where relative paths start.
+        The folder from which relative paths start.
 
     Raises
     ------
