@@ -14,7 +14,7 @@ import numpy as np
 from simulator.errors import ConfigError
 from simulator.support.files import atomic
 
-__all__ = ["Columns", "can_write_parquet", "column_file", "read_columns", "typed"]
+__all__ = ["Columns", "can_write_parquet", "column_file", "objects", "read_columns", "typed"]
 
 Columns = Mapping[str, Sequence[Any] | np.ndarray]
 """Values by the name of their column: arrays of numbers, or texts. All are equally long."""
@@ -255,12 +255,13 @@ def read_columns(path: str | os.PathLike[str], *, texts: Collection[str] = ()) -
 def _from_arrow(column: Any) -> np.ndarray:
     kind = str(column.type)
     if kind in ("string", "large_string"):
-        return _objects(column.to_pylist())
+        return objects(column.to_pylist())
     array: np.ndarray = column.to_numpy()
     return array
 
 
-def _objects(values: list[str | None]) -> np.ndarray:
+def objects(values: Sequence[Any]) -> np.ndarray:
+    """Return values as a column of objects."""
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array
@@ -268,16 +269,16 @@ def _objects(values: list[str | None]) -> np.ndarray:
 
 def _from_csv(text: str, texts: Collection[str]) -> dict[str, np.ndarray]:
     rows: list[list[tuple[str, bool]]] = [[]]  # fields, each with whether it was quoted
-    place = 0
-    while place < len(text):
-        found = _FIELD.match(text, place)
-        if found is None:
+    position = 0
+    while position < len(text):
+        match = _FIELD.match(text, position)
+        if match is None:
             raise ValueError(f"row {len(rows)} is no CSV")
-        quoted, plain, end = found.groups()
+        quoted, plain, end = match.groups()
         rows[-1].append((plain, False) if quoted is None else (quoted.replace('""', '"'), True))
-        place = found.end()
+        position = match.end()
         if end == ",":
-            if place == len(text):
+            if position == len(text):
                 rows[-1].append(("", False))
         else:
             rows.append([])
@@ -297,7 +298,7 @@ def _column(fields: list[tuple[str, bool]], texts: bool) -> np.ndarray:
     numbers = [_NUMBER.fullmatch(field) for field in plain]
     empty = any(not field for field, _ in fields)
     if texts or any(quoted for _, quoted in fields) or not (all(numbers) or plain <= {"true", "false"}):
-        return _objects([field if field or quoted else None for field, quoted in fields])
+        return objects([field if field or quoted else None for field, quoted in fields])
     if plain and not empty:
         if plain <= {"true", "false"}:
             return np.array([field == "true" for field, _ in fields])
