@@ -9,7 +9,7 @@ from simulator.errors import SimulatorError, TraceError
 from simulator.fidelity.recorded import arrival
 from simulator.graph import ExecutionGraph
 from simulator.graph.compiler import compile_trace
-from simulator.support.checks import whole
+from simulator.support.checks import is_whole
 from simulator.trace import Trace
 from simulator.trace.protocol import Protocol
 
@@ -66,4 +66,6 @@ def recorded_runs(
 
 def _whole(trace: Trace, key: str) -> int | None:
     value = trace.meta.get(key)
-    return None if value is None else whole(f"trace {trace.id!r}: meta.{key}", value, error=TraceError)
+    if value is None or (is_whole(value) and value >= 1):
+        return value
+    raise TraceError(f"trace {trace.id!r}: meta.{key} must be a whole number from 1, got {value!r}")

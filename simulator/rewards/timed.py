@@ -16,8 +16,8 @@ from typing import Any
 from simulator.errors import ConfigError, FormatError
 from simulator.support.crew.backlog import Backlog
 from simulator.support.crew.failure import Failure
-from simulator.support.crew.processes import ProcessTransport
-from simulator.support.crew.supervisor import Crew, Limit
+from simulator.support.crew.processes import process_crew
+from simulator.support.crew.supervisor import Limit
 
 __all__ = ["map_watched"]
 
@@ -29,10 +29,10 @@ def map_watched(work: Callable[..., Any], chunks: Iterable[Chunk], *, seconds: f
 
     `work` must be picklable, and call the function given as ``beat`` after each row.
     """
-    transport = ProcessTransport(partial(_score, work), workers, signs=True)
     limit = Limit(seconds, partial(_strike, seconds))
+    crew = process_crew(partial(_score, work), Backlog(enumerate(chunks)), workers, limit)
     parts: dict[int, Any] = {}
-    with closing(Crew(transport, Backlog(enumerate(chunks)), limit=limit).results()) as results:
+    with closing(crew.results()) as results:
         for (number, _), part in results:
             if isinstance(part, Failure):
                 raise ConfigError(part.reason)

@@ -6,16 +6,15 @@ What is run and what comes of it are the same everywhere. Only the order of comp
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Generator, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from simulator.support.checks import whole
 from simulator.support.crew.backlog import Backlog
-from simulator.support.crew.failure import Failure, attempt
-from simulator.support.crew.processes import ProcessTransport
+from simulator.support.crew.failure import Failure, Key, Results, attempt
+from simulator.support.crew.processes import process_crew
 from simulator.support.crew.ray import LOCAL, check_address, map_on_ray
-from simulator.support.crew.supervisor import Crew
 
 __all__ = ["Executor", "Failure", "Processes", "Ray", "Serial", "executor_from"]
 
@@ -26,9 +25,7 @@ R = TypeVar("R")
 class Executor(typing.Protocol):
     """Anything that runs a function on many tasks."""
 
-    def imap(
-        self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Callable[[T], Hashable] | None = None
-    ) -> Generator[tuple[T, R | Failure], None, None]:
+    def imap(self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Key[T] = None) -> Results[T, R]:
         """Yield each task with its result, or the `Failure` it came to, in any order.
 
         Tasks are taken one by one as there is room for them, and no more than twice as many as can run at once are
@@ -47,9 +44,7 @@ class Serial:
     [('1.5', 1.5), ('x', Failure(reason="ValueError: could not convert string to float: 'x'", died=False))]
     """
 
-    def imap(
-        self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Callable[[T], Hashable] | None = None
-    ) -> Generator[tuple[T, R | Failure], None, None]:
+    def imap(self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Key[T] = None) -> Results[T, R]:
         """Yield each task with its result, in the order of the tasks (see `Executor.imap`)."""
         for task in tasks:
             yield task, attempt(function, task)
@@ -85,13 +80,11 @@ class Processes:
     jobs: int = 2
 
     def __post_init__(self) -> None:
-        whole("jobs", self.jobs, "from 1")
+        whole("jobs", self.jobs)
 
-    def imap(
-        self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Callable[[T], Hashable] | None = None
-    ) -> Generator[tuple[T, R | Failure], None, None]:
+    def imap(self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Key[T] = None) -> Results[T, R]:
         """Yield each task with its result, in order of completion (see `Executor.imap`)."""
-        return Crew(ProcessTransport(function, self.jobs), Backlog(iter(tasks), by), alone=True).results()
+        return process_crew(function, Backlog(iter(tasks), by), self.jobs).results()
 
 
 @dataclass(frozen=True)
@@ -126,13 +119,11 @@ class Ray:
     def __post_init__(self) -> None:
         check_address(self.address)
         if self.cpus is not None:
-            whole("cpus", self.cpus, "from 1")
+            whole("cpus", self.cpus)
 
-    def imap(
-        self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Callable[[T], Hashable] | None = None
-    ) -> Generator[tuple[T, R | Failure], None, None]:
+    def imap(self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Key[T] = None) -> Results[T, R]:
         """Yield each task with its result, in order of completion (see `Executor.imap`)."""
-        return map_on_ray(function, tasks, self.address, self.cpus, by)
+        return map_on_ray(function, Backlog(iter(tasks), by), self.address, self.cpus)
 
 
 def executor_from(jobs: int | None = None, ray: str | None = None) -> Serial | Processes | Ray:

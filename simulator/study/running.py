@@ -1,4 +1,4 @@
-"""Running a study: which runs there are, where they are done, and their results as rows."""
+"""Running a study: one run of it, all of them, and what comes of them as rows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,80 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from simulator.engine.simulation import simulate
+from simulator.graph import ExecutionGraph
+from simulator.machine.policy import POLICIES
 from simulator.study.axes import indices_at
 from simulator.study.documents import label
 from simulator.study.executors import Executor, Failure, Serial
-from simulator.study.measures import metric_columns
-from simulator.study.single import Result, run_one
+from simulator.study.inputs import arrival_times, compiled
+from simulator.study.measures import Observed, columns_of, metric_columns
 from simulator.study.study import Study
 from simulator.study.table import Table
+from simulator.timeline import Timeline
 
-__all__ = ["RunKey", "do_run", "outcomes", "row_maker", "row_names", "run_keys", "run_study", "table_of"]
+__all__ = [
+    *("Result", "RunKey", "do_run", "outcomes", "row_maker", "row_names", "run_keys", "run_one", "run_study"),
+    *("simulate_one", "table_of"),
+]
+
+
+class Result(NamedTuple):
+    """What came out of a run."""
+
+    metrics: Mapping[str, float]
+    """One a column, see `simulator.study.measures.metric_columns`."""
+    queries: Mapping[str, npt.NDArray[Any]]
+    """Columns with one row a query."""
+
+
+def simulate_one(study: Study, seed: int, graphs: Sequence[ExecutionGraph] | None = None) -> Timeline:
+    """Return the timeline of one run of a study without axes.
+
+    Parameters
+    ----------
+    study : Study
+    seed : int
+        See `Study.seed_of`.
+    graphs : sequence of ExecutionGraph, optional
+        The queries. Default: those that the study draws.
+
+    Raises
+    ------
+    SimulatorError
+        If it cannot be run: a trace that fits into no memory, a file without traces.
+    """
+    queries = compiled(study, seed) if graphs is None else tuple(graphs)
+    return simulate(
+        queries,
+        gpu=study.cluster.cluster(study.base),
+        protocol=study.protocol,
+        arrivals=arrival_times(study, queries, seed),
+        policy=POLICIES[study.cluster.policy],
+        max_workers=study.cluster.max_workers,
+        on_deadlock="record",
+    )
+
+
+def run_one(study: Study, seed: int) -> Result:
+    """Simulate and measure one run of a study without axes.
+
+    The same study and seed give the same result, alone or among others, in any process.
+
+    >>> from simulator.study import Source, Study
+    >>> study = Study(traces={"a": Source(generate="asyncthink_math")}, queries=4, metrics=["latency", "eta"])
+    >>> result = run_one(study, study.seed_of(0))
+    >>> sorted(result.metrics)[:3], len(result.queries["latency"])
+    (['eta_mean', 'eta_p50', 'eta_p95'], 4)
+    """
+    seen = Observed(
+        simulate_one(study, seed),
+        study.window,
+        study.cluster.gpus(study.base),
+        study.cluster.max_workers,
+        study.cluster.dollars_per_gpu_hour,
+    )
+    return Result(*columns_of(seen, study.metrics, study.percentiles))
 
 
 class RunKey(NamedTuple):

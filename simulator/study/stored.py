@@ -13,12 +13,10 @@ import numpy as np
 from simulator.errors import ConfigError
 from simulator.study.executors import Executor, Serial
 from simulator.study.inputs import input_digests
-from simulator.study.loading import parse_study
-from simulator.study.running import RunKey, outcomes, row_maker, row_names, table_of
-from simulator.study.single import Result, run_one
+from simulator.study.running import Result, RunKey, outcomes, row_maker, row_names, run_one, table_of
 from simulator.study.store.folder import ResultFolder
 from simulator.study.store.results import other_version, read_folder
-from simulator.study.study import Study
+from simulator.study.study import Study, parse_study
 from simulator.study.table import Table
 from simulator.support.crew.failure import Failure, attempt
 

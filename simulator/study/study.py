@@ -1,13 +1,13 @@
-"""A study: what is simulated, at which points, how often, and what is measured."""
+"""A study: what is simulated, at which points, how often, and what is measured. The same as a TOML file."""
 
 from __future__ import annotations
 
-import itertools
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -20,9 +20,10 @@ from simulator.study.measures import checked_metrics, metric_columns
 from simulator.study.sections import fields_of
 from simulator.study.spec import Arrivals, Hardware, Source, Window
 from simulator.support.checks import Share, check_fields, real, whole
+from simulator.support.toml import load_toml
 from simulator.trace.protocol import Protocol
 
-__all__ = ["Point", "Study"]
+__all__ = ["Point", "Study", "load_study", "parse_study"]
 
 MAX_QUERIES = 10**7
 """Of a run, samples included: it is held in memory."""
@@ -171,20 +172,15 @@ class Study:
 
     def points(self) -> Iterator[Point]:
         """Yield the points, the last axis varying fastest."""
-        for index, values in enumerate(itertools.product(*self.axes.values())):
-            named = dict(zip(self.axes, values, strict=True))
-            yield Point(index, named, self._study_at(named))
+        return map(self.point, range(self.n_points))
 
     def point(self, index: int) -> Point:
         """Return one of the points."""
         if not 0 <= index < self.n_points:
             raise ConfigError(f"there is no point {index}; there are {self.n_points:,}")
         named = {name: self.axes[name][int(chosen)] for name, chosen in indices_at(self.axes, index).items()}
-        return Point(index, named, self._study_at(named))
-
-    def _study_at(self, named: Mapping[str, Any]) -> Study:
         try:
-            return self.at(named)
+            return Point(index, named, self.at(named))
         except ConfigError as error:
             where = ", ".join(f"{name} = {label(value)}" for name, value in named.items())
             raise ConfigError(f"{error} (at {where})" if where else str(error)) from None
@@ -211,13 +207,7 @@ class Study:
         document = json.loads(self._own)
         for name, value in values.items():
             put(document, name, value)
-        return Study.of(document, self.base)
-
-    @staticmethod
-    def of(document: Mapping[str, Any], base: str = "") -> Study:
-        """Return the study that a document describes; see `simulator.study.parse_study`."""
-        known = [each.name for each in fields(Study) if each.name != "base"]
-        return Study(**fields_of(document, known), base=base)
+        return parse_study(document, base=self.base)
 
     @cached_property
     def _own(self) -> str:
@@ -247,3 +237,40 @@ class Study:
     def with_(self, **changes: Any) -> Study:
         """Return a copy with `changes` made."""
         return replace(self, **changes)
+
+
+def load_study(path: str | os.PathLike[str]) -> Study:
+    """Return the study that a TOML file describes; see docs/studies.md.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, is no TOML, or a key or a value is not what is accepted.
+    """
+    return load_toml("study", path, partial(parse_study, base=os.path.dirname(os.path.abspath(path))))
+
+
+def parse_study(document: Mapping[str, Any], *, base: str = "") -> Study:
+    """Return the study that plain tables describe: the inverse of `Study.document`.
+
+    Parameters
+    ----------
+    document : mapping
+        As a study file says it.
+    base : str
+        The folder from which relative paths start.
+
+    Raises
+    ------
+    ConfigError
+        If a key or a value is not what is accepted.
+
+    >>> study = parse_study({"traces": {"a": {"generate": "batch"}}, "queries": 8, "cluster": {"max_num_seqs": 4}})
+    >>> study.cluster.max_num_seqs, study == parse_study(study.document())
+    (4, True)
+    >>> parse_study({"traces": {"a": {"generate": "batch"}}, "querys": 8})
+    Traceback (most recent call last):
+    simulator.errors.ConfigError: no key of a study is called 'querys'; did you mean queries? there are ...
+    """
+    known = [each.name for each in fields(Study) if each.name != "base"]
+    return Study(**fields_of(document, known), base=base)

@@ -6,36 +6,25 @@ A range is written once, as the message says it: ``from 1 to 1,000``, ``above 0 
 
 from __future__ import annotations
 
-import collections.abc
 import difflib
 import inspect
 import math
+import operator
 import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from functools import cache, lru_cache
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-from simulator.errors import ConfigError, SimulatorError
+from simulator.errors import ConfigError
 
 __all__ = [
-    "Count",
-    "NonNegative",
-    "Positive",
-    "Share",
-    "check_fields",
-    "check_options",
-    "choose",
-    "is_whole",
-    "mismatch",
-    "one_of",
-    "real",
-    "whole",
+    *("NonNegative", "Positive", "Share", "check_fields", "check_options", "choose", "is_whole", "mismatch", "one_of"),
+    *("real", "whole"),
 ]
 
-Count = Annotated[int, "from 1"]
 Positive = Annotated[float, "above 0"]
 NonNegative = Annotated[float, "from 0"]
 Share = Annotated[float, "above 0 and at most 1"]
@@ -48,23 +37,17 @@ _RANGE = re.compile(
 )
 
 
-class _Range(NamedTuple):
-    accepts: Callable[[float], bool]
-    takes_none: bool
-
-
 @lru_cache(maxsize=1024)
-def _range(wanted: str) -> _Range:
+def _range(wanted: str) -> tuple[Callable[[float], bool], bool]:
+    """Return what a number must fulfil to be within a range, and whether None is accepted too."""
     match = _RANGE.fullmatch(wanted)
     if match is None:
         raise ValueError(f"{wanted!r} is no range")
     least, most = _bound(match["least"], -math.inf), _bound(match["most"], math.inf)
-    above, below = match["low"] == "above", "below" in (match["high"] or "")
-
-    def accepts(value: float) -> bool:
-        return (least < value if above else least <= value) and (value < most if below else value <= most)
-
-    return _Range(accepts, any(word in (match["other"] or "") for word in ("None", "left out")))
+    lower = operator.lt if match["low"] == "above" else operator.le
+    upper = operator.lt if "below" in (match["high"] or "") else operator.le
+    takes_none = any(word in (match["other"] or "") for word in ("None", "left out"))
+    return lambda value: lower(least, value) and upper(value, most), takes_none
 
 
 def _bound(text: str | None, default: float) -> float:
@@ -89,47 +72,33 @@ def _is_real(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def whole(
-    name: str,
-    value: Any,
-    wanted: str = "from 1",
-    *,
-    kind: str = "a whole number",
-    error: type[SimulatorError] = ConfigError,
-) -> Any:
-    """Return a value if it is an int within a range, and raise an error otherwise.
+def whole(name: str, value: Any, wanted: str = "from 1", *, kind: str = "a whole number") -> None:
+    """Raise `ConfigError` unless a value is an int within a range.
 
-    >>> whole("seed", 7, "from 0 to 10^9"), whole("max_num_seqs", None, "from 1, or None for no limit")
-    (7, None)
+    >>> whole("workers", 7, "from 1 to 1,000"), whole("max_num_seqs", None, "from 1, or None for no limit")
+    (None, None)
     >>> whole("workers", True, "from 1 to 1,000")
     Traceback (most recent call last):
     simulator.errors.ConfigError: workers must be a whole number from 1 to 1,000, got True
     """
-    return _checked(is_whole, name, value, wanted, kind, error)
+    _check(is_whole, name, value, wanted, kind)
 
 
-def real(
-    name: str, value: Any, wanted: str = "", *, kind: str = "a number", error: type[SimulatorError] = ConfigError
-) -> Any:
-    """Return a value if it is a finite number within a range, and raise an error otherwise.
+def real(name: str, value: Any, wanted: str = "", *, kind: str = "a number") -> None:
+    """Raise `ConfigError` unless a value is a finite number within a range.
 
-    >>> real("rate", 2.5, "above 0"), real("weight", -3)
-    (2.5, -3)
     >>> real("threshold", float("nan"), "above 0 and at most 1")
     Traceback (most recent call last):
     simulator.errors.ConfigError: threshold must be a number above 0 and at most 1, got nan
     """
-    return _checked(_is_real, name, value, wanted, kind if wanted else "a finite number", error)
+    _check(_is_real, name, value, wanted, kind if wanted else "a finite number")
 
 
-def _checked(
-    is_kind: Callable[[Any], bool], name: str, value: Any, wanted: str, kind: str, error: type[SimulatorError]
-) -> Any:
+def _check(is_kind: Callable[[Any], bool], name: str, value: Any, wanted: str, kind: str) -> None:
     accepts, takes_none = _range(wanted)
     if not (takes_none if value is None else is_kind(value) and accepts(value)):
         said = " ".join(part for part in (kind, wanted) if part)
-        raise error(f"{name} must be {said}{';' if ', or ' in wanted else ','} got {value!r:.80}")
-    return value
+        raise ConfigError(f"{name} must be {said}{';' if ', or ' in wanted else ','} got {value!r:.80}")
 
 
 def one_of(name: str, value: object, accepted: Iterable[str]) -> None:
@@ -198,58 +167,51 @@ def mismatch(value: Any, hint: Any) -> str:
     >>> mismatch(0, Positive), mismatch("x", int | None), mismatch(2, float)
     ('a number above 0', 'a whole number from 0, or left out', '')
     """
-    if hint in _PLAIN:
-        accepts, wanted = _PLAIN[hint]
-        return "" if accepts(value) else wanted
-    handler = _HANDLERS.get(typing.get_origin(hint))
+    handler = _HANDLERS.get(typing.get_origin(hint) or hint)
     if handler is not None:
-        return handler(value, typing.get_args(hint))
+        return handler(value, *typing.get_args(hint))
     return "" if not isinstance(hint, type) or isinstance(value, hint) else f"a {hint.__name__}"
 
 
-def _annotated(value: Any, of: tuple[Any, ...]) -> str:
-    kind, wanted = of
+def _annotated(value: Any, kind: Any, wanted: str) -> str:
     is_kind, name = (is_whole, "a whole number") if kind is int else (_is_real, "a number")
-    return "" if is_kind(value) and _range(wanted).accepts(value) else f"{name} {wanted}"
+    return "" if is_kind(value) and _range(wanted)[0](value) else f"{name} {wanted}"
 
 
-def _union(value: Any, of: tuple[Any, ...]) -> str:
+def _union(value: Any, *of: Any) -> str:
     wanted = [mismatch(value, each) for each in of]
     return " or ".join(each for each in wanted if each != "None") + ", or left out" if all(wanted) else ""
 
 
-def _literal(value: Any, of: tuple[Any, ...]) -> str:
-    return "" if isinstance(value, str) and value in of else f"one of {', '.join(of)}"
-
-
-def _tuple(value: Any, of: tuple[Any, ...]) -> str:
-    """Check a tuple of any length, as ``tuple[str, ...]``."""
-    wrong = (mismatch(item, of[0]) for item in (value if isinstance(value, tuple) else (None,)))
+def _tuple(value: Any, kind: Any, *_: Any) -> str:  # of any length, as tuple[str, ...]
+    wrong = (mismatch(item, kind) for item in (value if isinstance(value, tuple) else (None,)))
     return next((f"a list, each {wanted}" for wanted in wrong if wanted), "")
 
 
-def _mapping(value: Any, of: tuple[Any, ...]) -> str:
-    return "" if isinstance(value, Mapping) and all(isinstance(key, str) for key in value) else "a table"
+def _literal(value: Any, *of: str) -> str:
+    return "" if isinstance(value, str) and value in of else f"one of {', '.join(of)}"
 
 
-def _names(value: Any, of: tuple[Any, ...]) -> str:
-    listed = isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(each, str) for each in value)
-    return "" if listed else "a list of names"
+def _if_not(accepts: Callable[[Any], bool], wanted: str) -> Callable[..., str]:
+    return lambda value, *of: "" if accepts(value) else wanted
 
 
-_PLAIN: dict[Any, tuple[Callable[[Any], bool], str]] = {
-    float: (_is_real, "a finite number"),
-    int: (lambda value: is_whole(value) and value >= 0, "a whole number from 0"),
-    bool: (lambda value: isinstance(value, bool), "true or false"),
-    str: (lambda value: isinstance(value, str), "a text"),
-    type(None): (lambda value: value is None, "None"),
-}
-_HANDLERS: dict[Any, Callable[[Any, tuple[Any, ...]], str]] = {
+def _of_texts(value: Any, kinds: Any) -> bool:
+    return isinstance(value, kinds) and all(isinstance(each, str) for each in value)
+
+
+_HANDLERS: dict[Any, Callable[..., str]] = {
     Annotated: _annotated,
     typing.Union: _union,
     types.UnionType: _union,
     Literal: _literal,
     tuple: _tuple,
-    collections.abc.Mapping: _mapping,
-    frozenset: _names,
+    float: _if_not(_is_real, "a finite number"),
+    int: _if_not(lambda value: is_whole(value) and value >= 0, "a whole number from 0"),
+    bool: _if_not(lambda value: isinstance(value, bool), "true or false"),
+    str: _if_not(lambda value: isinstance(value, str), "a text"),
+    type(None): _if_not(lambda value: value is None, "None"),
+    Mapping: _if_not(lambda value: _of_texts(value, Mapping), "a table"),
+    frozenset: _if_not(lambda value: _of_texts(value, (list, tuple, set, frozenset)), "a list of names"),
 }
+"""What checks a value, by the annotation or its origin; called with the arguments of the annotation as well."""

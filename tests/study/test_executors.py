@@ -232,14 +232,15 @@ def test_processes_that_cannot_start_are_told_in_one_line():
 def test_starts_that_are_killed_are_tried_again(monkeypatch):
     killed = []
 
-    class Fragile(processes._Process):
-        def __init__(self, payload):
-            super().__init__(payload)
-            if len(killed) < limit:
-                killed.append(self.process.pid)
-                self.process.kill()
+    def fragile(self):
+        worker = hire(self)
+        if len(killed) < limit:
+            killed.append(worker.process.pid)
+            worker.process.kill()
+        return worker
 
-    monkeypatch.setattr(processes, "_Process", Fragile)
+    hire = processes._Processes.hire
+    monkeypatch.setattr(processes._Processes, "hire", fragile)
     limit = 2
     assert list(Processes(jobs=1).imap(errands.square, [3])) == [(3, 9)]
     killed.clear()

@@ -19,8 +19,8 @@ from simulator import ConfigError
 from simulator.study.store.folder import ResultFolder
 from simulator.study.store.journal import open_line, seal
 from simulator.study.store.results import read_folder
-from simulator.support.tables import read_columns
 from tests.support.fill_folder import IDENTITY, Saboteur, content, fill, filled, full, queries, row
+from tests.support.read_tables import read_columns
 
 ROOT = Path(__file__).parents[2]
 RUNS = 8

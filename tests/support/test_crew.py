@@ -1,7 +1,6 @@
 """The supervisor alone, with workers that live and die by lot: every task comes to one end, and to the right one."""
 
 import pickle
-from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -16,48 +15,13 @@ from simulator.support.crew.supervisor import Crew, Limit, Lost
 class Worker:
     """Starts, works, gives signs of life and dies as `lot`, a function of what it is about to do, says."""
 
-    def __init__(self, lot, log):
-        self.lot, self.log, self.task, self.gone = lot, log, None, False
-        self.signs = 0
-
-    def die(self, how):
-        self.gone = True
-        raise Lost(how)
-
-    def greet(self):
-        if self.lot("start"):
-            self.die("lost at the start")
-
-    def give(self, message):
-        assert not self.gone and self.task is None
-        if self.lot("idle"):
-            self.die("lost while idle")
-        self.task, self.signs = pickle.loads(message), 0
-
-    def hear(self):
-        task = self.task
-        if isinstance(task, tuple) and self.signs < len(task[1]):  # a list of parts
-            if task[1][self.signs] == "bad":
-                self.die("lost over a part")
-            self.signs += 1
-            return b""
-        if self.lot(task):
-            self.log[task] += 1
-            self.die("lost at work")
-        self.task = None
-        return pickle.dumps(("done", task))
-
-    def dismiss(self, *, kill):
-        self.gone = True
-
-    def end(self):
-        assert self.gone
+    def __init__(self):
+        self.started, self.gone, self.task, self.signs = False, False, None, 0
 
 
 class Transport:
     def __init__(self, data, room, lot):
-        self.data, self.most, self.lot = data, room, lot
-        self.hired, self.log = [], Counter()
+        self.data, self.most, self.lot, self.hired = data, room, lot, []
 
     dumps = staticmethod(pickle.dumps)
 
@@ -66,12 +30,45 @@ class Transport:
 
     def hire(self):
         assert sum(not worker.gone for worker in self.hired) < self.most
-        self.hired.append(Worker(self.lot, self.log))
+        self.hired.append(Worker())
         return self.hired[-1]
+
+    def die(self, worker, how):
+        worker.gone = True
+        raise Lost(how, "no worker starts")
+
+    def give(self, worker, message):
+        assert worker.started and not worker.gone and worker.task is None
+        if self.lot("idle"):
+            self.die(worker, "lost while idle")
+        worker.task, worker.signs = pickle.loads(message), 0
+
+    def hear(self, worker):
+        assert not worker.gone
+        if not worker.started:
+            if self.lot("start"):
+                self.die(worker, "lost at the start")
+            worker.started = True
+            return b""
+        task = worker.task
+        if isinstance(task, tuple) and worker.signs < len(task[1]):  # a list of parts
+            if task[1][worker.signs] == "bad":
+                self.die(worker, "lost over a part")
+            worker.signs += 1
+            return b""
+        if self.lot(task):
+            self.die(worker, "lost at work")
+        worker.task = None
+        return pickle.dumps(("done", task))
 
     def wait(self, workers, seconds):
         assert workers, "nobody to wait for"
         return self.data.draw(st.lists(st.sampled_from(workers), min_size=1, unique=True))
+
+    def end(self, workers, *, kill):
+        for worker in workers:
+            assert not worker.gone
+            worker.gone = True
 
 
 @settings(max_examples=200, deadline=None)
@@ -118,7 +115,7 @@ def test_with_a_limit_the_culprit_is_taken_out_of_its_task(data, room, count):
 def test_a_crew_that_never_starts_gives_up():
     transport = Transport(None, 2, lambda what: True)
     transport.wait = lambda workers, seconds: workers[:1]
-    with pytest.raises(ConfigError, match="lost at the start"):
+    with pytest.raises(ConfigError, match="no worker starts"):
         list(Crew(transport, Backlog(iter("ab"))).results())
     assert len(transport.hired) == supervisor._STARTS + 1
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from simulator.errors import ConfigError
-from simulator.support.tables import objects
 
 __all__ = ["joined", "plain_row", "query_chunks", "typed_chunks"]
 
@@ -128,7 +127,7 @@ def column_of(rows: Sequence[Row], name: str, kind: str) -> np.ndarray:
     """
     values = [row.get(name) for row in rows]
     if kind == "text":
-        return objects([value if value is None else str(value) for value in values])
+        return np.array([value if value is None else str(value) for value in values], dtype=object)
     if kind == "float":
         values = [np.nan if value is None else value for value in values]
     return np.array(values, dtype={"int": np.int64, "float": np.float64, "bool": np.bool_}[kind])

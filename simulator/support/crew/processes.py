@@ -7,17 +7,20 @@ import pickle
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from threading import Thread
 from typing import Any
 
 from simulator.errors import ConfigError, why
+from simulator.support.crew.backlog import Backlog
 from simulator.support.crew.failure import answer
-from simulator.support.crew.supervisor import Lost
+from simulator.support.crew.supervisor import Crew, Limit, Lost
 
-__all__ = ["ProcessTransport"]
+__all__ = ["process_crew"]
 
 # Not forked from this process: threads and locks do not survive that. Not from a fork server either: it would hand on
 # this thread's signal mask to everybody else's processes.
@@ -27,106 +30,102 @@ _LEAVE_SECONDS = 5.0
 """How long a process that has nothing to do may take to end."""
 
 
-class ProcessTransport:
-    """Starts processes that do ``function(task)``, and end with this one, whatever ends it.
+@dataclass(eq=False, slots=True)
+class _Process:
+    process: SpawnProcess
+    pipe: Connection[Any, Any]
+    """This end of it."""
+    started: bool = False
 
-    Parameters
-    ----------
-    function : callable
-        Sent once to each process.
-    jobs : int
-        Processes at once.
-    signs : bool
-        Whether the function is also given ``beat``, a function that it calls to give a sign of life.
+
+def process_crew(
+    function: Callable[..., Any], backlog: Backlog[Any], jobs: int, limit: Limit | None = None
+) -> Crew[_Process]:
+    """Return a crew of processes that do ``function(task)``, and end with this one, whatever ends it.
+
+    With a limit, the function is also given ``beat``, a function that it calls to give a sign of life.
 
     Raises
     ------
     ConfigError
-        If the function cannot be sent; from `hire`, if a process cannot start.
+        If the function cannot be sent; from `Crew.results`, if a process cannot start.
     """
+    return Crew(_Processes(function, jobs, limit is not None), backlog, alone=limit is None, limit=limit)
 
-    def __init__(self, function: Callable[..., Any], jobs: int, *, signs: bool = False) -> None:
+
+class _Processes:
+    def __init__(self, function: Callable[..., Any], jobs: int, signs: bool) -> None:
         self.jobs = jobs
         try:
             self.payload = pickle.dumps((function, signs), pickle.HIGHEST_PROTOCOL)
         except Exception as error:
             raise ConfigError(f"what is to run cannot be sent to another process: {why(error)}") from None
 
-    def dumps(self, task: object) -> bytes:
-        """Return a task as a message."""
-        return pickle.dumps(task)
-
     def room(self) -> int:
-        """Return how many processes there may be at once."""
         return self.jobs
 
     def hire(self) -> _Process:
-        """Start another process."""
-        return _Process(self.payload)
-
-    def wait(self, workers: Sequence[_Process], seconds: float | None) -> list[_Process]:
-        """Return the processes that have a message."""
-        of = {worker.pipe: worker for worker in workers}
-        return [of[pipe] for pipe in wait([*of], seconds)]  # type: ignore[index]  # of pipes, not of sockets
-
-
-class _Process:
-    """One process, and this end of its pipe."""
-
-    def __init__(self, payload: bytes) -> None:
-        self.pipe, theirs = _CONTEXT.Pipe()
-        self.process = _CONTEXT.Process(target=_serve, args=(theirs, payload), daemon=True)
+        mine, theirs = _CONTEXT.Pipe()
+        process = _CONTEXT.Process(target=_serve, args=(theirs, self.payload), daemon=True)
         try:
             with _no_interrupts():
-                self.process.start()
+                process.start()
         except OSError as error:
-            self.pipe.close()
+            mine.close()
             raise ConfigError(f"cannot start another process: {error.strerror}") from None
         finally:
             theirs.close()
+        return _Process(process, mine)
 
-    def greet(self) -> None:
+    def dumps(self, task: object) -> bytes:
+        return pickle.dumps(task)
+
+    def give(self, worker: _Process, message: bytes) -> None:
         try:
-            complaint = self.pipe.recv_bytes()
+            worker.pipe.send_bytes(message)
+        except OSError:
+            worker.process.kill()
+            raise Lost(_ending(_end(worker))) from None
+
+    def hear(self, worker: _Process) -> bytes:
+        try:
+            message = worker.pipe.recv_bytes()
         except (EOFError, OSError):
-            code = self.end()
+            code = _end(worker)
             said = f"a process could not start ({_ending(code)}); a script that uses processes does so under "
             said += "'if __name__ == \"__main__\":'"
-            raise Lost(said, hopeless=code >= 0) from None  # what was ended by a signal may start the next time
-        if complaint:
-            self.end()
-            raise Lost(f"what is to run cannot be loaded in another process: {complaint.decode()}", hopeless=True)
+            # What was ended by a signal may start the next time.
+            raise Lost(_ending(code), said, hopeless=code >= 0) from None
+        if message and not worker.started:
+            complaint = f"what is to run cannot be loaded in another process: {message.decode()}"
+            raise Lost(_ending(_end(worker)), complaint, hopeless=True)
+        worker.started = True
+        return message
 
-    def give(self, message: bytes) -> None:
-        try:
-            self.pipe.send_bytes(message)
-        except OSError:
-            self.dismiss(kill=True)
-            raise Lost(_ending(self.end())) from None
+    def wait(self, workers: Sequence[_Process], seconds: float | None) -> list[_Process]:
+        of = {worker.pipe: worker for worker in workers}
+        return [of[pipe] for pipe in wait([*of], seconds)]  # type: ignore[index]  # of pipes, not of sockets
 
-    def hear(self) -> bytes:
-        try:
-            return self.pipe.recv_bytes()
-        except (EOFError, OSError):
-            raise Lost(_ending(self.end())) from None
+    def end(self, workers: Sequence[_Process], *, kill: bool) -> None:
+        for worker in workers:
+            worker.pipe.close()  # which it takes as a request to leave
+            if kill:
+                worker.process.kill()
+        for worker in workers:
+            _end(worker)
 
-    def dismiss(self, *, kill: bool) -> None:
-        if kill:
-            self.process.kill()
-        else:
-            self.pipe.close()  # which it takes as a request to leave
 
-    def end(self) -> int:
-        """Wait until it is gone, and return its exit code."""
-        self.pipe.close()
-        self.process.join(_LEAVE_SECONDS)
-        if self.process.exitcode is None:
-            self.process.kill()
-            self.process.join()
-        code = self.process.exitcode
-        assert code is not None
-        self.process.close()
-        return code
+def _end(worker: _Process) -> int:
+    """Wait until a process is gone, and return its exit code."""
+    worker.pipe.close()
+    worker.process.join(_LEAVE_SECONDS)
+    if worker.process.exitcode is None:
+        worker.process.kill()
+        worker.process.join()
+    code = worker.process.exitcode
+    assert code is not None
+    worker.process.close()
+    return code
 
 
 def _ending(code: int) -> str:

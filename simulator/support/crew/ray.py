@@ -7,13 +7,14 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from simulator.errors import ConfigError, why
 from simulator.support.crew.backlog import Backlog
-from simulator.support.crew.failure import Failure, answer
+from simulator.support.crew.failure import Results, answer
 from simulator.support.crew.supervisor import Crew, Lost
 from simulator.support.version import VERSION
 
@@ -29,37 +30,21 @@ _SERVER = re.compile(r"(?:ray://)?(?P<host>[\w.-]+|\[[\da-fA-F:.]+\]):(?P<port>\
 _REACH_SECONDS = 10.0
 
 
-def map_on_ray(
-    function: Callable[[T], R],
-    tasks: Iterable[T],
-    address: str,
-    cpus: int | None,
-    by: Callable[[T], Hashable] | None,
-) -> Generator[tuple[T, R | Failure], None, None]:
+def map_on_ray(function: Callable[[T], R], backlog: Backlog[T], address: str, cpus: int | None) -> Results[T, R]:
     """Yield each task with ``function(task)``, in order of completion.
-
-    Parameters
-    ----------
-    function : callable
-        Put into the object store once, and loaded once by each actor.
-    tasks : iterable
-        Taken one by one: as many are under way as there are actors, which is one a CPU.
-    address : str
-        Of the cluster (see `Ray`).
-    cpus : int or None
-        Tasks that run at once.
-    by : callable or None
-        What a task has in common with others (see `Backlog`).
 
     Raises
     ------
     ConfigError
         If ray is not installed, the cluster cannot be reached, or forksim on it is missing or another version.
     """
-    ray = _load()
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("running on Ray needs ray: pip install 'forksim[ray]'") from None
     with _connected(ray, address, cpus):
         _check_version(ray)
-        yield from Crew(RayTransport(ray, function, cpus), Backlog(iter(tasks), by)).results()
+        yield from Crew(_Actors(ray, function, cpus), backlog).results()
 
 
 def check_address(address: object) -> None:
@@ -72,14 +57,6 @@ def check_address(address: object) -> None:
     """
     if not isinstance(address, str) or not (address in (LOCAL, "auto") or _SERVER.fullmatch(address)):
         raise ConfigError(f"a Ray address is 'local', 'auto', 'HOST:PORT' or 'ray://HOST:PORT', got {address!r}")
-
-
-def _load() -> Any:
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError("running on Ray needs ray: pip install 'forksim[ray]'") from None
-    return ray
 
 
 @contextmanager
@@ -112,14 +89,13 @@ def _connected(ray: Any, address: str, cpus: int | None) -> Iterator[None]:
 def _no_reports() -> Iterator[None]:
     """Start no reports on usage to Ray's makers, unless somebody asked for them."""
     name = "RAY_USAGE_STATS_ENABLED"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "0"
+    before = os.environ.get(name)
+    os.environ.setdefault(name, "0")
     try:
         yield
     finally:
-        os.environ.pop(name, None)
+        if before is None:
+            del os.environ[name]
 
 
 def _check_version(ray: Any) -> None:
@@ -135,7 +111,27 @@ def _check_version(ray: Any) -> None:
         raise ConfigError(f"forksim is {VERSION} here and {there} on the Ray cluster: install the same on its nodes")
 
 
-class RayTransport:
+class _There:
+    """One process on the cluster; this class runs there."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def greet(self) -> bytes:
+        return b""
+
+    def do(self, message: bytes) -> bytes:
+        return answer(self.function, message)
+
+
+@dataclass(eq=False, slots=True)
+class _Actor:
+    actor: Any
+    ref: Any
+    """Of the message that it is asked for."""
+
+
+class _Actors:
     """Starts actors that do ``function(task)``, each on one CPU of the cluster."""
 
     def __init__(self, ray: Any, function: Callable[[Any], Any], cpus: int | None) -> None:
@@ -144,69 +140,36 @@ class RayTransport:
         self.cpus = cpus
         self.make = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_There).remote
 
+    def room(self) -> int:
+        return self.cpus or max(1, int(self.ray.cluster_resources().get("CPU", 1)))  # a cluster may grow
+
+    def hire(self) -> _Actor:
+        actor = self.make(self.function)
+        return _Actor(actor, actor.greet.remote())
+
     def dumps(self, task: object) -> bytes:
-        """Return a task as a message."""
         message: bytes = self.ray.cloudpickle.dumps(task)
         return message
 
-    def room(self) -> int:
-        """Return how many actors there may be at once: a cluster may grow."""
-        return self.cpus or max(1, int(self.ray.cluster_resources().get("CPU", 1)))
+    def give(self, worker: _Actor, message: bytes) -> None:
+        worker.ref = worker.actor.do.remote(message)
 
-    def hire(self) -> _Actor:
-        """Start another actor."""
-        return _Actor(self.ray, self.make(self.function))
+    def hear(self, worker: _Actor) -> bytes:
+        try:
+            message: bytes = self.ray.get(worker.ref)
+        except self.ray.exceptions.RayError as error:
+            self.end([worker], kill=True)
+            said = f"what is to run cannot be started on the Ray cluster: {why(error)}"
+            raise Lost(type(error).__name__, said) from None
+        return message
 
     def wait(self, workers: Sequence[_Actor], seconds: float | None) -> list[_Actor]:
-        """Return the actors that have a message."""
         of = {worker.ref: worker for worker in workers}
         # All that are ready, or else the first one to be.
         ready = self.ray.wait([*of], num_returns=len(of), timeout=0)[0] or self.ray.wait([*of], timeout=seconds)[0]
         return [of[ref] for ref in ready]
 
-
-class _There:
-    """One process on the cluster; this class runs there."""
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self.function = function
-
-    def greet(self) -> None:
-        """Say that it is there."""
-
-    def do(self, message: bytes) -> bytes:
-        return answer(self.function, message)
-
-
-class _Actor:
-    """An actor, as its employer knows it, and what it is asked for."""
-
-    def __init__(self, ray: Any, actor: Any) -> None:
-        self.ray = ray
-        self.actor = actor
-        self.ref = actor.greet.remote()
-
-    def greet(self) -> None:
-        try:
-            self.ray.get(self.ref)
-        except self.ray.exceptions.RayError as error:
-            self.dismiss(kill=True)
-            raise Lost(f"what is to run cannot be started on the Ray cluster: {why(error)}") from None
-
-    def give(self, message: bytes) -> None:
-        self.ref = self.actor.do.remote(message)
-
-    def hear(self) -> bytes:
-        try:
-            message: bytes = self.ray.get(self.ref)
-        except self.ray.exceptions.RayError as error:
-            self.dismiss(kill=True)
-            raise Lost(type(error).__name__) from None
-        return message
-
-    def dismiss(self, *, kill: bool) -> None:
-        with suppress(Exception):
-            self.ray.kill(self.actor)
-
-    def end(self) -> None:
-        """Do nothing: the cluster sees to it."""
+    def end(self, workers: Sequence[_Actor], *, kill: bool) -> None:
+        for worker in workers:
+            with suppress(Exception):
+                self.ray.kill(worker.actor)

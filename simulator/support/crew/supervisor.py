@@ -18,7 +18,7 @@ from simulator.errors import ConfigError
 from simulator.support.crew.backlog import Backlog
 from simulator.support.crew.failure import Failure, received, sent
 
-__all__ = ["Crew", "Limit", "Lost", "Transport", "Worker"]
+__all__ = ["Crew", "Limit", "Lost", "Transport"]
 
 _STARTS = 3
 """Workers in a row that may be lost before they do anything."""
@@ -30,57 +30,48 @@ _START_SECONDS = 120.0
 class Lost(Exception):
     """A worker is gone, and what was left of it has been ended. The text says how it ended.
 
-    It is `hopeless` if any other worker would end so too.
+    `cannot_start`, for a worker that had not started, is what to say if others do not start either; it is `hopeless`
+    to try again where they would end the same way.
     """
 
-    def __init__(self, how: str, *, hopeless: bool = False) -> None:
+    def __init__(self, how: str, cannot_start: str = "", *, hopeless: bool = False) -> None:
         super().__init__(how)
-        self.hopeless = hopeless
+        self.cannot_start, self.hopeless = cannot_start, hopeless
 
 
-class Worker(Hashable, typing.Protocol):
-    """What the supervisor asks of a worker. Each method may raise `Lost`, but for the last two."""
-
-    def greet(self) -> None:
-        """Take its first message, which says that it has started."""
-
-    def give(self, message: bytes) -> None:
-        """Send it a task."""
-
-    def hear(self) -> bytes:
-        """Return its message: the result of its task, or nothing, which is a sign of life."""
-
-    def dismiss(self, *, kill: bool) -> None:
-        """Ask it to leave, or kill it; do not wait for that."""
-
-    def end(self) -> object:
-        """Wait until it is gone."""
-
-
-W = TypeVar("W", bound=Worker)
+W = TypeVar("W", bound=Hashable)
 
 
 class Transport(typing.Protocol[W]):
-    """Where workers come from, and how they are reached."""
-
-    def dumps(self, task: object) -> bytes:
-        """Return a task as a message."""
+    """Where workers come from, and how they are reached. `give` and `hear` may raise `Lost`."""
 
     def room(self) -> int:
         """Return how many workers there may be at once."""
 
     def hire(self) -> W:
-        """Start another worker."""
+        """Start another worker. Its first message says that it has started."""
+
+    def dumps(self, task: object) -> bytes:
+        """Return a task as a message."""
+
+    def give(self, worker: W, message: bytes) -> None:
+        """Send a worker a task."""
+
+    def hear(self, worker: W) -> bytes:
+        """Return a message of a worker: the result of its task, or nothing, which is a sign of life."""
 
     def wait(self, workers: Sequence[W], seconds: float | None) -> Iterable[W]:
         """Return those workers that have a message, as soon as there is one, or none when the time is up."""
+
+    def end(self, workers: Sequence[W], *, kill: bool) -> None:
+        """Make workers leave, or kill them, and wait until they are gone."""
 
 
 class Limit(NamedTuple):
     """A limit of time, for workers that give a sign of life after each part of a task."""
 
     seconds: float
-    """How long a worker may be silent. It is killed then."""
+    """How long a worker may be silent before it is killed."""
     strike: Callable[[Any, int, str | None], None]
     """Called with a task whose worker is gone, the number of its signs of life, and how it ended, None if it was silent
     for too long. It takes the culprit out of the task, which is then done again."""
@@ -103,16 +94,9 @@ class Crew(Generic[W]):
     A task whose worker dies is tried once more. If that worker dies too, the task is a `Failure`. A worker that dies
     without a task is replaced, and nobody is blamed.
 
-    Parameters
-    ----------
-    transport : Transport
-    backlog : Backlog
-        The tasks.
-    alone : bool
-        Whether a task is tried again only while no other worker does anything: it may have been the machine that ran
-        out of memory. On a cluster, which loses whole nodes, others need not wait for that.
-    limit : Limit, optional
-        With it, a task whose worker is gone is done again without the part that is to blame.
+    `alone` says whether a task is tried again only while nobody else does anything: it may have been the machine that
+    ran out of memory. On a cluster, which loses whole nodes, others need not wait for that. With a `limit`, a task is
+    instead done again without the part that is to blame.
     """
 
     transport: Transport[W]
@@ -142,10 +126,8 @@ class Crew(Generic[W]):
                 while self.done:
                     yield self.done.popleft()
         finally:
-            for worker in self.workers:
-                worker.dismiss(kill=worker not in self.idle)
-            while self.workers:
-                self._end(self.workers[-1])
+            self._end([worker for worker in self.workers if worker not in self.idle], kill=True)
+            self._end(self.idle, kill=False)
 
     def _hand_out(self) -> bool:
         """Give tasks to workers; return whether there is anything to wait for."""
@@ -155,38 +137,39 @@ class Crew(Generic[W]):
         else:
             while self.idle and self._at_least(1):
                 worker = self.idle[-1]
-                job = self.suspects.popleft() if self.suspects else _Job(self.backlog.take(worker))
-                if not self._give(worker, job):
+                if not self._give(worker, self._next_suspect() or _Job(self.backlog.take(worker))):
                     break
-            if not self.idle:
-                room = self.transport.room() - len(self.workers)
-                while room > 0 and self._at_least(len(self.starting) + 1):
-                    self._start()
-                    room -= 1
+            room = 0 if self.idle else self.transport.room() - len(self.workers)
+            while room > 0 and self._at_least(len(self.starting) + 1):
+                self._start()
+                room -= 1
         return bool(self.done or self.busy or (self.starting and self._at_least(1)))
 
     def _at_least(self, count: int) -> bool:
         return self.backlog.at_least(count - len(self.suspects))
+
+    def _next_suspect(self) -> _Job | None:
+        return self.suspects.popleft() if self.suspects else None
 
     def _start(self) -> None:
         worker = self.transport.hire()
         self.workers.append(worker)
         self.starting[worker] = monotonic() + _START_SECONDS if self.limit else math.inf
 
-    def _end(self, worker: W) -> None:
-        worker.end()
-        self._forget(worker)
+    def _end(self, workers: Sequence[W], *, kill: bool) -> None:
+        self.transport.end(workers, kill=kill)
+        for worker in [*workers]:
+            self._forget(worker)
 
     def _forget(self, worker: W) -> None:
         self.workers.remove(worker)
+        if worker in self.idle:
+            self.idle.remove(worker)
         self.fresh.discard(worker)
         self.backlog.dismiss(worker)
 
     def _try_alone(self) -> None:
-        for worker in [each for each in self.idle if each not in self.fresh]:  # they may hold memory
-            self.idle.remove(worker)
-            worker.dismiss(kill=False)
-            self._end(worker)
+        self._end([worker for worker in self.idle if worker not in self.fresh], kill=False)  # they may hold memory
         if self.idle:
             self._give(self.idle[-1], self.suspects.popleft())
         else:
@@ -198,9 +181,8 @@ class Crew(Generic[W]):
         if isinstance(message, Failure):
             self.done.append((job.task, message))
             return False  # not before this was seen
-        self.idle.remove(worker)
         try:
-            worker.give(message)
+            self.transport.give(worker, message)
         except Lost:  # it died while it had nothing to do
             self._forget(worker)
             if job.died:
@@ -209,6 +191,7 @@ class Crew(Generic[W]):
             else:
                 self.backlog.give_back(job.task)
             return True
+        self.idle.remove(worker)
         self.fresh.discard(worker)
         self._expect(worker, job)
         return True
@@ -231,8 +214,7 @@ class Crew(Generic[W]):
         if min(self.starting.values(), default=math.inf) <= monotonic():
             raise ConfigError(f"a process did not start within {_START_SECONDS:g} s")
         for worker in [each for each, job in self.busy.items() if job.due <= monotonic()]:
-            worker.dismiss(kill=True)
-            self._end(worker)
+            self._end([worker], kill=True)
             self._blame(self.busy.pop(worker), None)
 
     def _seconds_left(self) -> float | None:
@@ -245,12 +227,12 @@ class Crew(Generic[W]):
     def _greet(self, worker: W) -> None:
         del self.starting[worker]
         try:
-            worker.greet()
+            self.transport.hear(worker)
         except Lost as lost:
             self._forget(worker)
             self.lost_starts += 1
             if lost.hopeless or self.lost_starts >= _STARTS:
-                raise ConfigError(str(lost)) from None
+                raise ConfigError(lost.cannot_start) from None
             return
         self.lost_starts = 0
         self.fresh.add(worker)
@@ -258,7 +240,7 @@ class Crew(Generic[W]):
 
     def _collect(self, worker: W, job: _Job) -> None:
         try:
-            message = worker.hear()
+            message = self.transport.hear(worker)
         except Lost as lost:
             self._forget(worker)
             self._blame(job, str(lost))
