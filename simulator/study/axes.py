@@ -24,13 +24,7 @@ MAX_POINTS = 1_000_000
 def check_axes(axes: Axes, fixed: Iterable[str], measured: Iterable[str]) -> None:
     """Raise `ConfigError` where axes make no sense, alone or together.
 
-    Parameters
-    ----------
-    axes : mapping from str to sequence
-    fixed : iterable of str
-        Names of a study that are said once for all points.
-    measured : iterable of str
-        Columns of metrics, whose names are taken.
+    They cannot vary the names in `fixed`, which are said once for all points, nor be called as columns in `measured`.
     """
     for name, values in axes.items():
         if not isinstance(values, (list, tuple)) or not values:

@@ -8,13 +8,14 @@ import re
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
 from simulator.errors import ConfigError
-from simulator.study.store.journal import Log, pack, scan, seal, unpack, unwritable
+from simulator.study.store.journal import Log, pack, scan, seal, unpack, writing
 from simulator.study.store.results import FORMAT, JOURNAL, LOCK, PARTS, STUDY, digest, refuse_odd, refuse_study
 from simulator.study.store.rows import Row, plain_row, query_chunks, typed_chunks
 from simulator.study.store.runs import Runs
@@ -31,27 +32,21 @@ class ResultFolder:
 
     Each finished run is a line of a journal, added when the run ends. A process may be killed at any moment: the next
     one finds the runs that were finished, and no half of one. When all are there, `finish` makes tables of them, whose
-    bytes depend on the rows alone.
+    bytes depend on the rows alone. To enter it is refused if another process is writing there, the folder holds another
+    study or files of other origin, or it cannot be written.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The folder; made if it is not there.
+        Made if it is not there.
     identity : mapping
-        JSON-able: what the results depend on. It is kept in ``study.json``, and a folder that holds another study is
-        refused.
+        What the results depend on, as JSON can say it. It is kept in ``study.json``.
     keys : int
         Number of runs.
     queries : bool, optional
         Whether runs come with columns of their queries, which are kept too.
     parquet : bool, optional
         Whether tables are Parquet files; they are CSV files otherwise, or if pyarrow is not installed.
-
-    Raises
-    ------
-    ConfigError
-        On entering: if another process is writing there, the folder holds another study or files of other origin, or
-        it cannot be written. The message says which.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -96,23 +91,19 @@ class ResultFolder:
     # ------------------------------------------------------------------ opening and closing
 
     def __enter__(self) -> Self:
-        try:
+        with writing(self.path):
             os.makedirs(self.path, exist_ok=True)
             refuse_odd(self.path)  # before a lock is left there
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise ConfigError(
-                f"another forksim study is writing to {self.path!r}; wait for it, or choose another -o"
-            ) from None
-        except OSError as error:
-            raise unwritable(self.path, error) from None
-        try:
-            self._claim()
-        except BaseException as error:
-            self._close()
-            if isinstance(error, OSError):
-                raise unwritable(self.path, error) from None
-            raise
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:  # an OSError too
+                said = f"another forksim study is writing to {self.path!r}; wait for it, or choose another -o"
+                raise ConfigError(said) from None
+            try:
+                self._claim()
+            except BaseException:
+                self._close()
+                raise
         return self
 
     def __exit__(
@@ -206,21 +197,10 @@ class ResultFolder:
         return self.runs.failed
 
     def add(self, key: int, row: Mapping[str, Any], queries: Columns | None = None) -> None:
-        """Keep what run `key` found. When this returns, a killed process does not lose it.
+        """Keep the results of run `key`. When this returns, a killed process does not lose them.
 
-        Parameters
-        ----------
-        key : int
-            Number of the run.
-        row : mapping
-            A number, text, truth value or None for each column. A column ``error`` is added.
-        queries : mapping, optional
-            Equally long columns, one entry a query; kept only if the folder was opened with `queries`.
-
-        Raises
-        ------
-        ConfigError
-            If the run is finished already, a value is none of these, or it cannot be written; the folder is as before.
+        A row has a number, text, truth value or None for each column, and gets a column ``error``. Columns of queries
+        are kept only if the folder was opened with `queries`. What is refused leaves the folder as it was.
         """
         record: dict[str, Any] = {"run": key, "row": self._checked(key, row)}
         if self.queries:
@@ -270,19 +250,7 @@ class ResultFolder:
 
         A column holds whole numbers, numbers, truth values or texts, whichever holds all of its values. Unless a run
         failed, the journal is then put in order as well, and working files are removed. Does nothing if there is
-        nothing new.
-
-        Parameters
-        ----------
-        order : sequence of str, optional
-            Columns that come first in ``rows``.
-        tags : sequence of str, optional
-            Columns of ``rows`` that each query of a run gets too.
-
-        Raises
-        ------
-        ConfigError
-            If a run has not ended, or a table cannot be written.
+        nothing new. Columns in `order` come first in ``rows``; those in `tags` each query of a run gets too.
         """
         if missing := self.keys - len(self.runs.ended):
             raise ConfigError(f"{self.path!r}: {missing} of {self.keys} runs have not ended")
@@ -358,12 +326,8 @@ class ResultFolder:
             self._remove(name + ending)
 
     def _remove(self, name: str) -> None:
-        try:
+        with writing(self._at(name)), suppress(FileNotFoundError):
             os.unlink(self._at(name))
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise unwritable(self._at(name), error) from None
 
     def _at(self, name: str) -> str:
         return os.path.join(self.path, name)

@@ -25,11 +25,6 @@ def plain_row(key: int, row: Mapping[str, Any]) -> Row:
 
     >>> plain_row(3, {"latency": np.float64(1.5)})
     {'latency': 1.5, 'error': None}
-
-    Raises
-    ------
-    ConfigError
-        If a value is none of those.
     """
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
     for name, value in plain.items():
@@ -40,14 +35,9 @@ def plain_row(key: int, row: Mapping[str, Any]) -> Row:
 
 
 def typed_chunks(rows: Callable[[], Iterable[Row]], order: Sequence[str] = ()) -> Iterator[dict[str, np.ndarray]]:
-    """Yield rows as columns, at most `CHUNK` rows at a time.
+    """Yield rows as columns, at most `CHUNK` rows at a time, those in `order` first.
 
-    Parameters
-    ----------
-    rows : callable
-        Returns the rows. It is called twice: what type a column has, only all of its values say.
-    order : sequence of str
-        Columns that come first.
+    `rows` returns the rows. It is called twice: what type a column has, only all of its values say.
 
     >>> list(typed_chunks(lambda: [{"c": 1, "latency": 2}, {"c": 2, "latency": None}], order=["latency"]))
     [{'latency': array([ 2., nan]), 'c': array([1, 2])}]
@@ -60,19 +50,10 @@ def typed_chunks(rows: Callable[[], Iterable[Row]], order: Sequence[str] = ()) -
 
 
 def query_chunks(runs: Iterable[tuple[int, Row, Row]], tags: Sequence[str]) -> Iterator[Row]:
-    """Yield the columns of all queries, some runs at a time.
+    """Yield the columns of all queries, some runs at a time; `ConfigError` where they differ between runs.
 
-    Parameters
-    ----------
-    runs : iterable
-        The number of each run, its row, and the columns of its queries.
-    tags : sequence of str
-        Columns of its row that each query gets too.
-
-    Raises
-    ------
-    ConfigError
-        If the columns of a run are not those of the runs before.
+    `runs` are the number of each run, its row, and the columns of its queries; `tags` are columns of its row that each
+    query gets too.
     """
     waiting: list[Row] = []
     count = 0
