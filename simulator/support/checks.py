@@ -13,7 +13,8 @@ import operator
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache, lru_cache
 from typing import Annotated, Any, Literal
@@ -22,7 +23,7 @@ from simulator.errors import ConfigError
 
 __all__ = [
     *("NonNegative", "Positive", "Share", "check_fields", "check_options", "choose", "is_whole", "mismatch", "one_of"),
-    *("real", "whole"),
+    *("real", "whole", "within"),
 ]
 
 Positive = Annotated[float, "above 0"]
@@ -111,6 +112,21 @@ def one_of(name: str, value: object, accepted: Iterable[str]) -> None:
     words = list(accepted)
     if value not in words:
         raise ConfigError(f"{name} must be one of {', '.join(words)}; got {value!r:.80}")
+
+
+@contextmanager
+def within(where: str) -> Iterator[None]:
+    """Put `where` before what a `ConfigError` of the block says.
+
+    >>> with within("[window]"):
+    ...     real("warmup", -1, "from 0")
+    Traceback (most recent call last):
+    simulator.errors.ConfigError: [window]: warmup must be a number from 0, got -1
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def choose(name: object, known: Iterable[str], what: str) -> str:

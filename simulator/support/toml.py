@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from simulator.errors import ConfigError
+from simulator.support.checks import within
 
 __all__ = ["load_toml", "parse_toml"]
 
@@ -44,9 +45,8 @@ def parse_toml(name: str, text: str, make: Callable[[dict[str, Any]], T]) -> T:
     Traceback (most recent call last):
     simulator.errors.ConfigError: study knee.toml: not TOML: Expected '=' after a key in a key/value pair ...
     """
-    try:
-        return make(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{name}: not TOML: {error}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from None
+    with within(name):
+        try:
+            return make(tomllib.loads(text))
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise ConfigError(f"not TOML: {error}") from None
