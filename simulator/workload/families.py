@@ -169,9 +169,9 @@ def interleaved(rng: np.random.Generator, *, workers: int = 3, forks: int = 6, s
     draw = _Draw(rng, sizes)
     actions: list[Action] = [draw.think()]
     hired = [draw.hire(index) for index in range(1, forks + 1)]
-    for place, one in enumerate(hired):
-        if place >= workers:
-            actions += [hired[place - workers].join, draw.think()]
+    for index, one in enumerate(hired):
+        if index >= workers:
+            actions += [hired[index - workers].join, draw.think()]
         actions += [one.fork, draw.think()]
     actions += [action for one in hired[-workers:] for action in (one.join, draw.think())]
     threads = [one.thread for one in hired]
@@ -243,10 +243,10 @@ def nested(rng: np.random.Generator, *, workers: int = 2, depth: int = 2, sizes:
     def grow(parent: str, levels: int) -> list[Action]:
         hired = []
         for index in range(1, workers + 1):
-            place = len(threads)
+            position = len(threads)
             inner = grow(child_id(parent, index), levels - 1) if levels > 1 else None
             hired.append(draw.hire(index, parent=parent, inner=inner))
-            threads.insert(place, hired[-1].thread)  # a parent comes before its children
+            threads.insert(position, hired[-1].thread)  # a parent comes before its children
         return [
             draw.think(),
             *(one.fork for one in hired),
