@@ -315,7 +315,7 @@ class Run:
     def start(self, query: Query, thread: int, hot: bool) -> None:
         """Start a thread."""
         query.granted[thread] = self.clock.now
-        self.satisfy(query, query.graph.first[thread], hot)
+        self.satisfy(query, query.graph.threads[thread].first, hot)
 
     def end(self, query: Query, thread: int, hot: bool) -> None:
         """A thread has ended: go on with whoever waits for it."""
@@ -332,7 +332,7 @@ class Run:
     def answer_join(self, query: Query, thread: int) -> None:
         """Let go on who waits for a thread that has ended, or will never run."""
         query.ended[thread] = True
-        joiner = query.graph.joined_by[thread]
+        joiner = query.graph.threads[thread].joined_by
         if joiner >= 0:
             if joiner in query.joining:
                 self.join(query, joiner)
@@ -363,9 +363,9 @@ class Run:
                 query.context[child] = query.context[parent]
                 query.homes[child] = query.home(parent)
                 self.insert_nothing(query, child)
-                first = query.graph.reader(query.graph.first[child])
+                first = query.graph.reader(query.graph.threads[child].first)
                 if first >= 0:  # its prompt is in the parent's context already
-                    query.less_prefill[first] = query.less_prefill.get(first, 0) + query.graph.prompts[child]
+                    query.less_prefill[first] = query.less_prefill.get(first, 0) + query.graph.threads[child].prompt
                 self.begin(query, child, hot)
                 return False
             case "drop":
@@ -376,10 +376,10 @@ class Run:
     def insert_nothing(self, query: Query, child: int) -> None:
         """Note that the Join of `child`, which has no slot, inserts no text."""
         query.slotless.add(child)
-        reader = query.graph.reader(query.graph.joined_by[child])
+        reader = query.graph.reader(query.graph.threads[child].joined_by)
         if reader >= 0:
             less = query.less_tokens if query.graph.protocol.charge_inserted else query.less_prefill
-            less[reader] = less.get(reader, 0) + query.graph.inserted[child]
+            less[reader] = less.get(reader, 0) + query.graph.threads[child].inserted
 
     def join(self, query: Query, task: int) -> None:
         """Free the slots of the workers that `task` waits for, in the order of its Joins, as far as they have ended."""
