@@ -67,11 +67,11 @@ class _Compiler:
         self.names = {thread.id: i for i, thread in enumerate(t for t in self.trace.threads if t.id in reached)}
         self.emit(ORGANIZER)
         threads = []
+        trace, recorded, inserted = self.trace, self.recorded, self.inserted
         for name in self.names:
-            thread = self.recorded[name]
-            prompt = thread.prompt_tokens - thread.shared_tokens
-            threads.append(GraphThread(name, thread.shared_tokens, prompt, self.inserted.get(name, 0)))
-        trace = self.trace
+            thread = recorded[name]
+            shared = thread.shared_tokens
+            threads.append(GraphThread(name, shared, thread.prompt_tokens - shared, inserted.get(name, 0)))
         return ExecutionGraph(tuple(self.tasks), tuple(threads), self.protocol, trace.id, trace.prefix_of, trace)
 
     def _reachable(self) -> set[str]:

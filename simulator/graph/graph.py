@@ -94,7 +94,7 @@ class ExecutionGraph:
 def _index(tasks: Sequence[Task], given: Sequence[GraphThread]) -> tuple[tuple[int, ...], tuple[GraphThread, ...]]:
     """Validate tasks and threads; return each task's successor, and the threads with all that is known of them."""
     n_threads = len(given)
-    if not n_threads or not all(isinstance(thread, GraphThread) for thread in given):
+    if set(map(type, given)) != {GraphThread}:
         raise GraphError("the threads of a graph are GraphThreads, and the first is its organizer")
     following = [-1] * len(tasks)
     first, last, forked_by, joined_by = ([-1] * n_threads for _ in range(4))
@@ -131,5 +131,6 @@ def _index(tasks: Sequence[Task], given: Sequence[GraphThread]) -> tuple[tuple[i
         waiting = joined_by[thread]
         if 0 <= waiting < last[thread]:
             raise GraphError(f"task {waiting} joins thread {given[thread].id}, but comes before its end")
-    derived = zip(given, parent, first, last, forked_by, joined_by, strict=True)
-    return tuple(following), tuple(GraphThread(*thread[:4], *rest) for thread, *rest in derived)
+    ids, shared, prompt, inserted, *_ = zip(*given, strict=True)
+    columns = zip(ids, shared, prompt, inserted, parent, first, last, forked_by, joined_by, strict=True)
+    return tuple(following), tuple(map(GraphThread._make, columns))
