@@ -24,7 +24,7 @@ from simulator.graph import ExecutionGraph
 from simulator.machine.cost import DecodeSteps
 from simulator.machine.gpu import Cluster
 from simulator.machine.policy import Policy
-from simulator.timeline import CANCELLED, COLUMNS, INLINE, PREEMPTED, Timeline, in_order
+from simulator.timeline import CANCELLED, INLINE, PREEMPTED, ROW, Timeline, in_order
 from simulator.trace.protocol import Protocol
 from simulator.workload import ClosedLoop
 
@@ -83,7 +83,7 @@ class Run:
             np.array(self.arrivals),
             np.array(self.answered),
             self.overflows,
-            in_order(np.frombuffer(self.rows, dtype=np.float64).reshape(-1, len(COLUMNS))),
+            in_order(np.frombuffer(self.rows, dtype=ROW)),
             self.fleet.record(),
             self.protocol,
             deadlocks,
