@@ -21,7 +21,7 @@ from simulator.engine.query import Query, explain_deadlock
 from simulator.engine.server import EventClock, Request
 from simulator.errors import ConfigError, DeadlockError
 from simulator.graph import ExecutionGraph
-from simulator.machine.cost import DecodeSteps
+from simulator.machine.cost import unit_of
 from simulator.machine.gpu import Cluster
 from simulator.machine.policy import Policy
 from simulator.timeline import CANCELLED, INLINE, PREEMPTED, ROW, Timeline, in_order
@@ -52,7 +52,7 @@ class Run:
         self.arrivals: list[float] = [math.nan] * len(graphs) if isinstance(arrivals, ClosedLoop) else arrivals.tolist()
         self.places: Pool[tuple[Query, int]] | None = None if max_workers is None else Pool(max_workers)
         self.policy = policy
-        self.in_steps = isinstance(cluster.replicas[0].cost, DecodeSteps)
+        self.in_steps = unit_of(cluster.replicas[0].cost) == "steps"
         self.clock = EventClock()
         self.prefixes: dict[str, Query | None] = {g.prefix_of: None for g in graphs if g.prefix_of is not None}
         self.open: dict[int, Query] = {}  # arrived and not finished

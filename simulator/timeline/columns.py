@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
-from simulator.machine.cost import DecodeSteps
+from simulator.machine.cost import unit_of
 from simulator.machine.gpu import GPU
 from simulator.trace.protocol import Protocol
 
@@ -199,7 +199,7 @@ class Timeline:
     @property
     def unit(self) -> str:
         """What one unit of time is: ``steps`` on the decode-step clock, else ``seconds``."""
-        return "steps" if isinstance(self.replicas[0].gpu.cost, DecodeSteps) else "seconds"
+        return unit_of(self.replicas[0].gpu.cost)
 
     def protocol_of(self, query: int) -> Protocol:
         """Return the protocol that `query` ran under."""
@@ -252,7 +252,9 @@ class Timeline:
         >>> [(s.thread, s.kind.value, s.start, s.finish) for s in timeline.spans()][-2:]
         [(0, 'wait_join', 8.0, 15.0), (0, 'decode', 15.0, 17.0)]
         """
-        for q, thread, i, waited_from, granted, ready, start, decode_start, finish, tokens, flags, _ in self.stays(query):
+        for q, thread, i, waited_from, granted, ready, start, decode_start, finish, tokens, flags, _ in self.stays(
+            query
+        ):
             delay = self.graphs[q].tasks[i].seconds > 0
             marks = (
                 (SpanKind.WAIT_POOL, waited_from, granted),
