@@ -172,7 +172,7 @@ class Fleet:
         while at is not None and most > known:
             thread = at.home(thread)
             known = max(known, min(most, at.computed.get((thread, replica), 0)))
-            most = min(most, at.graph.shared[thread])
+            most = min(most, at.graph.threads[thread].shared)
             if not thread and at.graph.prefix_of is None:  # shared with nobody who is here: somebody has done it
                 known = max(known, most)
             at, thread = at.above(thread)
@@ -195,12 +195,12 @@ class Fleet:
         home = query.home(thread)
         if (home, replica) in query.holders:
             return query.holders[home, replica]
-        shared = query.graph.shared[home]
+        shared = query.graph.threads[home].shared
         at, above = query.above(home)
         while at is not None:
             above = at.home(above)
             if (above, replica) in at.holders:
                 return Holder(at.holders[above, replica], shared)
-            shared = min(shared, at.graph.shared[above])
+            shared = min(shared, at.graph.threads[above].shared)
             at, above = at.above(above)
         return Holder(None, 0)

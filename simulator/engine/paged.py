@@ -68,7 +68,7 @@ class PagedServer(BatchServer):
         if -(-most // self.size) > self.cache.blocks:
             graph, blocks = request.owner.graph, self.cache.blocks
             raise ConfigError(
-                f"{graph.name}: thread {graph.threads[request.thread]} needs {most} tokens in KV memory, and"
+                f"{graph.name}: thread {graph.threads[request.thread].id} needs {most} tokens in KV memory, and"
                 f" {blocks} blocks of {self.size} hold {blocks * self.size}"
             )
 

@@ -66,7 +66,7 @@ class Query:
         capacity = protocol.capacity
         self.pool: Pool[Waiting] = Pool(None if capacity is None else capacity - 1)
         self.missing = [1 + len(task.joins) for task in graph.tasks]  # what each task still waits for
-        self.context = list(graph.shared)  # tokens in each thread's context
+        self.context = [thread.shared for thread in graph.threads]  # tokens in each thread's context
         self.waited_from = [math.nan] * threads
         self.granted = [math.nan] * threads
         self.ready = [math.nan] * threads
@@ -92,7 +92,7 @@ class Query:
 
     def above(self, thread: int) -> tuple[Query | None, int]:
         """Return whose context a thread's prompt begins with: its parent's, or another query's organizer's."""
-        return (self, self.graph.parent(thread)) if thread else (self.prefix, 0)
+        return (self, self.graph.threads[thread].parent) if thread else (self.prefix, 0)
 
     def begins_with_prefix(self, thread: int) -> bool:
         """Whether this is the organizer's first request, and its prompt may begin with another query's context."""
@@ -106,7 +106,7 @@ class Query:
                 continue
             host = self.host.get(thread)  # who does its work in a context of their own, if somebody does
             total += self.context[thread]
-            total -= self.graph.shared[thread] if host is None else self.context[host.parent or 0]
+            total -= self.graph.threads[thread].shared if host is None else self.context[host.parent or 0]
             live = self.live.get(thread)
             if isinstance(live, Request):
                 # The thread's context has the whole prompt from the start, and what is decoded only at the end.
@@ -125,10 +125,10 @@ def explain_deadlock(query: Query) -> Deadlock:
     at = query.pool.queue[0].worker if query.pool.queue else 0
     while at not in seen:
         to, why = _blocker(query, at)
-        name = query.graph.threads[at]
+        name = query.graph.threads[at].id
         if to is None:
             return Deadlock(query.index, (*seen.values(), f"{name} {why}"))
-        seen[at] = f"{name} {why.format(query.graph.threads[to])}"
+        seen[at] = f"{name} {why.format(query.graph.threads[to].id)}"
         at = to
     threads = list(seen)
     return Deadlock(query.index, tuple(seen[thread] for thread in threads[threads.index(at) :]))
@@ -143,11 +143,11 @@ def _blocker(query: Query, thread: int) -> tuple[int | None, str]:
     if thread in query.placeless:
         return None, "waits for one of the max_workers places, and all are taken"
     if not _begun(query, thread):
-        return graph.parent(thread), "waits to be forked by {}"
+        return graph.threads[thread].parent, "waits to be forked by {}"
     if query.ended[thread]:
-        if graph.joined_by[thread] < 0:
+        if graph.threads[thread].joined_by < 0:
             return None, "keeps its slot, and nobody joins it"
-        return graph.tasks[graph.joined_by[thread]].thread, "keeps its slot until {} joins it"
+        return graph.tasks[graph.threads[thread].joined_by].thread, "keeps its slot until {} joins it"
     for child, resumed in query.host.items():
         if resumed.parent == thread:
             return child, "does the work of {} first"
@@ -165,7 +165,7 @@ def _holds_slot(query: Query, thread: int) -> bool:
         return False
     if not query.ended[thread]:
         return True
-    joiner = query.graph.joined_by[thread]
+    joiner = query.graph.threads[thread].joined_by
     if query.protocol.release == "return":
         return False
     return joiner < 0 or thread not in query.graph.tasks[joiner].joins[: query.joining.get(joiner, 0)]

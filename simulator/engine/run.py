@@ -21,10 +21,10 @@ from simulator.engine.query import Query, explain_deadlock
 from simulator.engine.server import EventClock, Request
 from simulator.errors import ConfigError, DeadlockError
 from simulator.graph import ExecutionGraph
-from simulator.machine.cost import DecodeSteps
+from simulator.machine.cost import unit_of
 from simulator.machine.gpu import Cluster
 from simulator.machine.policy import Policy
-from simulator.timeline import CANCELLED, COLUMNS, INLINE, PREEMPTED, Timeline, in_order
+from simulator.timeline import CANCELLED, INLINE, PREEMPTED, ROW, Timeline, in_order
 from simulator.trace.protocol import Protocol
 from simulator.workload import ClosedLoop
 
@@ -52,7 +52,7 @@ class Run:
         self.arrivals: list[float] = [math.nan] * len(graphs) if isinstance(arrivals, ClosedLoop) else arrivals.tolist()
         self.places: Pool[tuple[Query, int]] | None = None if max_workers is None else Pool(max_workers)
         self.policy = policy
-        self.in_steps = isinstance(cluster.replicas[0].cost, DecodeSteps)
+        self.in_steps = unit_of(cluster.replicas[0].cost) == "steps"
         self.clock = EventClock()
         self.prefixes: dict[str, Query | None] = {g.prefix_of: None for g in graphs if g.prefix_of is not None}
         self.open: dict[int, Query] = {}  # arrived and not finished
@@ -83,7 +83,7 @@ class Run:
             np.array(self.arrivals),
             np.array(self.answered),
             self.overflows,
-            in_order(np.frombuffer(self.rows, dtype=np.float64).reshape(-1, len(COLUMNS))),
+            in_order(np.frombuffer(self.rows, dtype=ROW)),
             self.fleet.record(),
             self.protocol,
             deadlocks,
@@ -315,7 +315,7 @@ class Run:
     def start(self, query: Query, thread: int, hot: bool) -> None:
         """Start a thread."""
         query.granted[thread] = self.clock.now
-        self.satisfy(query, query.graph.first[thread], hot)
+        self.satisfy(query, query.graph.threads[thread].first, hot)
 
     def end(self, query: Query, thread: int, hot: bool) -> None:
         """A thread has ended: go on with whoever waits for it."""
@@ -332,7 +332,7 @@ class Run:
     def answer_join(self, query: Query, thread: int) -> None:
         """Let go on who waits for a thread that has ended, or will never run."""
         query.ended[thread] = True
-        joiner = query.graph.joined_by[thread]
+        joiner = query.graph.threads[thread].joined_by
         if joiner >= 0:
             if joiner in query.joining:
                 self.join(query, joiner)
@@ -363,9 +363,9 @@ class Run:
                 query.context[child] = query.context[parent]
                 query.homes[child] = query.home(parent)
                 self.insert_nothing(query, child)
-                first = query.graph.reader(query.graph.first[child])
+                first = query.graph.reader(query.graph.threads[child].first)
                 if first >= 0:  # its prompt is in the parent's context already
-                    query.less_prefill[first] = query.less_prefill.get(first, 0) + query.graph.prompts[child]
+                    query.less_prefill[first] = query.less_prefill.get(first, 0) + query.graph.threads[child].prompt
                 self.begin(query, child, hot)
                 return False
             case "drop":
@@ -376,10 +376,10 @@ class Run:
     def insert_nothing(self, query: Query, child: int) -> None:
         """Note that the Join of `child`, which has no slot, inserts no text."""
         query.slotless.add(child)
-        reader = query.graph.reader(query.graph.joined_by[child])
+        reader = query.graph.reader(query.graph.threads[child].joined_by)
         if reader >= 0:
             less = query.less_tokens if query.graph.protocol.charge_inserted else query.less_prefill
-            less[reader] = less.get(reader, 0) + query.graph.inserted[child]
+            less[reader] = less.get(reader, 0) + query.graph.threads[child].inserted
 
     def join(self, query: Query, task: int) -> None:
         """Free the slots of the workers that `task` waits for, in the order of its Joins, as far as they have ended."""

@@ -19,13 +19,12 @@ from simulator.fidelity.steps import Steps
 from simulator.machine.cost import CostModel, LinearBatch
 from simulator.machine.gpu import GPU, Cluster
 from simulator.machine.policy import fcfs
-from simulator.timeline import CANCELLED, COLUMNS, Timeline
+from simulator.timeline import CANCELLED, Timeline
 from simulator.trace import Delay, Join, Trace
 
 __all__ = ["calibrate_traces"]
 
 ROUNDS = 5
-_AT = {name: i for i, name in enumerate(COLUMNS)}
 
 Row = dict[str, float]
 
@@ -110,13 +109,13 @@ def _recorded(run: RecordedRun) -> dict[tuple[int, int], float]:
     for query, (trace, graph) in enumerate(zip(run.traces, run.graphs, strict=True)):
         threads = {thread.id: thread for thread in trace.threads}
         for number, task in enumerate(graph.tasks):
-            actions = threads[graph.threads[task.thread]].actions[task.actions[0] : task.actions[1]]
+            actions = threads[graph.threads[task.thread].id].actions[task.actions[0] : task.actions[1]]
             work = [a for a in actions if not isinstance(a, (Join, Delay)) and a.tokens]
             if not work or any(isinstance(action, Join) and action.tokens for action in actions):
                 continue
             start, finish = work[0].start, work[-1].finish
             if start is None or finish is None or not start < finish:
-                thread = graph.threads[task.thread]
+                thread = graph.threads[task.thread].id
                 raise TraceError(
                     f"trace {trace.id!r}: thread {thread}: no recorded start and finish of all its actions"
                 )
@@ -135,11 +134,11 @@ def _tasks(runs: list[RecordedRun], recorded: list[dict[tuple[int, int], float]]
         steps += log.steps
         at = np.array([*log.starts, np.inf])
         numbers = np.array([*log.numbers, len(steps)])
-        for row in timeline.rows.tolist():
-            key = int(row[_AT["query"]]), int(row[_AT["task"]])
-            if key not in times or int(row[_AT["flags"]]) & CANCELLED:
+        for row in timeline.stays():
+            key = row.query, row.task
+            if key not in times or row.flags & CANCELLED:
                 continue
-            ends = np.searchsorted(at, [row[_AT["start"]], row[_AT["finish"]]])
+            ends = np.searchsorted(at, [row.start, row.finish])
             ranges.append((int(numbers[ends[0]]), int(numbers[ends[1]])))
             task = timeline.graphs[key[0]].tasks[key[1]]
             size = {"decodes": task.tokens, "decode_context": task.tokens}
