@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from simulator.engine.run import Run
+from simulator.engine.server import Leap
 from simulator.errors import ConfigError, GraphError
 from simulator.graph import ExecutionGraph
 from simulator.machine.gpu import GPU, STEP_CLOCK, Cluster
@@ -29,6 +30,7 @@ def simulate(
     policy: Policy = fcfs,
     max_workers: int | None = None,
     on_deadlock: Literal["raise", "record"] = "raise",
+    observe: Callable[[Leap], None] | None = None,
 ) -> Timeline:
     """Run queries on a GPU or a cluster of them, each with an agent pool of its own.
 
@@ -49,6 +51,9 @@ def simulate(
         Workers of all queries that run at once, at most; more wait, first come first served. Default: no limit.
     on_deadlock : {"raise", "record"}
         Nested Forks on a full pool can wait for each other for ever. Raise, or list them in `Timeline.deadlocks`.
+    observe : callable, optional
+        Is told of each `Leap`, engine steps that were alike, when it is over. It learns what the steps held, and can
+        change nothing.
 
     Returns
     -------
@@ -93,7 +98,7 @@ def simulate(
         raise ConfigError(f"max_workers must be a whole number from 1, or None for no limit; got {max_workers!r}")
     if on_deadlock not in ("raise", "record"):
         raise ConfigError(f"on_deadlock must be raise or record, got {on_deadlock!r}")
-    return Run(queries, cluster, protocol, times, policy, max_workers).play(on_deadlock)
+    return Run(queries, cluster, protocol, times, policy, max_workers, observe).play(on_deadlock)
 
 
 def _times(arrivals: Sequence[float] | npt.NDArray[Any] | None, n: int) -> npt.NDArray[np.float64]:

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
 
+import numpy as np
 from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
 from simulator import GPU, ClosedLoop, Cluster, ExecutionGraph, LinearBatch, Protocol, Timeline, compile_trace, simulate
+from simulator.engine.run import Run
 from simulator.machine.cost import ConstantRate, CostModel, DecodeSteps
 from simulator.machine.policy import POLICIES
 from simulator.machine.routing import ROUTINGS
@@ -45,6 +47,13 @@ class Scenario:
     @property
     def replicas(self) -> Sequence[GPU]:
         return self.gpu.replicas if isinstance(self.gpu, Cluster) else (self.gpu,)
+
+    def run(self) -> Run:
+        """The simulation before its first event, for tests that look into it."""
+        cluster = self.gpu if isinstance(self.gpu, Cluster) else Cluster(replicas=[self.gpu])
+        times = self.arrivals if isinstance(self.arrivals, ClosedLoop) else np.asarray(self.arrivals, dtype=float)
+        graphs, policy = tuple(self.graphs), POLICIES[self.policy]
+        return Run(graphs, cluster, self.protocol, times, policy, self.max_workers)
 
     def simulate(self) -> Timeline:
         return simulate(
