@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulator.engine.query import BLOCKED, HOSTS, LEFT, NEW, WAITS_SEAT, WAITS_SLOT, QueryRun, ThreadRun
+from simulator.engine.query import HOSTS, LEFT, NEW, STALLED, WAITS_SEAT, WAITS_SLOT, QueryRun, ThreadRun
 from simulator.timeline import Deadlock
 
 __all__ = ["explain_deadlock"]
@@ -27,7 +27,7 @@ def _blocker(thread: ThreadRun) -> tuple[ThreadRun | None, str]:
     """Return the thread that `thread` waits for, if there is one, and how."""
     graph, threads = thread.query.graph, thread.query.threads
     state = thread.state
-    if state in (WAITS_SLOT, BLOCKED):
+    if state in (WAITS_SLOT, STALLED):
         holder = next((other for other in threads if other.slot), None)
         return holder, "waits for a slot held by {}" if holder else "waits for a slot, and a pool of 1 has none"
     if state is WAITS_SEAT:

@@ -116,7 +116,10 @@ class Fleet:
         home = thread.home or thread
         home.replica = request.replica
         if not isinstance(self.servers[request.replica], PagedServer):  # where memory is modelled, its holder knows
-            home.computed[request.replica] = thread.context
+            if home.computed:
+                home.computed[request.replica] = thread.context
+            else:
+                home.computed = {request.replica: thread.context}
 
     # What a routing function sees.
 
@@ -170,7 +173,11 @@ class Fleet:
         home = thread.home or thread
         holder = home.holders.get(replica)
         if holder is None:
-            holder = home.holders[replica] = self._holder(home, replica)
+            holder = self._holder(home, replica)
+            if home.holders:
+                home.holders[replica] = holder
+            else:
+                home.holders = {replica: holder}
         return holder
 
     def _holder(self, thread: ThreadRun, replica: int) -> Holder:

@@ -209,9 +209,7 @@ class BatchServer:
         """Tell the observer of the leap that is over; its steps are not counted yet."""
         stored = self.stored(self.step)
         observe(
-            Leap(
-                self.number, self.leap_start, self.leap_steps, self.n, self.context, *self._prompts_of_step(), stored
-            )
+            Leap(self.number, self.leap_start, self.leap_steps, self.n, self.context, *self._prompts_of_step(), stored)
         )
 
     def _decode_seconds(self, steps: int) -> float:

@@ -48,11 +48,14 @@ class Delays:
     clock : EventClock
     left : callable
         Called with each Delay that has left, and whether it was cut short.
+    ask : callable
+        Called after that, if it has ended by itself.
     """
 
-    def __init__(self, clock: EventClock, left: Callable[[Pause, bool], None]) -> None:
+    def __init__(self, clock: EventClock, left: Callable[[Pause, bool], None], ask: Callable[[], None]) -> None:
         self.clock = clock
         self.left = left
+        self.ask = ask
 
     def submit(self, work: Pause) -> None:
         """Begin a Delay."""
@@ -70,6 +73,7 @@ class Delays:
 
     def _over(self, work: Pause, _: object) -> None:
         self.left(work, False)
+        self.ask()
 
     def plan(self) -> None:
         """Nothing: nobody waits here."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
-from simulator.timeline import COLUMNS, INLINE, SpanKind, Timeline
+from simulator.timeline import BLOCKED, COLUMNS, INLINE, SpanKind, Timeline
 
 __all__ = ["BOUNDS", "Piece", "breakdown", "realised_path"]
 
@@ -90,7 +90,6 @@ class _Past:
         for row in timeline.of_query(query).tolist():
             self.stays.setdefault(int(row[2]), []).append(row)
         self.graph: ExecutionGraph = timeline.graphs[query]
-        self.blocks = timeline.protocol_of(query).when_full == "block"
         self.ends: dict[int, float] = {}
 
     def passed(self, task: int) -> float:
@@ -104,7 +103,7 @@ class _Past:
         first = self.stays[self.graph.first[worker]][0]
         if int(first[_FLAGS]) & INLINE:
             return self.ended(worker)
-        return float(first[_GRANTED]) if self.blocks else -math.inf
+        return float(first[_GRANTED]) if int(first[_FLAGS]) & BLOCKED else -math.inf
 
     def ended(self, worker: int) -> float:
         """When `worker` ended; infinity if it did not."""

@@ -58,17 +58,20 @@ WHEN_FULL: dict[str, Behaviour] = {
 """By name, as `Protocol.when_full` says it."""
 
 
-def admit(when_full: str, slots: int, free: int, waiting: int) -> Admission:
-    """Return what becomes of a new worker, in a pool of `slots` of which `free` are left.
+def admit(when_full: str, pool: FullPool) -> Admission:
+    """Return what becomes of a worker whose Fork finds `pool`.
 
-    >>> admit("block", 3, 1, 0), admit("block", 3, 0, 0)
-    (<Admission.START: ...>, <Admission.BLOCK: ...>)
+    Raises
+    ------
+    ConfigError
+        If the behaviour says what it may not say.
+
+    >>> admit("block", FullPool(slots=3, taken=3, waiting=0)).name
+    'BLOCK'
     """
-    if free > 0:
-        return Admission.START
     behaviour = WHEN_FULL[when_full]
-    admission = behaviour.decide(FullPool(slots, slots - free, waiting))
+    admission = behaviour.decide(pool)
     if admission not in behaviour.may:
-        said = ", ".join(sorted(each.name for each in behaviour.may))
-        raise ConfigError(f"when_full {when_full!r} may say {said}; it said {getattr(admission, 'name', admission)!r}")
+        may = ", ".join(sorted(each.name for each in behaviour.may))
+        raise ConfigError(f"when_full {when_full!r} may say {may}; it said {getattr(admission, 'name', admission)!r}")
     return admission

@@ -56,7 +56,7 @@ def recount(server: PagedServer) -> None:
 def recounted(scenario: Scenario, spoil: Callable[[PagedServer], None] | None = None) -> Timeline:
     """Simulate event by event, and recount whenever a `PagedServer` has planned; before that, `spoil` it."""
     run = scenario.run()
-    servers = [server for server in run.fleet.servers if isinstance(server, PagedServer)]
+    servers = [server for server in run.threads.fleet.servers if isinstance(server, PagedServer)]
     planned: dict[PagedServer, Call | None] = dict.fromkeys(servers)
     run.begin()
     while run.clock.peek() < math.inf:

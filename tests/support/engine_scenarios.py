@@ -20,6 +20,7 @@ from simulator.engine.run import Run
 from simulator.machine.cost import ConstantRate, CostModel, DecodeSteps
 from simulator.machine.policy import POLICIES
 from simulator.machine.routing import ROUTINGS
+from simulator.trace.full_pool import WHEN_FULL, Admission
 from tests.support.oracle import oracle
 from tests.support.oracle_state import OracleResult, Row
 from tests.support.strategies import SECONDS, TICK, any_traces, arrivals, free_graphs, protocols, traces
@@ -123,7 +124,7 @@ def blocks_needed(graph: ExecutionGraph, protocol: Protocol, block_size: int) ->
         if task.tokens:
             context[task.thread] = max(context[task.thread] + task.prefill, 1) + task.tokens
             largest = max(largest, context[task.thread] - 1)
-    if protocol.when_full == "inline":  # anybody may do anybody's work
+    if Admission.INLINE in WHEN_FULL[protocol.when_full].may:  # anybody may do anybody's work
         largest = max(largest, sum(context))
     return -(-largest // block_size)
 

@@ -16,9 +16,20 @@ from math import inf, isnan
 from simulator import GPU, ClosedLoop, Cluster
 from simulator.graph import ExecutionGraph
 from simulator.machine.cost import DecodeSteps
+from simulator.trace.full_pool import WHEN_FULL, Admission, FullPool
 from simulator.trace.protocol import Protocol
 from tests.support.oracle_engine import Engine
-from tests.support.oracle_state import CANCELLED, INLINE, Holder, OracleResult, QueryState, Request, Row, TaskState
+from tests.support.oracle_state import (
+    BLOCKED,
+    CANCELLED,
+    INLINE,
+    Holder,
+    OracleResult,
+    QueryState,
+    Request,
+    Row,
+    TaskState,
+)
 from tests.support.paged_oracle import PagedEngine
 
 PolicyKey = Callable[[ExecutionGraph], Sequence[float]]
@@ -213,16 +224,15 @@ class Oracle:
             child = forks[fork]
             fork += 1
             query.tasks[graph.first[child]].waited_from = self.now
-            if query.free > 0 or self.protocol.when_full == "allow":
-                query.overflows += query.free <= 0
+            query.overflows += query.free <= 0
+            admission = self.admission(query)
+            if admission == Admission.START:
                 self.take_slot(number, child)
-                continue
-            query.overflows += 1
-            if self.protocol.when_full == "drop":
+            elif admission == Admission.DROP:
                 query.dropped.add(child)
                 if graph.joined_by[child] >= 0:
                     self.less(number, graph.joined_by[child], None)
-            elif self.protocol.when_full == "inline":
+            elif admission == Admission.INLINE:
                 query.inline.add(child)
                 query.paused[child] = (task, fork)
                 self.start_thread(number, child, place)
@@ -230,7 +240,8 @@ class Oracle:
             else:
                 query.live.add(child)
                 query.queue.append(child)
-                if self.protocol.when_full == "block":
+                if admission == Admission.BLOCK:
+                    query.blocked.add(child)
                     query.paused[child] = (task, fork)
                     return
         if following >= 0:
@@ -243,6 +254,14 @@ class Oracle:
             self.less(number, graph.joined_by[thread], None)
         if thread in query.inline:
             self.go_on(number, *query.paused.pop(thread), place)
+
+    def admission(self, query: QueryState) -> Admission:
+        """What becomes of a worker that is forked now."""
+        if query.free > 0:
+            return Admission.START
+        slots = (self.protocol.capacity or 1) - 1
+        found = FullPool(slots, int(slots - query.free), len(query.queue))
+        return WHEN_FULL[self.protocol.when_full].decide(found)
 
     def take_slot(self, number: int, child: int) -> None:
         """`child` takes a slot, or needs none; it runs as soon as it has a place, too."""
@@ -373,7 +392,7 @@ class Oracle:
         s = query.tasks[task]
         assert not s.ended, "a task that is done goes on"
         s.ended = flags in (0, CANCELLED)
-        flags |= INLINE * (thread in query.inline)
+        flags |= INLINE * (thread in query.inline) | BLOCKED * (thread in query.blocked)
         times = (s.waited_from, s.granted, s.ready, s.start, s.decode_start, self.now)
         self.rows.append(Row(number, thread, task, *times, tokens - s.reported, flags, replica))
         s.reported = tokens
