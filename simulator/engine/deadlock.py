@@ -31,7 +31,7 @@ def _blocker(thread: ThreadRun) -> tuple[ThreadRun | None, str]:
         holder = next((other for other in threads if other.slot), None)
         return holder, "waits for a slot held by {}" if holder else "waits for a slot, and a pool of 1 has none"
     if state is WAITS_SEAT:
-        return None, "waits for one of the max_workers places, and all are taken"
+        return None, "waits for one of the max_workers seats, and all are taken"
     if state is NEW:
         return thread.parent, "waits to be forked by {}"
     if state is LEFT:

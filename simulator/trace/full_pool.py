@@ -6,7 +6,7 @@ carry out whatever it says: so a behaviour of one's own is a function and a line
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from enum import Enum
 from typing import NamedTuple
 
@@ -40,12 +40,12 @@ class Behaviour(NamedTuple):
     """What a runtime does with Forks on a full pool."""
 
     decide: Callable[[FullPool], Admission]
-    may: frozenset[Admission]
+    may: Set[Admission]
     """What `decide` may say. Bounds and recorded models need to know: not everything goes with everything."""
 
 
 def _always(admission: Admission) -> Behaviour:
-    return Behaviour(lambda pool: admission, frozenset({admission}))
+    return Behaviour(lambda pool: admission, {admission})
 
 
 WHEN_FULL: dict[str, Behaviour] = {

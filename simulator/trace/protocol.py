@@ -87,7 +87,7 @@ class Protocol:
             ("release", get_args(SlotRelease)),
             ("after_answer", get_args(AfterAnswer)),
         ):
-            if getattr(self, name) not in accepted:
+            if getattr(self, name) not in tuple(accepted):
                 raise ConfigError(f"{name} must be one of {', '.join(accepted)}; got {getattr(self, name)!r}")
         if not 0 <= self.delay_steps_per_second <= 1e6:
             raise ConfigError(f"delay_steps_per_second must be from 0 to 10^6, got {self.delay_steps_per_second!r}")
