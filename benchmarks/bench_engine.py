@@ -110,7 +110,7 @@ def leaps(tokens=4096):
         "leaps": lambda: simulate(graphs, gpu=FULL),
         "this engine, step by step": lambda: step_by_step(graphs, gpu=FULL),
         "the reference of the tests": lambda: oracle(
-            graphs, gpu=FULL, protocol=Protocol(), arrivals=[0.0] * len(graphs), policy_key=fcfs
+            graphs, gpu=FULL, protocol=Protocol(), arrivals=[0.0] * len(graphs), policy=fcfs
         ),
     }
     done = in_turn(runs, 3)

@@ -13,7 +13,7 @@ from simulator.engine.clock import EventClock
 from simulator.engine.kv import Holder
 from simulator.engine.paged import PagedServer
 from simulator.engine.query import Request, ThreadRun
-from simulator.engine.server import BatchServer, Calls
+from simulator.engine.server import BatchServer, Calls, Settings
 from simulator.errors import ConfigError
 from simulator.machine.gpu import Cluster
 from simulator.timeline import Replica
@@ -30,13 +30,10 @@ class Fleet:
     cluster : Cluster
     calls : Calls
         What the run wants to be told.
-    tracked : bool
-        Whether it matters on one GPU too what each thread has computed: where queries share prefixes.
-    max_leap : int
-        Engine steps that one event may stand for.
+    settings : Settings
     """
 
-    def __init__(self, clock: EventClock, cluster: Cluster, calls: Calls, tracked: bool, max_leap: int) -> None:
+    def __init__(self, clock: EventClock, cluster: Cluster, calls: Calls, settings: Settings) -> None:
         self.cluster = cluster
         self.replicas = len(cluster.replicas)
         self.alone = self.replicas == 1
@@ -45,14 +42,14 @@ class Fleet:
         self.loads = [0] * self.replicas
         self.number = 0
         self.servers: list[BatchServer] = []
-        if tracked or not self.alone:
+        if settings.tracked or not self.alone:
             calls = calls._replace(done=self._finished, find=self._find)
         for index, gpu in enumerate(cluster.replicas):
             own = calls if self.alone else calls._replace(ask=partial(self._ask, index))
             if gpu.num_kv_blocks is None:
-                self.servers.append(BatchServer(clock, gpu, own, index, max_leap))
+                self.servers.append(BatchServer(clock, gpu, own, settings, index))
             else:
-                self.servers.append(PagedServer(clock, gpu, own._replace(find=None), index, max_leap))
+                self.servers.append(PagedServer(clock, gpu, own._replace(find=None), settings, index))
         self.query = self.thread = self.task = 0
         self._request: Request | None = None
 

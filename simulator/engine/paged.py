@@ -5,7 +5,7 @@ from __future__ import annotations
 from simulator.engine.clock import EventClock
 from simulator.engine.kv import Cache, Holder
 from simulator.engine.query import DECODING, PREFILLING, WAITING, Request
-from simulator.engine.server import BatchServer, Calls
+from simulator.engine.server import BatchServer, Calls, Settings
 from simulator.errors import ConfigError
 from simulator.machine.gpu import GPU
 
@@ -19,8 +19,8 @@ class PagedServer(BatchServer):
     begin are taken when it is over, which is the same, because nobody else takes any in between.
     """
 
-    def __init__(self, clock: EventClock, gpu: GPU, calls: Calls, number: int = 0, max_leap: int = 1 << 60) -> None:
-        super().__init__(clock, gpu, calls, number, max_leap)
+    def __init__(self, clock: EventClock, gpu: GPU, calls: Calls, settings: Settings, number: int) -> None:
+        super().__init__(clock, gpu, calls, settings, number)
         assert gpu.num_kv_blocks is not None
         self.cache = Cache(gpu.num_kv_blocks, gpu.block_size, gpu.prefix_caching)
         self.size = gpu.block_size
@@ -126,9 +126,11 @@ class PagedServer(BatchServer):
         found = self.cache.prefix(parent, self._in_memory) if parent is not None else 0
         known = self.cache.acquire(holder, request.total, found, max(room, 0))
         if known < 0:
-            # A running ancestor may fill a shared block with its next step, and less memory would do.
+            # A running ancestor may fill a shared block with its next step, and less memory would do. And a policy that
+            # sees the queue may choose another then.
             if found < holder.shared // self.size:
                 self.short = self.short or any(above.busy for above in holder.ancestors())
+            self.short = self.short or self.choose is not None
             return False
         request.context = known
         request.prefill = request.total - known
@@ -211,6 +213,7 @@ class PagedServer(BatchServer):
             self._leave_prompt(request)
         self.cache.release(holder, computed)
         request.state = WAITING
+        request.prefill = request.total
         self.preempted(request)
         request.reported = request.emitted
         self.submit(request)

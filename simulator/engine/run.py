@@ -17,12 +17,12 @@ import numpy.typing as npt
 from simulator.engine.clock import EventClock
 from simulator.engine.deadlock import explain_deadlock
 from simulator.engine.query import QueryRun, ThreadRun
-from simulator.engine.server import Leap
+from simulator.engine.server import Leap, Settings
 from simulator.engine.threads import Threads
 from simulator.errors import ConfigError, DeadlockError
 from simulator.graph import ExecutionGraph
 from simulator.machine.gpu import Cluster
-from simulator.machine.policy import Policy
+from simulator.machine.policy import Keys, Policy, QueuePolicy
 from simulator.timeline import COLUMNS, Timeline, in_order
 from simulator.trace.protocol import Protocol
 from simulator.workload import ClosedLoop
@@ -56,7 +56,7 @@ class Run:
     ) -> None:
         self.graphs = graphs
         self.protocol = protocol
-        self.policy = policy
+        self.keys: Keys = policy.keys if isinstance(policy, QueuePolicy) else policy
         self.users = arrivals if isinstance(arrivals, ClosedLoop) else None
         self.arrivals: list[float] = [math.nan] * len(graphs) if isinstance(arrivals, ClosedLoop) else arrivals.tolist()
         self.order: list[int] = np.argsort(self.arrivals, kind="stable").tolist()  # not arrived yet is last
@@ -66,9 +66,9 @@ class Run:
         self.prefixes: dict[str, ThreadRun | None] = {g.prefix_of: None for g in graphs if g.prefix_of is not None}
         self.clock = EventClock()
         self.asked = False
-        self.threads = Threads(
-            self.clock, cluster, max_workers, self.ask, self.answer, observe, bool(self.prefixes), max_leap
-        )
+        choose = policy.choose if isinstance(policy, QueuePolicy) else None
+        settings = Settings(observe, choose, bool(self.prefixes), max_leap)
+        self.threads = Threads(self.clock, cluster, max_workers, self.ask, self.answer, settings)
 
     def play(self, on_deadlock: str) -> Timeline:
         """Run to the end."""
@@ -172,7 +172,7 @@ class Run:
         """Start the next query."""
         index = self.order[self.arrived]
         graph = self.graphs[index]
-        keys = self.policy(graph)
+        keys = self.keys(graph)
         if len(keys) != len(graph):
             raise ConfigError(f"the policy gave {len(keys)} keys for the {len(graph)} tasks of {graph.name}")
         prefix = self.prefixes[graph.prefix_of] if graph.prefix_of is not None else None

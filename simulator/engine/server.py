@@ -19,8 +19,9 @@ from simulator.engine.clock import Call, EventClock
 from simulator.engine.query import DECODING, GONE, PREFILLING, Request
 from simulator.errors import ConfigError
 from simulator.machine.gpu import GPU
+from simulator.machine.policy import Entry, Queue
 
-__all__ = ["BatchServer", "Calls", "Leap"]
+__all__ = ["BatchServer", "Calls", "Leap", "Settings"]
 
 
 class Leap(NamedTuple):
@@ -55,8 +56,19 @@ class Calls(NamedTuple):
     """For the tokens in memory at a step, where the cost asks for them."""
     find: Callable[[Request], None] | None = None
     """With each request before it is admitted, to settle what it need not process where memory never runs out."""
+
+
+class Settings(NamedTuple):
+    """What a run asks of all its GPUs."""
+
     observe: Callable[[Leap], None] | None = None
-    """With each leap when it is over."""
+    """Called with each leap when it is over."""
+    choose: Callable[[Queue], Entry] | None = None
+    """Says who is admitted next, where the policy sees the queue; see `QueuePolicy`."""
+    tracked: bool = False
+    """Whether it matters on one GPU too what each thread has computed: where queries share prefixes."""
+    max_leap: int = 1 << 60
+    """Engine steps that one event may stand for. With 1 every step is an event, and the result is the same."""
 
 
 class BatchServer:
@@ -67,19 +79,18 @@ class BatchServer:
     clock : EventClock
     gpu : GPU
     calls : Calls
+    settings : Settings
     number : int
         Which replica it is.
-    max_leap : int
-        Steps that one event may stand for.
     """
 
-    def __init__(self, clock: EventClock, gpu: GPU, calls: Calls, number: int = 0, max_leap: int = 1 << 60) -> None:
+    def __init__(self, clock: EventClock, gpu: GPU, calls: Calls, settings: Settings, number: int) -> None:
         self.clock = clock
         self.gpu = gpu
         self.number = number
-        self.max_leap = max_leap
         self.cost = gpu.cost
-        self.done, self.ask, self.preempted, self.stored, self.find, self.observe = calls
+        self.done, self.ask, self.preempted, self.stored, self.find = calls
+        self.observe, self.choose, _, self.max_leap = settings
         self.free_prefill = gpu.cost.prefill_is_free
         self.cache_seconds: Callable[[int, int, int], float] | None = getattr(gpu.cost, "cache_seconds", None)
         self.budget = gpu.max_num_batched_tokens or 1 << 60
@@ -155,12 +166,37 @@ class BatchServer:
 
     def _admit(self) -> None:
         """Let in what waits, as far as it goes."""
+        if self.choose is not None:
+            self._admit_chosen(self.choose)
+            return
         waiting = self.waiting
         while waiting and self.n + len(self.prefilling) < self.limit:
             request = waiting[0][4]
             if request.state != GONE and not self._place(request):
                 break
             heappop(waiting)
+
+    def _admit_chosen(self, choose: Callable[[Queue], Entry]) -> None:
+        """Let in what the policy chooses, one after the other, as far as it goes."""
+        self.waiting = sorted(item for item in self.waiting if item[4].state != GONE)  # a heap as well
+        while self.waiting and self.n + len(self.prefilling) < self.limit:
+            entries = {
+                Entry(*r.thread.order, r.task, r.tokens - r.emitted, r.prefill, r.ready, r.key): i
+                for i, (*_, r) in enumerate(self.waiting)
+            }
+            decoding = [r for finish, *_, r in self.running if r.finish_step == finish]
+            running = [
+                Entry(*r.thread.order, r.task, r.finish_step - self.step, 0, r.ready, r.key) for r in decoding
+            ] + [
+                Entry(*r.thread.order, r.task, r.tokens - r.emitted, r.prefill, r.ready, r.key) for r in self.prefilling
+            ]
+            entry = choose(Queue(self.clock.now, self.number, tuple(entries), tuple(sorted(running))))
+            if entry not in entries:
+                raise ConfigError(f"a policy must choose one of those that wait; got {entry!r:.120}")
+            index = entries[entry]
+            if not self._place(self.waiting[index][4]):
+                break
+            del self.waiting[index]
 
     def _place(self, request: Request) -> bool:
         """Put a request into the batch, if it fits."""

@@ -27,7 +27,7 @@ from simulator.engine.query import (
     ThreadRun,
     Work,
 )
-from simulator.engine.server import Calls, Leap
+from simulator.engine.server import Calls, Settings
 from simulator.engine.station import Delays, Station
 from simulator.machine.cost import DecodeSteps
 from simulator.machine.gpu import Cluster
@@ -47,14 +47,14 @@ class Threads:
     Parameters
     ----------
     clock : EventClock
-    cluster, max_workers, observe
+    cluster, max_workers
         As for `simulate`.
     ask : callable
         Called when something has happened: asks for a settlement at the end of the instant.
     answered : callable
         Called with each query when it is answered.
-    tracked, max_leap
-        As for `Fleet`.
+    settings : Settings
+        What is asked of the GPUs.
     """
 
     def __init__(
@@ -64,9 +64,7 @@ class Threads:
         max_workers: int | None,
         ask: Callable[[], None],
         answered: Callable[[QueryRun], None],
-        observe: Callable[[Leap], None] | None,
-        tracked: bool,
-        max_leap: int,
+        settings: Settings,
     ) -> None:
         self.clock = clock
         self.now = 0.0
@@ -82,8 +80,8 @@ class Threads:
         """Tasks that have finished and are to be settled: query and thread, task; and whether each has left a place in
         the batch at this boundary."""
         self.rows = array("d")
-        calls = Calls(self.request_left, ask, self.request_preempted, self.stored, observe=observe)
-        self.fleet = Fleet(clock, cluster, calls, tracked, max_leap)
+        calls = Calls(self.request_left, ask, self.request_preempted, self.stored)
+        self.fleet = Fleet(clock, cluster, calls, settings)
         self.delays = Delays(clock, self.pause_left, ask)
 
     def write(self, work: Work, tokens: int, flags: int) -> None:

@@ -74,7 +74,7 @@ class Scenario:
             routing=self.routing,
             protocol=self.protocol,
             arrivals=self.arrivals,
-            policy_key=POLICIES[self.policy],
+            policy=POLICIES[self.policy],
             max_workers=self.max_workers,
         )
 

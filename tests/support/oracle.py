@@ -10,12 +10,13 @@ Here are the queries: instants and rounds, pools, places, arrivals, routing. The
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf, isnan
 
 from simulator import GPU, ClosedLoop, Cluster
 from simulator.graph import ExecutionGraph
 from simulator.machine.cost import DecodeSteps
+from simulator.machine.policy import Policy, QueuePolicy
 from simulator.trace.full_pool import WHEN_FULL, Admission, FullPool
 from simulator.trace.protocol import Protocol
 from tests.support.oracle_engine import Engine
@@ -32,9 +33,6 @@ from tests.support.oracle_state import (
 )
 from tests.support.paged_oracle import PagedEngine
 
-PolicyKey = Callable[[ExecutionGraph], Sequence[float]]
-"""Of a graph, one key a task: what waiting work is sorted by, smallest first."""
-
 Item = tuple[int, int, int]
 """Query, thread, task."""
 
@@ -46,12 +44,12 @@ def oracle(
     routing: str = "least-loaded",
     protocol: Protocol,
     arrivals: Sequence[float] | ClosedLoop,
-    policy_key: PolicyKey,
+    policy: Policy,
     max_workers: int | None = None,
 ) -> OracleResult:
     """Simulate `graphs`, one a query. `routing` is that of the cluster, by name."""
     replicas = gpu.replicas if isinstance(gpu, Cluster) else (gpu,)
-    return Oracle(graphs, replicas, routing, protocol, policy_key, max_workers).run(arrivals)
+    return Oracle(graphs, replicas, routing, protocol, policy, max_workers).run(arrivals)
 
 
 class Oracle:
@@ -61,7 +59,7 @@ class Oracle:
         replicas: Sequence[GPU],
         routing: str,
         protocol: Protocol,
-        policy_key: PolicyKey,
+        policy: Policy,
         max_workers: int | None,
     ) -> None:
         self.engines = [(PagedEngine if gpu.num_kv_blocks else Engine)(self, i, gpu) for i, gpu in enumerate(replicas)]
@@ -70,7 +68,8 @@ class Oracle:
         self.routed = 0
         self.protocol = protocol
         self.cancels = protocol.after_answer == "cancel"
-        self.keys = [policy_key(graph) for graph in graphs]
+        self.choose = policy.choose if isinstance(policy, QueuePolicy) else None
+        self.keys = [(policy.keys if isinstance(policy, QueuePolicy) else policy)(graph) for graph in graphs]
         capacity = inf if protocol.capacity is None else protocol.capacity
         self.queries = [
             QueryState(graph, [TaskState(1 + len(task.joins), task.tokens) for task in graph.tasks], capacity - 1)
