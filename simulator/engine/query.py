@@ -13,26 +13,7 @@ from simulator.engine.pool import Pool
 from simulator.graph import ExecutionGraph
 from simulator.trace.protocol import Protocol
 
-__all__ = [
-    "DECODING",
-    "GONE",
-    "HOSTS",
-    "LEFT",
-    "NEW",
-    "PREFILLING",
-    "RUNS",
-    "STALLED",
-    "WAITING",
-    "WAITS_SEAT",
-    "WAITS_SLOT",
-    "Exit",
-    "Pause",
-    "QueryRun",
-    "Request",
-    "State",
-    "ThreadRun",
-    "Work",
-]
+__all__ = ["Exit", "Pause", "QueryRun", "Request", "State", "ThreadRun", "Work"]
 
 WAITING: Final = 0
 PREFILLING: Final = 1
@@ -103,19 +84,9 @@ class Request(Work):
     """One task on the GPU: its request while it waits, its place in the batch while it runs."""
 
     __slots__ = (
-        "context",
-        "emitted",
-        "finish_step",
-        "holder",
-        "joined_step",
-        "key",
-        "prefill",
-        "ready",
-        "reported",
-        "state",
-        "tokens",
-        "total",
-    )
+        "context", "emitted", "finish_step", "holder", "joined_step", "key", "prefill", "ready", "reported", "state",
+        "tokens", "total",
+    )  # fmt: skip
 
     def __init__(self, thread: ThreadRun, task: int, tokens: int, prefill: int, key: float) -> None:
         self.thread = thread
@@ -148,34 +119,10 @@ class ThreadRun:
     """The state of one thread."""
 
     __slots__ = (
-        "above",
-        "awaits",
-        "computed",
-        "context",
-        "exit",
-        "first",
-        "flags",
-        "granted",
-        "holders",
-        "home",
-        "joined",
-        "joined_by",
-        "last",
-        "number",
-        "order",
-        "parent",
-        "query",
-        "ready",
-        "replica",
-        "resumes",
-        "seat",
-        "shared",
-        "slot",
-        "state",
-        "task",
-        "waited_from",
-        "work",
-    )
+        "above", "awaits", "computed", "context", "exit", "first", "flags", "granted", "holders", "home", "joined",
+        "joined_by", "last", "number", "order", "parent", "query", "ready", "replica", "resumes", "seat", "shared",
+        "slot", "state", "task", "waited_from", "work",
+    )  # fmt: skip
 
     def __init__(self, query: QueryRun, number: int, parent: ThreadRun | None, above: ThreadRun | None) -> None:
         graph = query.graph
@@ -241,18 +188,9 @@ class QueryRun:
     """The state of one query."""
 
     __slots__ = (
-        "alive",
-        "graph",
-        "index",
-        "keys",
-        "last_forks",
-        "less_prefill",
-        "less_tokens",
-        "over",
-        "pool",
-        "protocol",
+        "alive", "graph", "index", "keys", "last_forks", "less_prefill", "less_tokens", "over", "pool", "protocol",
         "threads",
-    )
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -132,7 +132,7 @@ class BatchServer:
         """Start the next leap, or cut the one under way if the batch is to change."""
         if self.boundary is not None:
             if self.cancelled or (self.waiting and self.n + len(self.prefilling) < self.limit):
-                self._cut()
+                self._cut(self.boundary)
             return
         if self._make_room() and self.waiting:
             self._admit()
@@ -181,15 +181,13 @@ class BatchServer:
         self.waiting = sorted(item for item in self.waiting if item[4].state != GONE)  # a heap as well
         while self.waiting and self.n + len(self.prefilling) < self.limit:
             entries = {
-                Entry(*r.thread.order, r.task, r.tokens - r.emitted, r.prefill, r.ready, r.key): i
-                for i, (*_, r) in enumerate(self.waiting)
+                self._entry(request, request.tokens - request.emitted, request.prefill): index
+                for index, (*_, request) in enumerate(self.waiting)
             }
-            decoding = [r for finish, *_, r in self.running if r.finish_step == finish]
-            running = [
-                Entry(*r.thread.order, r.task, r.finish_step - self.step, 0, r.ready, r.key) for r in decoding
-            ] + [
-                Entry(*r.thread.order, r.task, r.tokens - r.emitted, r.prefill, r.ready, r.key) for r in self.prefilling
-            ]
+            running = [self._entry(each, each.tokens - each.emitted, each.prefill) for each in self.prefilling]
+            for finish, *_, each in self.running:
+                if each.finish_step == finish:
+                    running.append(self._entry(each, finish - self.step, 0))
             entry = choose(Queue(self.clock.now, self.number, tuple(entries), tuple(sorted(running))))
             if entry not in entries:
                 raise ConfigError(f"a policy must choose one of those that wait; got {entry!r:.120}")
@@ -197,6 +195,9 @@ class BatchServer:
             if not self._place(self.waiting[index][4]):
                 break
             del self.waiting[index]
+
+    def _entry(self, request: Request, tokens: int, prefill: int) -> Entry:
+        return Entry(*request.thread.order, request.task, tokens, prefill, request.ready, request.key)
 
     def _place(self, request: Request) -> bool:
         """Put a request into the batch, if it fits."""
@@ -243,10 +244,8 @@ class BatchServer:
 
     def _report(self, observe: Callable[[Leap], None]) -> None:
         """Tell the observer of the leap that is over; its steps are not counted yet."""
-        stored = self.stored(self.step)
-        observe(
-            Leap(self.number, self.leap_start, self.leap_steps, self.n, self.context, *self._prompts_of_step(), stored)
-        )
+        batch = self.n, self.context, *self._prompts_of_step(), self.stored(self.step)
+        observe(Leap(self.number, self.leap_start, self.leap_steps, *batch))
 
     def _decode_seconds(self, steps: int) -> float:
         """Return the seconds of the next steps."""
@@ -269,16 +268,15 @@ class BatchServer:
             chunks.append((request, chunk))
         return chunks
 
-    def _cut(self) -> None:
-        """Bring the end of the leap forward to the first step boundary that has not passed."""
+    def _cut(self, boundary: Call) -> None:
+        """Bring the end of the leap under way forward to the first step boundary that has not passed."""
         if self.leap_steps == 1:
             return
         steps = max(self._steps_to_now(), 1)
         if steps < self.leap_steps:
             self.leap_steps = steps
             end = max(self.leap_start + self._decode_seconds(steps), self.clock.now)
-            if self.boundary is not None:
-                self.boundary.cancel()
+            boundary.cancel()
             self.boundary = self.clock.call_at(end, self._arrive)
 
     def _steps_to_now(self) -> int:
