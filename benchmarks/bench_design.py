@@ -147,7 +147,7 @@ def main(scale=1.0):
     )
     compare(
         "a graph built: tuples, checked / networkx, unchecked",
-        (ExecutionGraph, graph.tasks, graph.threads, graph.shared, graph.inserted),
+        (ExecutionGraph, graph.tasks, graph.threads, graph.protocol, graph.name, None, graph.trace),
         (to_networkx, graph),
         repeat=n // 5,
     )

@@ -14,13 +14,12 @@ from math import factorial
 import numpy as np
 
 from simulator import GPU, ClosedLoop, Cluster, ExecutionGraph, LinearBatch, simulate
-from simulator.graph import Task
+from simulator.graph import GraphThread, Task
 from simulator.machine.routing import least_loaded, round_robin
 from simulator.workload import poisson_arrivals
 
 TOKENS = 10_000
 STEP = 1 / TOKENS
-ORGANIZER = ("organizer",)
 
 # Sizes of requests: tokens, TOKENS in the mean. Each function returns n of them.
 
@@ -44,17 +43,16 @@ SECOND_MOMENT = {exponential: 2.0, constant: 1.0, two_point: 8.29}
 
 
 def alone(tokens):
-    return [ExecutionGraph((Task(0, size),), ORGANIZER) for size in tokens.tolist()]
+    return [ExecutionGraph((Task(0, size),)) for size in tokens.tolist()]
 
 
 def forked(tokens, k):
     """Return queries of k workers each, answered when the last has returned."""
-    threads = ("organizer", *map(str, range(1, k + 1)))
+    threads = tuple(map(GraphThread, ("organizer", *map(str, range(1, k + 1)))))
     workers = tuple(range(1, k + 1))
-    zeros = (0,) * (k + 1)
     first, last = Task(0, forks=workers), Task(0, joins=workers)
     return [
-        ExecutionGraph((first, *(Task(i, size) for i, size in enumerate(sizes, 1)), last), threads, zeros, zeros)
+        ExecutionGraph((first, *(Task(i, size) for i, size in enumerate(sizes, 1)), last), threads)
         for sizes in tokens.reshape(-1, k).tolist()
     ]
 

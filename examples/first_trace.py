@@ -31,7 +31,7 @@ graph = compile_trace(trace, protocol)
 timeline = simulate(graph)  # on the decode-step clock: every agent emits one token a step
 print("What happened:")
 for span in timeline.spans():
-    print(f"  {graph.threads[span.thread]:9}  {span.kind.value:9}  {span.start:3.0f} to {span.finish:3.0f}")
+    print(f"  {graph.threads[span.thread].id:9}  {span.kind.value:9}  {span.start:3.0f} to {span.finish:3.0f}")
 
 metrics = measure(timeline)
 print("What it amounts to:")

@@ -26,7 +26,7 @@ def lanes(timeline):
     for span in timeline.spans():
         start, finish = int(span.start), int(span.finish)
         rows[span.thread][start:finish] = MARKS[span.kind] * (finish - start)
-    return [f"  {name:9} {''.join(row).rstrip()}".rstrip() for name, row in zip(graph.threads, rows, strict=True)]
+    return [f"  {name:9} {''.join(row).rstrip()}".rstrip() for (name, *_), row in zip(graph.threads, rows, strict=True)]
 
 
 for when_full in WHEN_FULL:

@@ -14,10 +14,10 @@ def explain_deadlock(query: QueryRun) -> Deadlock:
     at = query.pool.queue[0] if query.pool.queue else query.threads[0]
     while at.number not in seen:
         to, why = _blocker(at)
-        name = query.graph.threads[at.number]
+        name = at.spec.id
         if to is None:
             return Deadlock(query.index, (*seen.values(), f"{name} {why}"))
-        seen[at.number] = f"{name} {why.format(query.graph.threads[to.number])}"
+        seen[at.number] = f"{name} {why.format(to.spec.id)}"
         at = to
     threads = list(seen)
     return Deadlock(query.index, tuple(seen[thread] for thread in threads[threads.index(at.number) :]))
@@ -25,8 +25,7 @@ def explain_deadlock(query: QueryRun) -> Deadlock:
 
 def _blocker(thread: ThreadRun) -> tuple[ThreadRun | None, str]:
     """Return the thread that `thread` waits for, if there is one, and how."""
-    graph, threads = thread.query.graph, thread.query.threads
-    state = thread.state
+    threads, state = thread.query.threads, thread.state
     if state in (WAITS_SLOT, STALLED):
         holder = next((other for other in threads if other.slot), None)
         return holder, "waits for a slot held by {}" if holder else "waits for a slot, and a pool of 1 has none"
@@ -35,10 +34,10 @@ def _blocker(thread: ThreadRun) -> tuple[ThreadRun | None, str]:
     if state is NEW:
         return thread.parent, "waits to be forked by {}"
     if state is LEFT:
-        if thread.joined_by < 0:
+        if thread.spec.joined_by < 0:
             return None, "keeps its slot, and nobody joins it"
-        return threads[graph.tasks[thread.joined_by].thread], "keeps its slot until {} joins it"
+        return thread.parent, "keeps its slot until {} joins it"
     if state is HOSTS:
         return next(other for other in threads if other.parent is thread and other.resumes), "does the work of {} first"
-    joins = graph.tasks[thread.task].joins
+    joins = thread.query.graph.tasks[thread.task].joins
     return next(threads[child] for child in joins if threads[child].state is not LEFT), "waits to join {}"

@@ -159,7 +159,7 @@ class Fleet:
         while at is not None and most > known:
             at = at.home or at
             known = max(known, min(most, at.computed.get(replica, 0)))
-            most = min(most, at.shared)
+            most = min(most, at.spec.shared)
             if not at.number and at.query.graph.prefix_of is None:
                 known = max(known, most)  # shared with nobody who is here: somebody has done it
             at = at.above
@@ -185,10 +185,10 @@ class Fleet:
         home = thread.home or thread
         if replica in home.holders:
             return home.holders[replica]
-        shared, above = home.shared, home.above
+        shared, above = home.spec.shared, home.above
         while above is not None:
             above = above.home or above
             if replica in above.holders:
                 return Holder(above.holders[replica], shared)
-            shared, above = min(shared, above.shared), above.above
+            shared, above = min(shared, above.spec.shared), above.above
         return Holder(None, 0)

@@ -47,10 +47,10 @@ class PagedServer(BatchServer):
 
     def _check(self, request: Request) -> None:
         most = request.total + request.tokens - request.emitted - 1
-        if -(-most // self.size) > self.cache.blocks:
-            graph, blocks = request.thread.query.graph, self.cache.blocks
+        blocks, thread = self.cache.blocks, request.thread
+        if -(-most // self.size) > blocks:
             raise ConfigError(
-                f"{graph.name}: thread {graph.threads[request.thread.number]} needs {most} tokens in KV memory, and"
+                f"{thread.query.graph.name}: thread {thread.spec.id} needs {most} tokens in KV memory, and"
                 f" {blocks} blocks of {self.size} hold {blocks * self.size}"
             )
 

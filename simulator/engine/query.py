@@ -119,26 +119,23 @@ class ThreadRun:
     """The state of one thread."""
 
     __slots__ = (
-        "above", "awaits", "computed", "context", "exit", "first", "flags", "granted", "holders", "home", "joined",
-        "joined_by", "last", "number", "order", "parent", "query", "ready", "replica", "resumes", "seat", "shared",
-        "slot", "state", "task", "waited_from", "work",
+        "above", "awaits", "computed", "context", "exit", "flags", "granted", "holders", "home", "joined", "last",
+        "number", "order", "parent", "query", "ready", "replica", "resumes", "seat", "slot", "spec", "state", "task",
+        "waited_from", "work",
     )  # fmt: skip
 
     def __init__(self, query: QueryRun, number: int, parent: ThreadRun | None, above: ThreadRun | None) -> None:
-        graph = query.graph
         self.query = query
         self.number = number
         self.order = (query.index, number)
         """The order of all that happens at one time."""
-        # What the graph says of it.
+        self.spec = spec = query.graph.threads[number]
+        """What the graph says of it."""
+        self.last = spec.last
         self.parent = parent
-        """Who forks it."""
+        """Who forks it, and joins it, if anybody does."""
         self.above = above
         """Whose context its prompt begins with: its parent, or another query's organizer."""
-        self.first = graph.first[number]
-        self.last = graph.last[number]
-        self.joined_by = graph.joined_by[number]
-        self.shared = graph.shared[number]
         # Where it is.
         self.state = NEW
         self.task = -1
@@ -162,7 +159,7 @@ class ThreadRun:
         self.waited_from = self.granted = self.ready = math.nan
         self.work: Work | None = None
         # What is in memory of it.
-        self.context = self.shared
+        self.context = spec.shared
         """Tokens in its context."""
         self.replica = -1
         """The GPU that it was on last."""
@@ -175,7 +172,7 @@ class ThreadRun:
         """Return the tokens in memory that nobody else has, at an engine's `step`, if it lives."""
         if self.state in _NO_CONTEXT:
             return 0
-        inside = self.parent.context if self.home and self.parent else self.shared
+        inside = self.parent.context if self.home and self.parent else self.spec.shared
         total = self.context - inside
         if isinstance(self.work, Request):
             # The thread's context has the whole prompt from the start, and what is decoded only at the end.
@@ -216,11 +213,10 @@ class QueryRun:
         """The same where inserted tokens are decoded."""
         organizer = ThreadRun(self, 0, None, prefix)
         self.threads = threads = [organizer]
-        tasks, forked_by = graph.tasks, graph.forked_by
-        for number in range(1, len(forked_by)):
-            parent = threads[tasks[forked_by[number]].thread]
+        for number in range(1, len(graph.threads)):
+            parent = threads[graph.threads[number].parent]
             threads.append(ThreadRun(self, number, parent, parent))
-        self.last_forks = tasks[organizer.last].forks if protocol.after_answer == "cancel" else ()
+        self.last_forks = graph.tasks[organizer.last].forks if protocol.after_answer == "cancel" else ()
         """Forks of the organizer's last task, if the answer cancels their workers before they begin."""
 
     def stored(self, step: int) -> int:

@@ -232,8 +232,8 @@ class Threads:
     def leave(self, thread: ThreadRun, how: Exit, hot: bool = False) -> None:
         """A thread leaves its query: the one door.
 
-        It gives back what it has, work at a station is cut short, and those go on who waited for it: the thread that
-        joins it, and the one that did its work. `hot`: as for `proceed`.
+        It gives back what it has, work at a station is cut short, and its parent goes on, if that waits to join it or
+        did its work. `hot`: as for `proceed`.
         """
         query = thread.query
         if thread.slot or thread.seat:  # mostly it has given them back already, see `Run.settle`
@@ -243,15 +243,15 @@ class Threads:
         query.alive -= 1
         if thread.work is not None:
             self.station(thread.work).cancel(thread.work)
-        if thread.joined_by >= 0 and not query.over:
-            waiter = query.threads[query.graph.tasks[thread.joined_by].thread]
-            if waiter.task == thread.joined_by:
-                if waiter.joined >= 0:
-                    self.join(waiter)
-                self.satisfy(waiter)
-        if thread.home is not None and thread.parent is not None and not query.over:
-            thread.parent.context = thread.context
-            self.resume(thread, hot)
+        parent = thread.parent
+        if parent is not None and not query.over:
+            if parent.task == thread.spec.joined_by:
+                if parent.joined >= 0:
+                    self.join(parent)
+                self.satisfy(parent)
+            if thread.home is not None:
+                parent.context = thread.context
+                self.resume(thread, hot)
         if not query.alive:
             self.open.pop(query.index, None)
             query.close()
@@ -294,9 +294,9 @@ class Threads:
                 child.context = parent.context
                 child.flags = INLINE
                 self.insert_nothing(child)
-                first = query.graph.reader(child.first)
+                first = query.graph.reader(child.spec.first)
                 if first >= 0:  # its prompt is in the parent's context already
-                    query.less_prefill[first] = query.less_prefill.get(first, 0) + query.graph.prompts[child.number]
+                    query.less_prefill[first] = query.less_prefill.get(first, 0) + child.spec.prompt
                 self.start(child, hot)
                 return False
             case Admission.DROP:
@@ -317,10 +317,10 @@ class Threads:
     def insert_nothing(self, child: ThreadRun) -> None:
         """Note that the Join of `child`, which has no slot, inserts no text."""
         query = child.query
-        reader = query.graph.reader(child.joined_by)
+        reader = query.graph.reader(child.spec.joined_by)
         if reader >= 0:
             less = query.less_tokens if query.graph.protocol.charge_inserted else query.less_prefill
-            less[reader] = less.get(reader, 0) + query.graph.inserted[child.number]
+            less[reader] = less.get(reader, 0) + child.spec.inserted
 
     def seat(self, worker: ThreadRun) -> None:
         """A worker has its slot: start it as soon as it has a seat, too."""
@@ -336,15 +336,10 @@ class Threads:
 
     def start(self, thread: ThreadRun, hot: bool) -> None:
         """Start a thread that has all it needs."""
-        query = thread.query
         thread.state = RUNS
         thread.granted = self.now
-        thread.task = thread.first
-        joins = query.graph.tasks[thread.first].joins
-        if joins:  # in a graph made by hand
-            thread.awaits = sum([query.threads[child].state is not LEFT for child in joins])
-        if not thread.awaits:
-            self.run(thread, hot)
+        thread.task = thread.spec.first
+        self.run(thread, hot)
 
     def join(self, thread: ThreadRun) -> None:
         """Free the slots of the workers that a thread joins, in the order of its Joins, as far as they have ended."""

@@ -62,7 +62,7 @@ def recorded_times(trace: Trace, graph: ExecutionGraph) -> dict[str, float]:
         if task.prefill
         for place in range(task.actions[0], task.actions[1])
     }
-    for number, name in enumerate(graph.threads):
+    for number, (name, *_) in enumerate(graph.threads):
         now = began.get(name)
         for place, action in enumerate(threads[name].actions):
             start, finish = action.start, action.finish

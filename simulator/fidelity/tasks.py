@@ -109,13 +109,13 @@ def _recorded(run: RecordedRun) -> dict[tuple[int, int], float]:
     for query, (trace, graph) in enumerate(zip(run.traces, run.graphs, strict=True)):
         threads = {thread.id: thread for thread in trace.threads}
         for number, task in enumerate(graph.tasks):
-            actions = threads[graph.threads[task.thread]].actions[task.actions[0] : task.actions[1]]
+            actions = threads[graph.threads[task.thread].id].actions[task.actions[0] : task.actions[1]]
             work = [a for a in actions if not isinstance(a, (Join, Delay)) and a.tokens]
             if not work or any(isinstance(action, Join) and action.tokens for action in actions):
                 continue
             start, finish = work[0].start, work[-1].finish
             if start is None or finish is None or not start < finish:
-                thread = graph.threads[task.thread]
+                thread = graph.threads[task.thread].id
                 raise TraceError(
                     f"trace {trace.id!r}: thread {thread}: no recorded start and finish of all its actions"
                 )

@@ -3,7 +3,9 @@
 from simulator.graph.clock import DecodeClock, check, decode_clock
 from simulator.graph.compiler import compile_trace
 from simulator.graph.critical_path import CriticalPath, critical_path
-from simulator.graph.graph import Edge, EdgeKind, ExecutionGraph, Task, from_networkx, to_networkx
+from simulator.graph.graph import ExecutionGraph
+from simulator.graph.interchange import from_networkx, to_networkx
+from simulator.graph.task import Edge, EdgeKind, GraphThread, Task
 
 __all__ = [
     "CriticalPath",
@@ -11,6 +13,7 @@ __all__ = [
     "Edge",
     "EdgeKind",
     "ExecutionGraph",
+    "GraphThread",
     "Task",
     "check",
     "compile_trace",

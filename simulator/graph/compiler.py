@@ -5,7 +5,8 @@ A thread is cut where others can notice: after a Fork (its worker may start), at
 
 from __future__ import annotations
 
-from simulator.graph.graph import ExecutionGraph, Task
+from simulator.graph.graph import ExecutionGraph
+from simulator.graph.task import GraphThread, Task
 from simulator.trace import ORGANIZER, Answer, Delay, Fork, Join, Return, Trace, child_id
 from simulator.trace.protocol import Protocol
 
@@ -42,7 +43,7 @@ def compile_trace(trace: Trace, protocol: Protocol | None = None) -> ExecutionGr
     >>> from simulator.trace import Answer, Fork, Join, Return, Think, Thread, Trace
     >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
     >>> graph = compile_trace(Trace("t", (organizer, Thread("1", (Return(10),)))))
-    >>> [(graph.threads[task.thread], task.tokens) for task in graph.tasks]
+    >>> [(graph.threads[task.thread].id, task.tokens) for task in graph.tasks]
     [('organizer', 5), ('1', 10), ('organizer', 3), ('organizer', 2)]
     >>> [(edge.source, edge.target, edge.kind.value) for edge in graph.edges()]
     [(0, 2, 'program'), (0, 1, 'fork'), (1, 3, 'join'), (2, 3, 'program')]
@@ -65,17 +66,13 @@ class _Compiler:
         reached = self._reachable()
         self.names = {thread.id: i for i, thread in enumerate(t for t in self.trace.threads if t.id in reached)}
         self.emit(ORGANIZER)
-        return ExecutionGraph(
-            tuple(self.tasks),
-            tuple(self.names),
-            tuple(self.recorded[name].shared_tokens for name in self.names),
-            tuple(self.inserted.get(name, 0) for name in self.names),
-            self.protocol,
-            self.trace.id,
-            tuple(self.recorded[name].prompt_tokens - self.recorded[name].shared_tokens for name in self.names),
-            self.trace,
-            self.trace.prefix_of,
-        )
+        threads = []
+        trace, recorded, inserted = self.trace, self.recorded, self.inserted
+        for name in self.names:
+            thread = recorded[name]
+            shared = thread.shared_tokens
+            threads.append(GraphThread(name, shared, thread.prompt_tokens - shared, inserted.get(name, 0)))
+        return ExecutionGraph(tuple(self.tasks), tuple(threads), self.protocol, trace.id, trace.prefix_of, trace)
 
     def _reachable(self) -> set[str]:
         """Threads that some Fork starts. Parents precede children in a trace, so one pass does."""
@@ -99,6 +96,7 @@ class _Compiler:
         task = _Draft(self.names[name])
         prefill = thread.prompt_tokens - thread.shared_tokens
 
+        # Others can notice what a thread does only where it forks, joins or pauses: there, and nowhere else, it is cut.
         def close(end: int) -> None:
             nonlocal task, prefill
             if task.tokens:  # context waits for the next decode, which is what reads it
@@ -118,7 +116,7 @@ class _Compiler:
                     task.seconds = action.seconds
                     close(place + 1)
                 continue
-            if task.forks and action.tokens:
+            if task.forks and action.tokens:  # Forks in a row, without a token between them, end one task together
                 close(place)
             task.tokens += action.tokens
             if isinstance(action, Fork):
@@ -129,6 +127,7 @@ class _Compiler:
                 forked.add(action.index)
             elif isinstance(action, Join):
                 waits = action.index in unjoined
+                # Its own tokens are decoded before it waits, so they end the task; what it inserts begins the next.
                 if (waits or action.inserted_tokens) and (task.tokens or task.forks):
                     close(place + 1)
                 if waits:

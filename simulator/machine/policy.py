@@ -91,7 +91,7 @@ def organizer_first(graph: ExecutionGraph) -> Sequence[float]:
     """Organizers before workers, workers before their own workers."""
     depth = [0] * len(graph.threads)
     for thread in range(1, len(depth)):
-        depth[thread] = depth[graph.parent(thread)] + 1
+        depth[thread] = depth[graph.threads[thread].parent] + 1
     return [depth[task.thread] for task in graph.tasks]
 
 

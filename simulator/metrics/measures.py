@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,12 +15,11 @@ import numpy as np
 
 from simulator.graph import ExecutionGraph
 from simulator.graph.clock import DecodeClock, decode_clock
-from simulator.graph.critical_path import critical_path, t_levels
+from simulator.graph.critical_path import critical_path
 from simulator.metrics.realised import BOUNDS, breakdown
 from simulator.metrics.uncontended import seconds_alone
 from simulator.timeline import COLUMNS, SpanKind, Timeline
 from simulator.trace import Outcome, Violation
-from simulator.trace.protocol import Protocol
 
 __all__ = ["METRICS", "SUMMARIES", "Metrics", "Run", "measure", "summarize"]
 
@@ -48,7 +47,7 @@ class Run:
     def clock(self) -> DecodeClock:
         """Its decode-step clock."""
         protocol = self.timeline.protocol_of(self.query)
-        return decode_clock(self.graph.trace, protocol) if self.graph.trace else _graph_clock(self.graph, protocol)
+        return decode_clock(self.graph.trace, protocol)
 
     @cached_property
     def spans(self) -> dict[SpanKind, float]:
@@ -72,52 +71,6 @@ class Run:
     def latency(self) -> float:
         """Seconds from arrival to answer; NaN without an answer."""
         return float(self.timeline.latency[self.query])
-
-
-def _graph_clock(graph: ExecutionGraph, protocol: Protocol) -> DecodeClock:
-    """Return the decode-step clock of a graph that comes without its trace, and so without violations to name."""
-    weights = [task.tokens or protocol.delay_steps(task.seconds) for task in graph.tasks]
-    start = t_levels(graph, weights)
-    finish = [begin + weight for begin, weight in zip(start, weights, strict=True)]
-    latency = int(finish[graph.answer])
-    changes: list[tuple[int, int]] = []
-    organizer = 0
-    for task, begin, end in zip(graph.tasks, start, finish, strict=True):
-        if task.thread or protocol.count_organizer:
-            changes += ((int(begin), 1), (int(end), -1))
-        if not task.thread:
-            organizer += int(end - begin)
-    active = peak = now = 0
-    for step, change in sorted(changes):
-        if step < latency:
-            active += change * (latency - step)
-            now += change
-            peak = max(peak, now)
-    alive: list[float] = []
-    overflows = 0
-    forks = [(finish[i], task.thread, i, child) for i, task in enumerate(graph.tasks) for child in task.forks]
-    joined_at = _joined_at(graph, finish)
-    for forked, _, _, thread in sorted(forks, key=lambda fork: fork[:3]):
-        if protocol.after_answer == "cancel" and forked >= latency and graph.parent(thread):
-            continue
-        alive = [end for end in alive if end > forked]
-        overflows += protocol.capacity is not None and len(alive) >= protocol.capacity - 1
-        by_join = protocol.release == "join"
-        alive.append(joined_at.get(thread, math.inf) if by_join else finish[graph.last[thread]])
-    total = active if protocol.count_organizer else active + organizer
-    return DecodeClock(latency, active, total, sum(weights), peak, len(graph.threads) - 1, overflows, (), {})
-
-
-def _joined_at(graph: ExecutionGraph, finish: Sequence[float]) -> dict[int, float]:
-    """Return when each thread is joined: Joins in a row are made one after the other."""
-    previous = {following: task for task, following in enumerate(graph.next) if following >= 0}
-    joined: dict[int, float] = {}
-    for i, task in enumerate(graph.tasks):
-        before = previous.get(i, graph.forked_by[task.thread])
-        now = finish[before] if before >= 0 else 0.0
-        for child in task.joins:
-            joined[child] = now = max(now, finish[graph.last[child]])
-    return joined
 
 
 def _latency(run: Run) -> float:

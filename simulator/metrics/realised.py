@@ -57,9 +57,9 @@ def realised_path(timeline: Timeline, query: int = 0) -> tuple[Piece, ...]:
         thread = int(at)
         if now > stays[-1][_FINISH]:  # one of its Forks was done inline, or blocked until `now`
             worker = next(fork for fork in graph.tasks[task].forks if past.held(fork) == now)
-            first = past.stays[graph.first[worker]][0]
+            first = past.stays[graph.threads[worker].first][0]
             if int(first[_FLAGS]) & INLINE:
-                task = graph.last[worker]
+                task = graph.threads[worker].last
             else:
                 if now > first[_WAITED]:
                     pieces.append(Piece(thread, task, SpanKind.WAIT_POOL, first[_WAITED], now))
@@ -76,9 +76,9 @@ def realised_path(timeline: Timeline, query: int = 0) -> tuple[Piece, ...]:
         worker = next((child for child in joins if past.ended(child) == ready), -1)
         if worker < 0 and before < 0:
             marks.append((SpanKind.WAIT_POOL, waited_from, granted))
-            before, now = graph.forked_by[thread], waited_from
+            before, now = graph.threads[thread].forked_by, waited_from
         pieces += (Piece(thread, task, kind, begin, end) for kind, begin, end in marks if end > begin)
-        task = graph.last[worker] if worker >= 0 else before
+        task = graph.threads[worker].last if worker >= 0 else before
     return tuple(reversed(pieces))
 
 
@@ -98,9 +98,9 @@ class _Past:
 
     def held(self, worker: int) -> float:
         """Until when the Fork of `worker` held up its parent; before all time if it did not."""
-        if self.graph.first[worker] not in self.stays:
+        if self.graph.threads[worker].first not in self.stays:
             return -math.inf
-        first = self.stays[self.graph.first[worker]][0]
+        first = self.stays[self.graph.threads[worker].first][0]
         if int(first[_FLAGS]) & INLINE:
             return self.ended(worker)
         return float(first[_GRANTED]) if int(first[_FLAGS]) & BLOCKED else -math.inf
@@ -108,7 +108,7 @@ class _Past:
     def ended(self, worker: int) -> float:
         """When `worker` ended; infinity if it did not."""
         if worker not in self.ends:
-            last = self.graph.last[worker]
+            last = self.graph.threads[worker].last
             self.ends[worker] = self.passed(last) if last in self.stays else math.inf
         return self.ends[worker]
 

@@ -28,7 +28,7 @@ def seconds_alone(timeline: Timeline, query: int, tokens: Mapping[int, float] | 
     graph, protocol = timeline.graphs[query], timeline.protocol_of(query)
     in_steps = timeline.unit == "steps"
     gpus = _gpus(timeline, query)
-    context = list(graph.shared)
+    context = [thread.shared for thread in graph.threads]
     seconds = []
     for i, task in enumerate(graph.tasks):
         have, prefill, gpu = context[task.thread], task.prefill, gpus.get(i, gpus[-1])

@@ -190,12 +190,12 @@ def _changed(study: Study, change: Change, seed: int, graphs: Sequence[Execution
     changed = study.at(change.settings)
     if changed.protocol.charge_inserted != study.protocol.charge_inserted:  # it is compiled into the graphs
         graphs = compiled(changed, seed)
-    before = sum(graph.trace.tokens for graph in graphs if graph.trace)
+    before = sum(graph.trace.tokens for graph in graphs)
     if change.worker_cap is not None:
         graphs = _capped(graphs, change.worker_cap)
     if change.longest_first:
         graphs = _longest_first(graphs, study.samples)
-    after = sum(graph.trace.tokens for graph in graphs if graph.trace)
+    after = sum(graph.trace.tokens for graph in graphs)
     try:
         timeline = simulate_one(changed, seed, graphs)
     except SimulatorError as error:
@@ -208,7 +208,7 @@ def _changed(study: Study, change: Change, seed: int, graphs: Sequence[Execution
 def _capped(graphs: Sequence[ExecutionGraph], cap: int) -> list[ExecutionGraph]:
     cut: dict[int, ExecutionGraph] = {}  # a trace may be asked many times
     for graph in graphs:
-        if id(graph) not in cut and graph.trace is not None:
+        if id(graph) not in cut:
             trace = cap_tokens(graph.trace, worker=cap)
             cut[id(graph)] = graph if trace is graph.trace else compile_trace(trace, graph.protocol)
     return [cut.get(id(graph), graph) for graph in graphs]

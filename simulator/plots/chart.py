@@ -98,13 +98,13 @@ def compose(timeline: Timeline, query: int) -> Scene:
     cut = {lane for _, lane in scene.cuts}
     may = WHEN_FULL[timeline.protocol_of(query).when_full].may
     for lane, thread in enumerate(order):
-        first, last = by_task.get(graph.first[thread]), by_task.get(graph.last[thread])
-        forked = by_task.get(graph.forked_by[thread])
+        first, last = by_task.get(graph.threads[thread].first), by_task.get(graph.threads[thread].last)
+        forked = by_task.get(graph.threads[thread].forked_by)
         if first is not None and thread:
-            scene.forks.append((first["waited_from"], lane_of[graph.parent(thread)], lane))
+            scene.forks.append((first["waited_from"], lane_of[graph.threads[thread].parent], lane))
         if last is not None and seen[lane] <= _VISIBLE * (end - arrival):
             scene.brief.append((last["finish"], lane))
-        joiner = graph.joined_by[thread]
+        joiner = graph.threads[thread].joined_by
         if last is not None and joiner in by_task:
             resumed = by_task[joiner]["ready"]
             scene.joins.append((last["finish"], resumed, lane, lane_of[graph.tasks[joiner].thread]))
@@ -128,7 +128,7 @@ def _lane_order(graph: ExecutionGraph) -> list[int]:
     """Return the threads from top to bottom: each below its parent, siblings in thread order."""
     children: list[list[int]] = [[] for _ in graph.threads]
     for thread in range(1, len(graph.threads)):
-        children[graph.parent(thread)].append(thread)
+        children[graph.threads[thread].parent].append(thread)
     order, todo = [], [0]
     while todo:
         thread = todo.pop()
@@ -138,8 +138,8 @@ def _lane_order(graph: ExecutionGraph) -> list[int]:
 
 
 def _lane(graph: ExecutionGraph, thread: int, inline: bool, ran: bool) -> Lane:
-    name = graph.threads[thread]
-    recorded = graph.trace.thread(name) if graph.trace else None
+    name = graph.threads[thread].id
+    recorded = graph.trace.thread(name)
     label = f"{name} · {recorded.label}" if recorded and recorded.label not in (None, "", name) else name
     note = "inline" if inline else "" if ran else "never ran"
     return Lane(thread, nesting(name), printable(label, _LABEL), note)

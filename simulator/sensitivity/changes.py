@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import msgspec
 
 from simulator.errors import ConfigError
-from simulator.graph import ExecutionGraph, Task
+from simulator.graph import ExecutionGraph
 from simulator.graph.compiler import compile_trace
 from simulator.support.options import choose
 from simulator.trace import MAX_TOKENS, ORGANIZER, Action, Delay, Join, Thread, Trace
@@ -47,10 +46,9 @@ def what_if(
     of which a prefix is shared with the parent follows the parent's context: if what is shared gets shorter, so does
     the prompt.
 
-    A graph with a trace is compiled again from the changed trace, so that whatever reads the trace (the decode-step
-    clock, violations) describes the changed graph. The changed trace has no text where tokens have changed, and no
-    recorded times. Tasks without tokens in between may become one, so tasks may be numbered otherwise than in `graph`.
-    A graph without a trace keeps its tasks; with ``charge_inserted``, tokens that Joins inserted are then scaled too.
+    The graph is compiled again from the changed trace, so that whatever reads the trace (the decode-step clock,
+    violations) describes the changed graph. The changed trace has no text where tokens have changed, and no recorded
+    times. Tasks without tokens in between may become one, so tasks may be numbered otherwise than in `graph`.
 
     Parameters
     ----------
@@ -87,11 +85,8 @@ def what_if(
     >>> what_if(graph, thread="1", max_tokens=4).tokens
     14
     """
-    changes = _changes(graph, thread, task, scale, max_tokens)
-    if graph.trace is not None:
-        trace = _changed_trace(graph, graph.trace, changes)
-        return graph if trace is graph.trace else compile_trace(trace, graph.protocol)
-    return _changed_graph(graph, changes)
+    trace = _changed_trace(graph, _changes(graph, thread, task, scale, max_tokens))
+    return graph if trace is graph.trace else compile_trace(trace, graph.protocol)
 
 
 def check_scale(scale: float) -> None:
@@ -133,7 +128,7 @@ def _changes(
     of: dict[int, list[int]] = {}
     for number, node in enumerate(graph.tasks):
         of.setdefault(node.thread, []).append(number)
-    names = {name: i for i, name in enumerate(graph.threads)}
+    names = {thread.id: i for i, thread in enumerate(graph.threads)}
     return [_Change(tuple(of[names[choose(name, names, "thread")]]), each, cap) for name, each in scales.items()]
 
 
@@ -161,12 +156,13 @@ def _shortened(tokens: Sequence[int], scale: float, cap: int | None) -> list[int
     return result
 
 
-def _changed_trace(graph: ExecutionGraph, trace: Trace, changes: Sequence[_Change]) -> Trace:
-    """Return `trace` with changed actions, or itself if all stay."""
+def _changed_trace(graph: ExecutionGraph, changes: Sequence[_Change]) -> Trace:
+    """Return the graph's trace with changed actions, or itself if all stay."""
+    trace = graph.trace
     new: dict[str, list[Action]] = {thread.id: list(thread.actions) for thread in trace.threads}
     changed = False
     for tasks, scale, cap in changes:
-        actions = new[graph.threads[graph.tasks[tasks[0]].thread]]
+        actions = new[graph.threads[graph.tasks[tasks[0]].thread].id]
         places = [place for number in tasks for place in range(*graph.tasks[number].actions) if place < len(actions)]
         lengths = _shortened([_tokens(actions[place]) for place in places], scale, cap)
         for place, length in zip(places, lengths, strict=True):
@@ -208,35 +204,3 @@ def _unrecorded(action: Action) -> Action:
     if action.start is None and action.finish is None:
         return action
     return msgspec.structs.replace(action, start=None, finish=None)
-
-
-def _changed_graph(graph: ExecutionGraph, changes: Sequence[_Change]) -> ExecutionGraph:
-    """Return `graph`, which has no trace, with changed tasks."""
-    new = list(graph.tasks)
-    for tasks, scale, cap in changes:
-        lengths = _shortened([graph.tasks[number].tokens for number in tasks], scale, cap)
-        for number, length in zip(tasks, lengths, strict=True):
-            new[number] = new[number]._replace(tokens=length, seconds=new[number].seconds * scale)
-    unread = [0] * len(graph.threads)
-    runs: list[list[Mark]] = [[] for _ in graph.threads]
-    for number, (before, after) in enumerate(zip(graph.tasks, new, strict=True)):
-        runs[before.thread] += [(before.prefill, before.prefill), (before.tokens, after.tokens)]
-        new[number] = _prefilled(after, unread)
-    if new == list(graph.tasks):
-        return graph
-    marks: list[list[Mark]] = []
-    shared = []
-    for thread, length in enumerate(graph.shared):
-        parent = marks[graph.parent(thread)] if thread else [(0, 0)]
-        shared.append(moved(parent, length))
-        marks.append(context_marks(parent, length, runs[thread]))
-    return replace(graph, tasks=tuple(new), shared=tuple(shared))
-
-
-def _prefilled(task: Task, unread: list[int]) -> Task:
-    """Return `task` with what waits in its context, if it decodes: a task without tokens processes nothing."""
-    unread[task.thread] += task.prefill
-    prefill = 0
-    if task.tokens:
-        prefill, unread[task.thread] = unread[task.thread], 0
-    return task._replace(prefill=prefill)

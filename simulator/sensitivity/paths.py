@@ -78,7 +78,7 @@ class Realised:
         """Return the time of each thread at work, and of each kind of wait."""
         times: dict[str, list[float]] = {}
         for piece in path:
-            bound = piece.kind.value if piece.kind in _WAITS else self.graph.threads[piece.thread]
+            bound = piece.kind.value if piece.kind in _WAITS else self.graph.threads[piece.thread].id
             times.setdefault(bound, []).append(piece.finish - piece.start)
         return {bound: math.fsum(each) for bound, each in times.items()}
 
@@ -101,7 +101,7 @@ def compare(before: Realised, after: Realised) -> PathChange:
 
 
 def _places(graph: ExecutionGraph, piece: Piece) -> set[tuple[str, bool, float]]:
-    """Return what a piece of the path is made of, the same however tasks are numbered: actions, where there are any."""
-    begin, end = graph.tasks[piece.task].actions if graph.trace else (piece.task, piece.task + 1)
+    """Return what a piece of the path is made of, the same however tasks are numbered: actions."""
+    begin, end = graph.tasks[piece.task].actions
     places = range(begin, end) or (begin - 0.5,)  # a task of nothing but inserted tokens that are charged
-    return {(graph.threads[piece.thread], piece.kind in _WAITS, place) for place in places}
+    return {(graph.threads[piece.thread].id, piece.kind in _WAITS, place) for place in places}

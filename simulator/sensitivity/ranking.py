@@ -165,9 +165,10 @@ def sensitivity(
     if isinstance(query, bool) or not isinstance(query, int) or not 0 <= query < len(queries):
         raise ConfigError(f"there is no query {query!r}; there are {len(queries)}, counted from 0")
     graph = queries[query]
-    names = [threads] if isinstance(threads, str) else list(dict.fromkeys(threads or graph.threads))
+    known = [thread.id for thread in graph.threads]
+    names = [threads] if isinstance(threads, str) else list(dict.fromkeys(threads or known))
     for name in names:
-        choose(name, graph.threads, "thread")
+        choose(name, known, "thread")
 
     def simulated(other: ExecutionGraph) -> Timeline:
         return simulate([*queries[:query], other, *queries[query + 1 :]], on_deadlock="record", **run)
@@ -180,9 +181,9 @@ def sensitivity(
     slack: dict[str, float] = {}
     for row in slack_table(graph, seconds_alone(before, query)):
         slack[row.thread] = min(row.slack, slack.get(row.thread, math.inf))
-    tokens = dict.fromkeys(graph.threads, 0)
+    tokens = dict.fromkeys(known, 0)
     for task in graph.tasks:
-        tokens[graph.threads[task.thread]] += task.tokens
+        tokens[graph.threads[task.thread].id] += task.tokens
     rows = []
     for name in names:
         after, none = (simulated(what_if(graph, thread=name, scale=each)) for each in (scale, 0.0))

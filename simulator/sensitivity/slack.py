@@ -94,7 +94,7 @@ def slack_table(graph: ExecutionGraph, weights: Sequence[float] | None = None) -
         rows.append(
             Slack(
                 i,
-                graph.threads[graph.tasks[i].thread],
+                graph.threads[graph.tasks[i].thread].id,
                 weight,
                 path.start[i],
                 path.b_level[i],

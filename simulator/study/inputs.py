@@ -229,7 +229,7 @@ def arrival_times(
     if arrivals.kind == "closed":
         return ClosedLoop(arrivals.users or 1, arrivals.think or 0.0)
     if arrivals.kind == "recorded":
-        times = np.array([graph.trace.arrival if graph.trace else 0.0 for graph in graphs], dtype=np.float64)
+        times = np.array([graph.trace.arrival for graph in graphs], dtype=np.float64)
         return times / (arrivals.speed or 1.0)
     if arrivals.rate is None:
         return None

@@ -28,7 +28,7 @@ def write_csv(timeline: Timeline, path: str | os.PathLike[str]) -> None:
         writer.writerow(("trace", "thread_id", *columns))
         for row in zip(*(values.tolist() for values in columns.values()), strict=True):
             graph = timeline.graphs[row[0]]
-            writer.writerow((graph.name, graph.threads[row[1]], *row))
+            writer.writerow((graph.name, graph.threads[row[1]].id, *row))
 
 
 def write_npz(timeline: Timeline, path: str | os.PathLike[str]) -> None:
@@ -53,7 +53,7 @@ def span_rows(timeline: Timeline, query: int | None = None) -> list[tuple[Any, .
         (
             timeline.graphs[span.query].name,
             span.query,
-            timeline.graphs[span.query].threads[span.thread],
+            timeline.graphs[span.query].threads[span.thread].id,
             span.task,
             span.kind.value,
             span.start,

@@ -63,7 +63,7 @@ def test_with_room_for_all_everything_happens_when_the_clock_says(trace, rate):
     timeline, clock, path = simulate(graph), decode_clock(trace, protocol), critical_path(graph)
     assert timeline.answered[0] == path.latency == clock.latency
     assert timeline.makespan == path.span
-    for thread, name in enumerate(graph.threads):
+    for thread, (name, *_) in enumerate(graph.threads):
         own = timeline.rows[timeline.rows[:, 1] == thread]
         assert (own[:, 3].min(), own[:, 8].max()) == clock.intervals[name]
     for row in rows(timeline):

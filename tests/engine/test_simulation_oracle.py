@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator import GPU, ConstantRate, ExecutionGraph, LinearBatch, Protocol, Trace, compile_trace
-from simulator.graph import Task
+from simulator.graph import GraphThread, Task
 from simulator.trace import Delay
 from simulator.trace.protocol import WHEN_FULL
 from tests.support.engine_scenarios import QUIET, Scenario, agree, scenarios
@@ -30,40 +30,42 @@ def test_simpy_equals_heapq_many(scenario: Scenario):
     agree(scenario)
 
 
-def test_joins_by_another_thread_than_the_parent():
-    """Task 6 of thread 1 awaits 4, which thread 2 forks and the full pool drops, and then 3: its slot is free for 5."""
+def test_a_join_awaits_a_dropped_worker_then_frees_a_slot():
+    """The organizer's third task awaits 4, which a full pool may drop, and then 3: its slot is free for 5."""
     tasks = (
         Task(0, 1, forks=(1, 2, 3)),
-        Task(1, 1),
+        Task(1, 10),
         Task(3, 1),
-        Task(2, 5, forks=(4,)),
-        Task(2, 1),
+        Task(2, 5),
+        Task(0, 5, forks=(4,)),
         Task(4, 3),
-        Task(1, 9, joins=(4, 3)),
+        Task(0, 9, joins=(4, 3)),
         Task(0, 8, forks=(5,)),
         Task(5, 2),
         Task(0, 1),
     )
     for when_full in WHEN_FULL:
         protocol = Protocol(capacity=4, when_full=when_full, release="join", after_answer="finish")
-        graph = ExecutionGraph(tasks, tuple("012345"), (0,) * 6, (0,) * 6, protocol)
+        graph = ExecutionGraph(tasks, tuple(map(GraphThread, "012345")), protocol)
         agree(Scenario([graph], protocol=protocol))
 
 
-def test_a_slot_freed_by_a_join_leads_back_to_that_join():
-    """Task 6 joins 1 and 2 behind 4; making one Join frees the slot that the parent of 4 and 5 is blocked on."""
+def test_slots_freed_by_joins_of_one_instant():
+    """The organizer joins 2 and 1 at once, and each slot goes to a Fork that its parent is blocked on."""
     tasks = (
-        Task(0, 1, forks=(1, 2)),
-        Task(2, 1, forks=(3,)),
-        Task(1, 1, forks=(4, 5)),
+        Task(0, 1, forks=(1, 2, 3)),
+        Task(1, 2),
+        Task(2, 2),
+        Task(3, 1, forks=(4, 5)),
         Task(0, seconds=1.0),
         Task(4),
         Task(5),
-        Task(5, joins=(4, 1, 2)),
-        Task(3),
+        Task(0, joins=(2, 1)),
+        Task(3, joins=(5, 4)),
+        Task(0, 1, joins=(3,)),
     )
-    protocol = Protocol(capacity=5, when_full="block", release="join")
-    graph = ExecutionGraph(tasks, tuple("012345"), (0,) * 6, (0,) * 6, protocol)
+    protocol = Protocol(capacity=4, when_full="block", release="join")
+    graph = ExecutionGraph(tasks, tuple(map(GraphThread, "012345")), protocol)
     agree(Scenario([graph], GPU(cost=ConstantRate(2.0)), protocol))
 
 

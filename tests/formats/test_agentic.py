@@ -209,7 +209,7 @@ def decoding(trace):
 
 def shape(graph):
     tasks = [(task.thread, task.tokens, task.prefill, sorted(task.forks), sorted(task.joins)) for task in graph.tasks]
-    return graph.threads, tasks, set(graph.edges()), graph.shared, graph.prompts
+    return [thread[:3] for thread in graph.threads], tasks, set(graph.edges())
 
 
 @given(trace=traces(nested=True, prompts=True, min_tokens=1).map(decoding).map(grounded))

@@ -135,6 +135,20 @@ def test_tasks_are_in_topological_order_and_edges_complete(graph):
     assert sorted((s, t) for t, sources in enumerate(before) for s in sources) == sorted(e[:2] for e in edges)
 
 
+@given(st.data())
+def test_the_trace_of_a_graph_made_by_hand_has_its_clock(data):
+    protocol = data.draw(protocols())
+    graph = data.draw(free_graphs(protocol))
+    clock = decode_clock(graph.trace, protocol)
+    assert clock.latency == critical_path(graph).latency
+    assert clock.work + sum(map(graph.weight, delays(graph))) == sum(map(graph.weight, range(len(graph))))
+    assert not {each.kind for each in clock.violations} & {"unknown_join", "duplicate_index", "fork_without_worker"}
+
+
+def delays(graph):
+    return [number for number, task in enumerate(graph.tasks) if task.seconds]
+
+
 @given(st.one_of(ALL.map(compile_trace), free_graphs()))
 def test_networkx_and_back(graph):
     assert from_networkx(to_networkx(graph)) == graph
@@ -143,7 +157,7 @@ def test_networkx_and_back(graph):
 @given(ALL, protocols())
 def test_prompts_and_inserted_tokens_are_prefilled_once_if_anything_is_decoded_after_them(trace, protocol):
     graph = compile_trace(trace, protocol)
-    for number, name in enumerate(graph.threads):
+    for number, (name, *_) in enumerate(graph.threads):
         thread = trace.thread(name)
         pending, prefilled = thread.prompt_tokens - thread.shared_tokens, 0
         for action in thread.actions:
@@ -205,11 +219,11 @@ def test_shorter_tasks_never_make_a_path_longer(trace, tokens):
 @given(ALL, protocols())
 def test_the_graph_names_the_threads_that_run(trace, protocol):
     graph = compile_trace(trace, protocol)
-    assert set(graph.threads) == set(decode_clock(trace, protocol).intervals)
-    assert graph.threads[0] == ORGANIZER
-    for i, name in enumerate(graph.threads[1:], 1):
+    assert {thread.id for thread in graph.threads} == set(decode_clock(trace, protocol).intervals)
+    assert graph.threads[0].id == ORGANIZER
+    for i, (name, *_) in enumerate(graph.threads[1:], 1):
         parent = name.rpartition(".")[0] or ORGANIZER
-        assert graph.threads[graph.parent(i)] == parent
+        assert graph.threads[graph.threads[i].parent].id == parent
 
 
 @given(ALL)

@@ -111,7 +111,7 @@ def test_lanes_are_named_and_time_is_shared(picture):
     timeline, ax = picture
     threads = timeline.graphs[0].threads
     assert labels(ax)[0] == "organizer"
-    assert {label.strip() for label in labels(ax)} <= set(threads)
+    assert {label.strip() for label in labels(ax)} <= {thread.id for thread in threads}
     assert len(labels(ax)) == len(threads) or len(threads) > 40
     lanes, panel = ax.figure.axes
     assert lanes is ax

@@ -105,7 +105,7 @@ def test_a_recorded_run_is_what_the_simulation_says(queries, protocol, limit, da
         assert trace.meta.get("overflows", 0) == timeline.overflows[number]
         finish = {}
         for span in timeline.spans(number):
-            name = graphs[number].threads[span.thread]
+            name = graphs[number].threads[span.thread].id
             if span.tokens and trace.thread(name).label != "cancelled":
                 finish[name] = max(finish.get(name, 0.0), span.finish)
         last = {

@@ -18,7 +18,7 @@ def played(timeline: Timeline, query: int = 0) -> dict[str, list[tuple[float, fl
     result: dict[str, list[tuple[float, float]]] = {}
     for row in sorted(timeline.of_query(query).tolist(), key=lambda row: (row[1], row[2])):
         flags = int(row[10])
-        name = timeline.graphs[query].threads[int(row[1])]
+        name = timeline.graphs[query].threads[int(row[1])].id
         name += "*" * bool(flags & CANCELLED) + "^" * bool(flags & INLINE)
         if row[8] > row[6] or flags & CANCELLED:
             result.setdefault(name, []).append((row[6], row[8]))

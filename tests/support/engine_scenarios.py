@@ -118,7 +118,7 @@ def changes(batch: Sequence[Sequence[float]]) -> list[tuple[float, int]]:
 
 def blocks_needed(graph: ExecutionGraph, protocol: Protocol, block_size: int) -> int:
     """The fewest blocks that no request of `graph` is too large for."""
-    context = list(graph.shared)
+    context = [thread.shared for thread in graph.threads]
     largest = 1
     for task in graph.tasks:
         if task.tokens:
@@ -179,7 +179,10 @@ def conversations(draw: st.DrawFn, graphs: list[ExecutionGraph]) -> list[Executi
             graph,
             name=draw(names),
             prefix_of=draw(st.sampled_from((None, "a", "b", "c", "nobody"))),
-            shared=(draw(st.sampled_from((0, 1, 2, 3, 5, 9, 14))), *graph.shared[1:]),
+            threads=(
+                graph.threads[0]._replace(shared=draw(st.sampled_from((0, 1, 2, 3, 5, 9, 14)))),
+                *graph.threads[1:],
+            ),
         )
         for graph in graphs
     ]

@@ -159,7 +159,7 @@ class Oracle:
                 self.answer(number)
         items = [item for item in sorted(finished) if not self.queries[item[0]].cancelled]
         for number, thread, task in items:
-            if task == self.queries[number].graph.last[thread]:
+            if task == self.queries[number].graph.threads[thread].last:
                 if self.protocol.release == "return":
                     self.release(number, thread)
                 self.leave_place(number, thread)
@@ -199,11 +199,11 @@ class Oracle:
     def start_thread(self, number: int, thread: int, place: Request | None = None) -> None:
         query = self.queries[number]
         query.live.add(thread)
-        task = query.graph.first[thread]
+        task = query.graph.threads[thread].first
         state = query.tasks[task]
         state.waited_from = state.granted = self.now
         if thread not in query.inline:
-            query.context[thread] = query.graph.shared[thread]
+            query.context[thread] = query.graph.threads[thread].shared
         self.less(number, task, place)
 
     def go_on(self, number: int, task: int, fork: int, place: Request | None) -> None:
@@ -222,15 +222,15 @@ class Oracle:
         while fork < len(forks):
             child = forks[fork]
             fork += 1
-            query.tasks[graph.first[child]].waited_from = self.now
+            query.tasks[graph.threads[child].first].waited_from = self.now
             query.overflows += query.free <= 0
             admission = self.admission(query)
             if admission == Admission.START:
                 self.take_slot(number, child)
             elif admission == Admission.DROP:
                 query.dropped.add(child)
-                if graph.joined_by[child] >= 0:
-                    self.less(number, graph.joined_by[child], None)
+                if graph.threads[child].joined_by >= 0:
+                    self.less(number, graph.threads[child].joined_by, None)
             elif admission == Admission.INLINE:
                 query.inline.add(child)
                 query.paused[child] = (task, fork)
@@ -249,8 +249,8 @@ class Oracle:
             return
         query.live.discard(thread)
         query.ended.add(thread)
-        if graph.joined_by[thread] >= 0:
-            self.less(number, graph.joined_by[thread], None)
+        if graph.threads[thread].joined_by >= 0:
+            self.less(number, graph.threads[thread].joined_by, None)
         if thread in query.inline:
             self.go_on(number, *query.paused.pop(thread), place)
 
@@ -277,7 +277,7 @@ class Oracle:
         query = self.queries[number]
         self.places -= 1
         self.placed.add((number, child))
-        state = query.tasks[query.graph.first[child]]
+        state = query.tasks[query.graph.threads[child].first]
         forked = state.waited_from
         self.start_thread(number, child)
         state.waited_from = forked
@@ -332,12 +332,12 @@ class Oracle:
             if child in query.dropped | query.inline:
                 # Reading: what it would have inserted is prefill not done or, if that is charged, tokens not decoded.
                 if query.graph.protocol.charge_inserted:
-                    state.tokens -= query.graph.inserted[child]
+                    state.tokens -= query.graph.threads[child].inserted
                 else:
-                    missing[spec.thread] = missing.get(spec.thread, 0) + query.graph.inserted[child]
+                    missing[spec.thread] = missing.get(spec.thread, 0) + query.graph.threads[child].inserted
         if state.tokens:
             prefill = spec.prefill - missing.pop(spec.thread, 0)
-            if spec.thread in query.inline and task == query.graph.reader(query.graph.first[spec.thread]):
+            if spec.thread in query.inline and task == query.graph.reader(query.graph.threads[spec.thread].first):
                 prefill -= _own_prompt(query.graph, spec.thread)
             key = (self.keys[number][task], self.now, (number, spec.thread, task))
             request = Request(number, spec.thread, task, self.holder(number, spec.thread), state.tokens, prefill, key)
@@ -373,14 +373,14 @@ class Oracle:
         """Whose context `thread` reads and writes."""
         query = self.queries[number]
         while thread in query.inline:
-            thread = query.graph.parent(thread)
+            thread = query.graph.threads[thread].parent
         return number, thread
 
     def above(self, holder: Holder) -> Holder | None:
         """With whose context that of `holder` begins."""
         query = self.queries[holder[0]]
         if holder[1]:
-            return self.holder(holder[0], query.graph.parent(holder[1]))
+            return self.holder(holder[0], query.graph.threads[holder[1]].parent)
         return None if query.above is None else (query.above, 0)
 
     def state(self, request: Request) -> TaskState:
@@ -399,5 +399,5 @@ class Oracle:
 
 def _own_prompt(graph: ExecutionGraph, thread: int) -> int:
     """Tokens of the thread's own prompt that its first decode processes."""
-    recorded = graph.trace.thread(graph.threads[thread]) if graph.trace else None
-    return recorded.prompt_tokens - recorded.shared_tokens if recorded else graph.prompts[thread]
+    recorded = graph.trace.thread(graph.threads[thread].id)
+    return recorded.prompt_tokens - recorded.shared_tokens

@@ -59,10 +59,10 @@ class Engine:
         above = self.world.above(holder)
         # One GPU alone has what a worker shares with its parent, come what may.
         if holder[1] and len(self.world.engines) == 1:
-            return graph.shared[holder[1]]
+            return graph.threads[holder[1]].shared
         if above is None:
-            return 0 if graph.prefix_of is not None else graph.shared[0]
-        return min(graph.shared[holder[1]], self.has(above))
+            return 0 if graph.prefix_of is not None else graph.threads[0].shared
+        return min(graph.threads[holder[1]].shared, self.has(above))
 
     # A boundary
 

@@ -41,7 +41,7 @@ class PagedEngine(Engine):
         above: Holder | None = holder
         shared = []
         while above is not None and above not in self.parents:
-            shared.append(self.world.queries[above[0]].graph.shared[above[1]])
+            shared.append(self.world.queries[above[0]].graph.threads[above[1]].shared)
             above = self.world.above(above)
         return above, min(shared)
 

@@ -22,7 +22,7 @@ def _stamped(trace, timeline, query, meta):
     ends = {}
     for row in timeline.of_query(query).tolist():
         task = graph.tasks[int(row[2])]
-        thread = graph.threads[task.thread]
+        thread = graph.threads[task.thread].id
         start, finish = row[6], row[8]
         ends[thread] = max(ends.get(thread, 0.0), finish)
         for place in range(*task.actions):

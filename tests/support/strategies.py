@@ -27,7 +27,7 @@ from simulator import (
     Trace,
     compile_trace,
 )
-from simulator.graph import Task
+from simulator.graph import GraphThread, Task
 from simulator.machine.cost import DecodeSteps
 from simulator.trace import ORGANIZER, Action, child_id
 from simulator.trace.protocol import WHEN_FULL
@@ -146,20 +146,23 @@ def any_traces(draw: st.DrawFn) -> Trace:
 
 @st.composite
 def free_graphs(draw: st.DrawFn, protocol: Protocol | None = None) -> ExecutionGraph:
-    """Graphs no trace compiles to: anybody may join anybody, tasks of different threads come in any order."""
+    """Graphs no trace compiles to: tasks of different threads come in any order, and some have nothing to do."""
     protocol = protocol or Protocol()
     data = iter(draw(st.binary(min_size=200, max_size=200)))
     inserted = [next(data) % 4 for _ in range(8)]
     unread = [0] * 8
     tasks: list[Task] = []
-    open_threads, started, ended, n = [0], set[int](), list[int](), 1
+    open_threads, started, n = [0], set[int](), 1
+    parents, ended = [-1] * 8, [list[int]() for _ in range(8)]
     while open_threads:
         thread = open_threads[next(data) % len(open_threads)]
         forks = tuple(range(n, n + (next(data) % 3 if n < 6 else 0)))
         n += len(forks)
+        for child in forks:
+            parents[child] = thread
         joins: tuple[int, ...] = ()
-        if thread in started and ended and next(data) % 2:
-            joins = tuple(ended.pop() for _ in range(1 + next(data) % len(ended)))
+        if thread in started and ended[thread] and next(data) % 2:
+            joins = tuple(ended[thread].pop() for _ in range(1 + next(data) % len(ended[thread])))
         started.add(thread)
         unread[thread] += sum(inserted[child] for child in joins)
         tokens, prefill, seconds = _TOKENS[next(data) % 8], 0, 0.0
@@ -175,8 +178,9 @@ def free_graphs(draw: st.DrawFn, protocol: Protocol | None = None) -> ExecutionG
         if len(tasks) > 12 or not next(data) % 2:
             open_threads.remove(thread)
             if thread:
-                ended.append(thread)
-    return ExecutionGraph(tuple(tasks), tuple(map(str, range(n))), (0,) * n, tuple(inserted[:n]), protocol)
+                ended[parents[thread]].append(thread)
+    threads = tuple(GraphThread(str(i), inserted=inserted[i]) for i in range(n))
+    return ExecutionGraph(tuple(tasks), threads, protocol)
 
 
 def protocols(**fixed: Any) -> st.SearchStrategy[Protocol]:

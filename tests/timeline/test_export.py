@@ -118,7 +118,7 @@ def test_csv_says_exactly_what_the_timeline_says(tmp_path_factory, trace, protoc
     assert tuple(header[2:]) == COLUMNS
     assert [[float(cell) for cell in row[2:]] for row in rows] == timeline.rows.tolist()
     names = timeline.graphs[0].threads
-    assert [row[1] for row in rows] == [names[int(row[3])] for row in rows]
+    assert [row[1] for row in rows] == [names[int(row[3])].id for row in rows]
 
 
 @writers

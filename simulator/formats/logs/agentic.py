@@ -237,7 +237,7 @@ class Writer:
                 "request_id": ids[i],
                 "play_id": name,
                 "source_play_ordinal": self.plays,
-                "session_id": graph.threads[request.thread],
+                "session_id": graph.threads[request.thread].id,
                 "model": model if isinstance(model, str) and model.strip() else "unknown",
                 "input_length": request.input_length,
                 "output_length": request.output_length,

@@ -129,9 +129,9 @@ def _relation(graph: ExecutionGraph, source: int, thread: int, previous: bool) -
     if previous:
         return "sequence"
     of = graph.tasks[source].thread
-    above = graph.parent(thread)
+    above = graph.threads[thread].parent
     while above >= 0 and above != of:
-        above = graph.parent(above)
+        above = graph.threads[above].parent
     return "spawn" if above == of else "join"
 
 
@@ -150,7 +150,7 @@ class _Contexts:
         thread, tokens, prefill = self.graph.tasks[task][:3]
         if self.length[thread] < 0:
             # Nothing is decoded from nothing: an empty context is given one token.
-            self.length[thread] = self.graph.shared[thread] or int(not prefill)
+            self.length[thread] = self.graph.threads[thread].shared or int(not prefill)
         length = self.length[thread] + prefill
         self.length[thread] = length + tokens
         n = -(-length // self.block_size)
@@ -164,8 +164,8 @@ class _Contexts:
     def _up_to(self, thread: int, n: int) -> list[int]:
         """Return the ids of at least `n` blocks of a thread. Blocks come into being when they are first spoken of."""
         blocks = self.blocks[thread]
-        parent = self.graph.parent(thread)
-        shared = min(n, self.graph.shared[thread] // self.block_size) if parent >= 0 else 0
+        parent = self.graph.threads[thread].parent
+        shared = min(n, self.graph.threads[thread].shared // self.block_size) if parent >= 0 else 0
         if len(blocks) < shared:
             blocks += self._up_to(parent, shared)[len(blocks) : shared]
         new = max(0, n - len(blocks))

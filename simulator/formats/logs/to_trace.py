@@ -188,14 +188,14 @@ def _prove(trace: Trace, nodes: list[Node], arrival: float, block_size: int) -> 
     """Refuse the play if the requests of `trace` differ from its own."""
     graph = compile_trace(trace)
     there = requests(graph, block_size)
-    at = {(graph.threads[request.thread], request.place): request for request in there}
+    at = {(graph.threads[request.thread].id, request.place): request for request in there}
     for node in nodes:
         request = at.get((node.session.thread, node.place))
         if request is None or request.input_length != node.row.input_length:
             raise refuse(node, "is at a place that no thread reaches")
         theirs = {(source.session.thread, source.place): seconds for source, seconds in node.after.items()}
         ours = {
-            (graph.threads[there[each.request].thread], there[each.request].place): each.seconds
+            (graph.threads[there[each.request].thread].id, there[each.request].place): each.seconds
             for each in request.dependencies
         }
         since = (node.wait - arrival) / 1000
