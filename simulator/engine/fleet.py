@@ -22,16 +22,7 @@ __all__ = ["Fleet"]
 
 
 class Fleet:
-    """Plays a `Cluster`. A `Station`; it is also what a routing function sees, see `simulator.machine.routing.Choice`.
-
-    Parameters
-    ----------
-    clock : EventClock
-    cluster : Cluster
-    calls : Calls
-        What the run wants to be told.
-    settings : Settings
-    """
+    """Plays a `Cluster`: a `Station`, and what a routing sees (`simulator.machine.routing.Choice`)."""
 
     def __init__(self, clock: EventClock, cluster: Cluster, calls: Calls, settings: Settings) -> None:
         self.cluster = cluster

@@ -35,12 +35,7 @@ _SETTLE = 2  # SimPy runs lower priorities first among equal times; its own are 
 class Run:
     """One simulation. Nothing of it outlives `play` but the rows.
 
-    Parameters
-    ----------
-    graphs, cluster, protocol, arrivals, policy, max_workers, observe
-        As for `simulate`, and checked there.
-    max_leap : int
-        Engine steps that one event may stand for. With 1 every step is an event, and the result is the same.
+    All but `max_leap` (see `Settings`) is as for `simulate`, and checked there.
     """
 
     def __init__(
@@ -93,7 +88,7 @@ class Run:
             np.array(self.answered),
             np.array([self.threads.overflows.get(index, 0) for index in range(len(self.graphs))]),
             in_order(np.frombuffer(self.threads.rows, dtype=np.float64).reshape(-1, len(COLUMNS))),
-            self.threads.fleet.record(),
+            tuple(replica for station in self.threads.stations for replica in station.record()),
             self.protocol,
             deadlocks,
         )
@@ -157,8 +152,8 @@ class Run:
                 if self.arrived < len(self.order):
                     self.enter()
         self.asked = False
-        threads.fleet.plan()
-        threads.delays.plan()
+        for station in threads.stations:
+            station.plan()
 
     def enter_all(self) -> None:
         """Start every query that arrives now, and wait for the next."""

@@ -72,17 +72,7 @@ class Settings(NamedTuple):
 
 
 class BatchServer:
-    """Plays a `GPU`: holds the batch, waits out each leap, and reports finished sequences.
-
-    Parameters
-    ----------
-    clock : EventClock
-    gpu : GPU
-    calls : Calls
-    settings : Settings
-    number : int
-        Which replica it is.
-    """
+    """Plays a `GPU`: holds the batch, waits out each leap, and reports finished sequences."""
 
     def __init__(self, clock: EventClock, gpu: GPU, calls: Calls, settings: Settings, number: int) -> None:
         self.clock = clock

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import assert_never
 
 from simulator.engine.clock import EventClock
 from simulator.engine.fleet import Fleet
@@ -44,17 +44,7 @@ _CUT: dict[Exit | None, int] = {Exit.CANCELLED: CANCELLED}
 class Threads:
     """The threads of all queries that are open, and the stations that they have work at.
 
-    Parameters
-    ----------
-    clock : EventClock
-    cluster, max_workers
-        As for `simulate`.
-    ask : callable
-        Called when something has happened: asks for a settlement at the end of the instant.
-    answered : callable
-        Called with each query when it is answered.
-    settings : Settings
-        What is asked of the GPUs.
+    They `ask` for a settlement whenever something has happened, and say of each query when it is `answered`.
     """
 
     def __init__(
@@ -83,6 +73,7 @@ class Threads:
         calls = Calls(self.request_left, ask, self.request_preempted, self.stored)
         self.fleet = Fleet(clock, cluster, calls, settings)
         self.delays = Delays(clock, self.pause_left, ask)
+        self.stations: tuple[Station[Request], Station[Pause]] = (self.fleet, self.delays)
 
     def write(self, work: Work, tokens: int, flags: int) -> None:
         """Write the row of a task that leaves now: `simulator.timeline.COLUMNS`, in their order."""
@@ -242,7 +233,10 @@ class Threads:
         thread.exit = how
         query.alive -= 1
         if thread.work is not None:
-            self.station(thread.work).cancel(thread.work)
+            if isinstance(thread.work, Request):
+                self.fleet.cancel(thread.work)
+            elif isinstance(thread.work, Pause):
+                self.delays.cancel(thread.work)
         parent = thread.parent
         if parent is not None and not query.over:
             if parent.task == thread.spec.joined_by:
@@ -255,10 +249,6 @@ class Threads:
         if not query.alive:
             self.open.pop(query.index, None)
             query.close()
-
-    def station(self, work: Work) -> Station[Any]:
-        """Return where work is done."""
-        return self.fleet if isinstance(work, Request) else self.delays
 
     # Forks, slots and seats.
 
