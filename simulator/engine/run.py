@@ -23,7 +23,7 @@ from simulator.errors import ConfigError, DeadlockError
 from simulator.graph import ExecutionGraph
 from simulator.machine.gpu import Cluster
 from simulator.machine.policy import Keys, Policy, QueuePolicy
-from simulator.timeline import COLUMNS, Timeline, in_order
+from simulator.timeline import ROW, Timeline, in_order
 from simulator.trace.protocol import Protocol
 from simulator.workload import ClosedLoop
 
@@ -87,7 +87,7 @@ class Run:
             np.array(self.arrivals),
             np.array(self.answered),
             np.array([self.threads.overflows.get(index, 0) for index in range(len(self.graphs))]),
-            in_order(np.frombuffer(self.threads.rows, dtype=np.float64).reshape(-1, len(COLUMNS))),
+            in_order(np.frombuffer(self.threads.rows, dtype=ROW)),
             tuple(replica for station in self.threads.stations for replica in station.record()),
             self.protocol,
             deadlocks,

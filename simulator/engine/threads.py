@@ -76,7 +76,7 @@ class Threads:
         self.stations: tuple[Station[Request], Station[Pause]] = (self.fleet, self.delays)
 
     def write(self, work: Work, tokens: int, flags: int) -> None:
-        """Write the row of a task that leaves now: `simulator.timeline.COLUMNS`, in their order."""
+        """Write the row of a task that leaves now: a `simulator.timeline.Row`, field by field."""
         thread = work.thread
         self.rows.extend(
             (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simulator.errors import TraceError
 from simulator.graph import ExecutionGraph
-from simulator.timeline import CANCELLED, COLUMNS, Timeline
+from simulator.timeline import CANCELLED, Timeline
 from simulator.trace import ORGANIZER, Answer, Delay, Fork, Join, Return, Trace, child_id
 
 __all__ = ["CLASSES", "recorded_latency", "recorded_times", "simulated_times"]
@@ -12,8 +12,6 @@ __all__ = ["CLASSES", "recorded_latency", "recorded_times", "simulated_times"]
 CLASSES = ("decode", "prefill+decode", "wait_join", "wait_batch+wait_pool")
 """What the recorded times of actions can tell apart. An action that had a prompt to process began with it, and no time
 says where its decoding began. A wait for a place in the batch and one for a slot look the same from outside."""
-
-_AT = {name: i for i, name in enumerate(COLUMNS)}
 
 
 def recorded_latency(trace: Trace) -> float:
@@ -92,13 +90,11 @@ def simulated_times(timeline: Timeline, query: int) -> dict[str, float]:
     """
     sums = dict.fromkeys(CLASSES, 0.0)
     tasks = timeline.graphs[query].tasks
-    for row in timeline.of_query(query).tolist():
-        task = tasks[int(row[_AT["task"]])]
-        if int(row[_AT["flags"]]) & CANCELLED or task.seconds:
+    for row in timeline.stays(query):
+        task = tasks[row.task]
+        if row.flags & CANCELLED or task.seconds:
             continue
-        start, finish = row[_AT["start"]], row[_AT["finish"]]
-        granted, ready = row[_AT["granted"]], row[_AT["ready"]]
-        sums["prefill+decode" if task.prefill else "decode"] += finish - start
-        sums["wait_join"] += ready - granted
-        sums["wait_batch+wait_pool"] += granted - row[_AT["waited_from"]] + start - ready
+        sums["prefill+decode" if task.prefill else "decode"] += row.finish - row.start
+        sums["wait_join"] += row.ready - row.granted
+        sums["wait_batch+wait_pool"] += row.granted - row.waited_from + row.start - row.ready
     return sums

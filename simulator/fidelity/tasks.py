@@ -18,13 +18,12 @@ from simulator.fidelity.solve import solve
 from simulator.fidelity.steps import Steps
 from simulator.machine.cost import CostModel, LinearBatch
 from simulator.machine.gpu import GPU
-from simulator.timeline import CANCELLED, COLUMNS, Timeline
+from simulator.timeline import CANCELLED, Timeline
 from simulator.trace import Delay, Join, Trace
 
 __all__ = ["calibrate_traces"]
 
 ROUNDS = 5
-_AT = {name: i for i, name in enumerate(COLUMNS)}
 
 Row = dict[str, float]
 
@@ -134,11 +133,11 @@ def _tasks(runs: list[RecordedRun], recorded: list[dict[tuple[int, int], float]]
         steps += log.steps
         at = np.array([*log.starts, np.inf])
         numbers = np.array([*log.numbers, len(steps)])
-        for row in timeline.rows.tolist():
-            key = int(row[_AT["query"]]), int(row[_AT["task"]])
-            if key not in times or int(row[_AT["flags"]]) & CANCELLED:
+        for row in timeline.stays():
+            key = row.query, row.task
+            if key not in times or row.flags & CANCELLED:
                 continue
-            ends = np.searchsorted(at, [row[_AT["start"]], row[_AT["finish"]]])
+            ends = np.searchsorted(at, [row.start, row.finish])
             ranges.append((int(numbers[ends[0]]), int(numbers[ends[1]])))
             task = timeline.graphs[key[0]].tasks[key[1]]
             size = {"decodes": task.tokens, "decode_context": task.tokens}

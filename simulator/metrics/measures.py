@@ -18,12 +18,10 @@ from simulator.graph.clock import DecodeClock, decode_clock
 from simulator.graph.critical_path import critical_path
 from simulator.metrics.realised import BOUNDS, breakdown
 from simulator.metrics.uncontended import seconds_alone
-from simulator.timeline import COLUMNS, SpanKind, Timeline
+from simulator.timeline import SpanKind, Timeline
 from simulator.trace import Outcome, Violation
 
 __all__ = ["METRICS", "SUMMARIES", "Metrics", "Run", "measure", "summarize"]
-
-_TOKENS = COLUMNS.index("tokens")
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def _critical_path_seconds(run: Run) -> float:
 
 def _work(run: Run) -> float:
     """Tokens decoded, those of cancelled workers up to their end included."""
-    return float(run.timeline.of_query(run.query)[:, _TOKENS].sum())
+    return float(run.timeline.of_query(run.query)["tokens"].sum())
 
 
 def _eta(run: Run) -> float:
@@ -150,7 +148,7 @@ def _speedup(run: Run) -> float:
     """Time of all that was decoded, one task after another and each alone in the batch, over the latency."""
     rows = run.timeline.of_query(run.query)
     done: dict[int, float] = {}
-    for task, tokens in rows[:, [COLUMNS.index("task"), _TOKENS]].tolist():
+    for task, tokens in zip(rows["task"].tolist(), rows["tokens"].tolist(), strict=True):
         done[int(task)] = done.get(int(task), 0) + tokens
     return math.fsum(seconds_alone(run.timeline, run.query, done)) / run.latency if run.latency else 1.0
 

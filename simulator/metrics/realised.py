@@ -7,14 +7,12 @@ from typing import NamedTuple
 
 from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
-from simulator.timeline import BLOCKED, COLUMNS, INLINE, SpanKind, Timeline
+from simulator.timeline import BLOCKED, INLINE, Row, SpanKind, Timeline
 
 __all__ = ["BOUNDS", "Piece", "breakdown", "realised_path"]
 
 BOUNDS = ("decode", "worker", "prefill", "delay", "wait_batch", "wait_pool")
 """What a piece of the path can be bound by, see `Piece.bound`."""
-
-_WAITED, _GRANTED, _FINISH, _FLAGS = (COLUMNS.index(name) for name in ("waited_from", "granted", "finish", "flags"))
 
 
 class Piece(NamedTuple):
@@ -53,30 +51,30 @@ def realised_path(timeline: Timeline, query: int = 0) -> tuple[Piece, ...]:
     task, now = graph.answer, float(timeline.answered[query])
     while task >= 0:
         stays = past.stays[task]
-        _, at, _, waited_from, granted, ready, *_ = stays[0]
-        thread = int(at)
-        if now > stays[-1][_FINISH]:  # one of its Forks was done inline, or blocked until `now`
+        begun = stays[0]
+        thread = begun.thread
+        if now > stays[-1].finish:  # one of its Forks was done inline, or blocked until `now`
             worker = next(fork for fork in graph.tasks[task].forks if past.held(fork) == now)
             first = past.stays[graph.threads[worker].first][0]
-            if int(first[_FLAGS]) & INLINE:
+            if first.flags & INLINE:
                 task = graph.threads[worker].last
             else:
-                if now > first[_WAITED]:
-                    pieces.append(Piece(thread, task, SpanKind.WAIT_POOL, first[_WAITED], now))
-                now = first[_WAITED]
+                if now > first.waited_from:
+                    pieces.append(Piece(thread, task, SpanKind.WAIT_POOL, first.waited_from, now))
+                now = first.waited_from
             continue
         running = SpanKind.DELAY if graph.tasks[task].seconds else SpanKind.DECODE
         marks = []
-        for _, _, _, _, _, waited, start, decode_start, finish, *_ in reversed(stays):
-            marks += [(running, decode_start, finish), (SpanKind.PREFILL, start, decode_start)]
-            marks.append((SpanKind.WAIT_BATCH, waited, start))
-        before, now = previous.get(task, -1), ready
-        reached = past.passed(before) if before >= 0 else granted
-        joins = graph.tasks[task].joins if ready > reached else ()
-        worker = next((child for child in joins if past.ended(child) == ready), -1)
+        for stay in reversed(stays):
+            marks += [(running, stay.decode_start, stay.finish), (SpanKind.PREFILL, stay.start, stay.decode_start)]
+            marks.append((SpanKind.WAIT_BATCH, stay.ready, stay.start))
+        before, now = previous.get(task, -1), begun.ready
+        reached = past.passed(before) if before >= 0 else begun.granted
+        joins = graph.tasks[task].joins if begun.ready > reached else ()
+        worker = next((child for child in joins if past.ended(child) == begun.ready), -1)
         if worker < 0 and before < 0:
-            marks.append((SpanKind.WAIT_POOL, waited_from, granted))
-            before, now = graph.threads[thread].forked_by, waited_from
+            marks.append((SpanKind.WAIT_POOL, begun.waited_from, begun.granted))
+            before, now = graph.threads[thread].forked_by, begun.waited_from
         pieces += (Piece(thread, task, kind, begin, end) for kind, begin, end in marks if end > begin)
         task = graph.threads[worker].last if worker >= 0 else before
     return tuple(reversed(pieces))
@@ -86,24 +84,24 @@ class _Past:
     """When threads of one query got past their Forks: at once, but for Forks that were blocked or done inline."""
 
     def __init__(self, timeline: Timeline, query: int) -> None:
-        self.stays: dict[int, list[list[float]]] = {}  # rows of each task: more than one if it was preempted
-        for row in timeline.of_query(query).tolist():
-            self.stays.setdefault(int(row[2]), []).append(row)
+        self.stays: dict[int, list[Row]] = {}  # rows of each task: more than one if it was preempted
+        for row in timeline.stays(query):
+            self.stays.setdefault(row.task, []).append(row)
         self.graph: ExecutionGraph = timeline.graphs[query]
         self.ends: dict[int, float] = {}
 
     def passed(self, task: int) -> float:
         """When the thread of `task` got past it and its Forks."""
-        return float(max([self.stays[task][-1][_FINISH], *map(self.held, self.graph.tasks[task].forks)]))
+        return float(max([self.stays[task][-1].finish, *map(self.held, self.graph.tasks[task].forks)]))
 
     def held(self, worker: int) -> float:
         """Until when the Fork of `worker` held up its parent; before all time if it did not."""
         if self.graph.threads[worker].first not in self.stays:
             return -math.inf
         first = self.stays[self.graph.threads[worker].first][0]
-        if int(first[_FLAGS]) & INLINE:
+        if first.flags & INLINE:
             return self.ended(worker)
-        return float(first[_GRANTED]) if int(first[_FLAGS]) & BLOCKED else -math.inf
+        return first.granted if first.flags & BLOCKED else -math.inf
 
     def ended(self, worker: int) -> float:
         """When `worker` ended; infinity if it did not."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from simulator.machine.gpu import GPU
-from simulator.timeline import COLUMNS, Timeline
+from simulator.timeline import Timeline
 
 __all__ = ["prompt_seconds", "seconds_alone"]
 
@@ -70,6 +70,5 @@ def _gpus(timeline: Timeline, query: int) -> dict[int, GPU]:
     replicas = timeline.replicas
     gpus = {-1: replicas[0].gpu}
     if len(replicas) > 1:
-        rows = timeline.of_query(query)[:, [COLUMNS.index("task"), COLUMNS.index("replica")]]
-        gpus |= {int(task): replicas[int(at)].gpu for task, at in rows.tolist() if at >= 0}
+        gpus |= {row.task: replicas[row.replica].gpu for row in timeline.stays(query) if row.replica >= 0}
     return gpus

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from simulator.graph import ExecutionGraph
 from simulator.metrics.realised import realised_path
-from simulator.timeline import CANCELLED, COLUMNS, INLINE, Span, Timeline
+from simulator.timeline import CANCELLED, INLINE, Span, Timeline
 from simulator.trace import nesting
 from simulator.trace.full_pool import WHEN_FULL, Admission
 
@@ -74,22 +74,22 @@ def compose(timeline: Timeline, query: int) -> Scene:
     >>> scene.forks, scene.joins, scene.path
     ([(5.0, 0, 1)], [(15.0, 15.0, 1, 0)], [(0.0, 0), (5.0, 0), (5.0, 1), (15.0, 1), (15.0, 0), (17.0, 0)])
     """
-    rows = [dict(zip(COLUMNS, row, strict=True)) for row in timeline.of_query(query).tolist()]
+    rows = list(timeline.stays(query))
     graph = timeline.graphs[query]
-    by_task = {int(row["task"]): row for row in rows}
+    by_task = {row.task: row for row in rows}
     arrival, answered = float(timeline.arrivals[query]), float(timeline.answered[query])
-    end = max([arrival, *(row["finish"] for row in rows)] + ([] if math.isnan(answered) else [answered]))
+    end = max([arrival, *(row.finish for row in rows)] + ([] if math.isnan(answered) else [answered]))
     if math.isnan(answered):  # leave room to see who waits for ever
         end += 0.1 * (end - arrival) or 1.0
 
     order = _lane_order(graph)
     lane_of = {thread: lane for lane, thread in enumerate(order)}
-    done_inline = {int(row["thread"]) for row in rows if int(row["flags"]) & INLINE}
-    ran = Counter(int(row["thread"]) for row in rows)
+    done_inline = {row.thread for row in rows if row.flags & INLINE}
+    ran = Counter(row.thread for row in rows)
     lanes = [_lane(graph, thread, thread in done_inline, thread in ran) for thread in order]
     scene = Scene(lanes, arrival, end, answered)
     scene.spans = [(lane_of[span.thread], span) for span in timeline.spans(query)]
-    scene.cuts = [(row["finish"], lane_of[int(row["thread"])]) for row in rows if int(row["flags"]) & CANCELLED]
+    scene.cuts = [(row.finish, lane_of[row.thread]) for row in rows if row.flags & CANCELLED]
 
     stopped = end if math.isnan(answered) else answered
     seen = [0.0] * len(order)
@@ -101,18 +101,18 @@ def compose(timeline: Timeline, query: int) -> Scene:
         first, last = by_task.get(graph.threads[thread].first), by_task.get(graph.threads[thread].last)
         forked = by_task.get(graph.threads[thread].forked_by)
         if first is not None and thread:
-            scene.forks.append((first["waited_from"], lane_of[graph.threads[thread].parent], lane))
+            scene.forks.append((first.waited_from, lane_of[graph.threads[thread].parent], lane))
         if last is not None and seen[lane] <= _VISIBLE * (end - arrival):
-            scene.brief.append((last["finish"], lane))
+            scene.brief.append((last.finish, lane))
         joiner = graph.threads[thread].joined_by
         if last is not None and joiner in by_task:
-            resumed = by_task[joiner]["ready"]
-            scene.joins.append((last["finish"], resumed, lane, lane_of[graph.tasks[joiner].thread]))
+            resumed = by_task[joiner].ready
+            scene.joins.append((last.finish, resumed, lane, lane_of[graph.tasks[joiner].thread]))
         if last is None and lane not in cut:
             # It has no row: it waited for a slot or a Join when the query was answered, or waits still.
-            since = max((row["finish"] for row in rows if row["thread"] == thread), default=-1.0)
-            if since < 0 and forked is not None and not int(forked["flags"]) & CANCELLED:
-                since = forked["finish"]
+            since = max((row.finish for row in rows if row.thread == thread), default=-1.0)
+            if since < 0 and forked is not None and not forked.flags & CANCELLED:
+                since = forked.finish
             if since < 0 or (thread not in ran and Admission.DROP in may):
                 continue
             scene.stuck.append((since, stopped, lane))

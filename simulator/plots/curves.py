@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.timeline import COLUMNS, Timeline
+from simulator.timeline import Timeline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["active_agents", "batch", "concurrency", "draw_concurrency", "thinned"]
 
-_START, _FINISH = COLUMNS.index("start"), COLUMNS.index("finish")
 _POINTS = 4000  # more steps than this in one curve cannot be told apart
 
 Steps = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -34,8 +33,8 @@ def active_agents(timeline: Timeline, query: int | None = None) -> Steps:
     rows = timeline.rows if query is None else timeline.of_query(query)
     silent = [q for q in range(len(timeline)) if not timeline.protocol_of(q).count_organizer]
     if silent:
-        rows = rows[~((rows[:, 1] == 0) & np.isin(rows[:, 0], silent))]
-    return _counted(rows[:, _START], rows[:, _FINISH])
+        rows = rows[~((rows["thread"] == 0) & np.isin(rows["query"], silent))]
+    return _counted(rows["start"], rows["finish"])
 
 
 def _counted(starts: NDArray[np.float64], finishes: NDArray[np.float64]) -> Steps:
@@ -163,4 +162,4 @@ def _reach(timeline: Timeline, query: int | None) -> tuple[float, float]:
         start = float(np.nanmin(timeline.arrivals))
         return start, start + timeline.makespan
     start = float(timeline.arrivals[query])
-    return start, max([start, *timeline.of_query(query)[:, _FINISH].tolist()])
+    return start, max([start, *timeline.of_query(query)["finish"].tolist()])

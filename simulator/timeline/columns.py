@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,29 +35,48 @@ __all__ = [
     "COLUMNS",
     "INLINE",
     "PREEMPTED",
+    "ROW",
     "Deadlock",
     "Replica",
+    "Row",
     "Span",
     "SpanKind",
     "Timeline",
     "in_order",
 ]
 
-COLUMNS = (
-    "query",
-    "thread",
-    "task",
-    "waited_from",
-    "granted",
-    "ready",
-    "start",
-    "decode_start",
-    "finish",
-    "tokens",
-    "flags",
-    "replica",
-)
-_WHOLE = {"query", "thread", "task", "tokens", "flags", "replica"}
+
+class Row(NamedTuple):
+    """One task that ran, or one stay of it in the batch: the schema of `Timeline.rows`."""
+
+    query: int
+    thread: int
+    """Index into the threads of the query's graph."""
+    task: int
+    """Index into its tasks."""
+    waited_from: float
+    """When it was forked, or the task before it ended."""
+    granted: float
+    """When its thread had a slot."""
+    ready: float
+    """When all that it joins had ended."""
+    start: float
+    """When it came into the batch."""
+    decode_start: float
+    """When its prompt was processed."""
+    finish: float
+    tokens: int
+    """Tokens decoded in this stay."""
+    flags: int
+    """`CANCELLED`, `INLINE`, `PREEMPTED` and `BLOCKED`, added up."""
+    replica: int
+    """Which GPU it was on; -1 off the GPUs."""
+
+
+COLUMNS = Row._fields
+ROW = np.dtype([(name, np.float64) for name in COLUMNS])
+"""All floats, so that the engine writes one flat buffer; whole numbers are exact up to 2^53."""
+_KINDS = tuple((name, kind is int) for name, kind in get_type_hints(Row).items())
 
 CANCELLED = 1
 """Flag of a row: the task was cut short because its query was answered."""
@@ -130,8 +149,8 @@ class Timeline:
     """When each query was answered; NaN if it never was (a deadlock)."""
     overflows: NDArray[np.int64]
     """Forks of each query that found the pool full at run time."""
-    rows: NDArray[np.float64]
-    """Shape (tasks, 12): `COLUMNS`, in order of finish, query, thread and task. Off the GPU, the replica is -1."""
+    rows: NDArray[np.void]
+    """One a task that ran, with the fields of `Row`: ``rows["finish"]``. In order of finish, query, thread and task."""
     replicas: tuple[Replica, ...]
     """What each GPU did; one, unless it was a cluster."""
     protocol: Protocol | None = None
@@ -178,7 +197,7 @@ class Timeline:
     @property
     def makespan(self) -> float:
         """Seconds from the first arrival to the last finish; 0 if nothing ran."""
-        return float(self.rows[:, 8].max() - np.nanmin(self.arrivals)) if len(self.rows) else 0.0
+        return float(self.rows["finish"].max() - np.nanmin(self.arrivals)) if len(self.rows) else 0.0
 
     @property
     def unit(self) -> str:
@@ -194,27 +213,38 @@ class Timeline:
         """Return one of `COLUMNS`, whole numbers as int64."""
         if name not in COLUMNS:
             raise ConfigError(f"no column is called {name!r}; there are {', '.join(COLUMNS)}")
-        values = self.rows[:, COLUMNS.index(name)]
-        return values.astype(np.int64) if name in _WHOLE else values
+        values: NDArray[np.float64] = self.rows[name]
+        return values.astype(np.int64) if (name, True) in _KINDS else values
 
     def columns(self) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
         """Return every column by name."""
         return {name: self.column(name) for name in COLUMNS}
 
     @cached_property
-    def _by_query(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def _by_query(self) -> tuple[NDArray[np.void], NDArray[np.int64]]:
         """The rows sorted by query, and where each query's rows begin."""
-        queries = self.rows[:, 0]
-        rows = self.rows[np.argsort(queries, kind="stable")]
-        return rows, np.searchsorted(rows[:, 0], np.arange(len(self.graphs) + 1))
+        rows = self.rows[np.argsort(self.rows["query"], kind="stable")]
+        return rows, np.searchsorted(rows["query"], np.arange(len(self.graphs) + 1))
 
-    def of_query(self, query: int) -> NDArray[np.float64]:
+    def of_query(self, query: int) -> NDArray[np.void]:
         """Return the rows of one query, in order of finish."""
         self._check(query)
         if len(self.graphs) == 1:
             return self.rows
         rows, begin = self._by_query
         return rows[begin[query] : begin[query + 1]]
+
+    def stays(self, query: int | None = None) -> Iterator[Row]:
+        """Yield the rows of `query`, or of all queries, in order of finish, for loops in Python.
+
+        >>> from simulator import Answer, Thread, Trace, compile_trace, simulate
+        >>> timeline = simulate(compile_trace(Trace("t", (Thread("organizer", (Answer(3),)),))))
+        >>> [(row.task, row.tokens, row.finish) for row in timeline.stays(0)]
+        [(0, 3, 3.0)]
+        """
+        rows = self.rows if query is None else self.of_query(query)
+        columns = [rows[name].astype(np.int64).tolist() if whole else rows[name].tolist() for name, whole in _KINDS]
+        return map(Row._make, zip(*columns, strict=True))
 
     def spans(self, query: int | None = None) -> Iterator[Span]:
         """Yield the spans of `query`, or of all queries, row by row in order of finish.
@@ -225,10 +255,10 @@ class Timeline:
         >>> [(s.thread, s.kind.value, s.start, s.finish) for s in timeline.spans()][-2:]
         [(0, 'wait_join', 8.0, 15.0), (0, 'decode', 15.0, 17.0)]
         """
-        rows = self.rows if query is None else self.of_query(query)
-        for q, thread, i, waited_from, granted, ready, start, decode_start, finish, tokens, flags, _ in rows.tolist():
-            graph = self.graphs[int(q)]
-            delay = graph.tasks[int(i)].seconds > 0
+        for q, thread, i, waited_from, granted, ready, start, decode_start, finish, tokens, flags, _ in self.stays(
+            query
+        ):
+            delay = self.graphs[q].tasks[i].seconds > 0
             marks = (
                 (SpanKind.WAIT_POOL, waited_from, granted),
                 (SpanKind.WAIT_JOIN, granted, ready),
@@ -238,23 +268,23 @@ class Timeline:
             )
             for kind, begin, end in marks:
                 if end > begin:
-                    counted = int(tokens) if end == finish and kind == SpanKind.DECODE else 0
-                    yield Span(int(q), int(thread), int(i), kind, begin, end, counted, bool(int(flags) & CANCELLED))
+                    counted = tokens if end == finish and kind == SpanKind.DECODE else 0
+                    yield Span(q, thread, i, kind, begin, end, counted, bool(flags & CANCELLED))
 
     def _check(self, query: int) -> None:
         if not 0 <= query < len(self.graphs):
             raise ConfigError(f"there is no query {query}; the timeline holds {len(self.graphs)}")
 
 
-def in_order(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def in_order(rows: NDArray[np.void]) -> NDArray[np.void]:
     """Return rows that are in order of finish also in order of query, thread and task where they finish at once.
 
-    >>> rows = np.zeros((2, len(COLUMNS)))
-    >>> rows[0, 0] = 1  # query 1 before query 0
-    >>> in_order(rows)[:, 0].tolist()
+    >>> rows = np.zeros(2, dtype=ROW)
+    >>> rows["query"] = 1, 0
+    >>> in_order(rows)["query"].tolist()
     [0.0, 1.0]
     """
-    finish = rows[:, COLUMNS.index("finish")]
+    finish = rows["finish"]
     if np.all(finish[1:] > finish[:-1]):
         return rows
-    return rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0], finish))]
+    return rows[np.lexsort((rows["task"], rows["thread"], rows["query"], finish))]

@@ -13,7 +13,7 @@ import numpy as np
 
 from simulator.support.files import atomic
 from simulator.support.tables import Columns, column_file
-from simulator.timeline.columns import Timeline
+from simulator.timeline.columns import COLUMNS, Timeline
 
 __all__ = ["SPAN_FIELDS", "score_file", "span_rows", "write_csv", "write_npz", "write_spans"]
 
@@ -22,13 +22,12 @@ SPAN_FIELDS = ("trace", "query", "thread", "task", "kind", "start", "finish", "t
 
 def write_csv(timeline: Timeline, path: str | os.PathLike[str]) -> None:
     """Write one row a task: `COLUMNS`, with the trace's id and the thread's name in front."""
-    columns = timeline.columns()
     with atomic(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("trace", "thread_id", *columns))
-        for row in zip(*(values.tolist() for values in columns.values()), strict=True):
-            graph = timeline.graphs[row[0]]
-            writer.writerow((graph.name, graph.threads[row[1]].id, *row))
+        writer.writerow(("trace", "thread_id", *COLUMNS))
+        for row in timeline.stays():
+            graph = timeline.graphs[row.query]
+            writer.writerow((graph.name, graph.threads[row.thread].id, *row))
 
 
 def write_npz(timeline: Timeline, path: str | os.PathLike[str]) -> None:

@@ -51,8 +51,8 @@ def forking() -> ExecutionGraph:
 
 def replicas(timeline: Timeline) -> list[int]:
     """Of each task that was on a GPU, in order of its start: where."""
-    rows = sorted(timeline.rows.tolist(), key=lambda row: (row[6], row[:3]))
-    return [int(row[11]) for row in rows if row[11] >= 0]
+    rows = sorted(timeline.stays(), key=lambda row: (row.start, row[:3]))
+    return [row.replica for row in rows if row.replica >= 0]
 
 
 def test_least_loaded_takes_the_first_of_the_emptiest():
@@ -60,7 +60,7 @@ def test_least_loaded_takes_the_first_of_the_emptiest():
     cluster = Cluster(replicas=[GPU()] * 2)
     timeline = simulate([query(0, 4)] * 3 + [query(0, 1)] * 2, gpu=cluster, arrivals=[0, 0, 0, 1, 1])
     assert timeline.column("replica").tolist() == [1, 0, 0, 1, 0]  # in order of finish: the short ones first
-    assert [int(row[11]) for row in sorted(timeline.rows.tolist())] == [0, 1, 0, 1, 0]
+    assert [row.replica for row in sorted(timeline.stays())] == [0, 1, 0, 1, 0]
     assert timeline.answered.tolist() == [4, 4, 4, 2, 2]
 
 
@@ -116,7 +116,7 @@ def test_a_kept_place_is_not_routed():
     organizer = Thread("organizer", (Fork(1, 2), Answer(5)))
     graph = compile_trace(Trace("t", (organizer, Thread("1", (Return(2),)))))
     timeline = simulate(graph, gpu=Cluster(replicas=[GPU()] * 3, routing=round_robin))
-    assert {(int(row[1]), int(row[11])) for row in timeline.rows.tolist()} == {(0, 0), (1, 1)}
+    assert {(row.thread, row.replica) for row in timeline.stays()} == {(0, 0), (1, 1)}
 
 
 @pytest.mark.parametrize(("gpu", "again"), [(PROMPTS, 0), (PAGED, 1)], ids=["endless", "paged"])
@@ -178,7 +178,7 @@ def test_laws_of_any_cluster(recorded, protocol, machines, routing, data):
     assert timeline.column("tokens").sum() == sum(graph.tokens for graph in graphs)
     for index, replica in enumerate(timeline.replicas):
         assert replica.batch[:, 1].max(initial=0) <= (replica.gpu.max_num_seqs or 1 << 60)
-        decoded = timeline.rows[timeline.rows[:, 11] == index]
+        decoded = timeline.rows[timeline.rows["replica"] == index]
         assert replica.busy <= timeline.makespan + 1e-9
         assert (replica.steps > 0) == (len(decoded) > 0)
     again = simulate(graphs, gpu=cluster, protocol=protocol, arrivals=times)
@@ -271,4 +271,4 @@ def test_affinity_in_mid_leap_knows_what_has_been_evicted(pause, replica):
     gpu = replace(PAGED, num_kv_blocks=10)
     cluster = Cluster(replicas=[gpu] * 2, routing=prefix_affinity)
     timeline = simulate([first, query(2, 9)], gpu=cluster, arrivals=[0, 2])
-    assert [int(row[11]) for row in sorted(timeline.rows.tolist())] == [0, -1, replica, 0]
+    assert [row.replica for row in sorted(timeline.stays())] == [0, -1, replica, 0]

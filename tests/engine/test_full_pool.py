@@ -73,17 +73,16 @@ def test_laws(name):
     @given(graphs(nested=True, unjoined=True, min_tokens=1), rules, gpus())
     def check(graph, protocol, gpu):
         timeline = simulate(graph, gpu=gpu, protocol=protocol, on_deadlock="record")
-        rows = timeline.rows.tolist()
-        flags = {int(row[1]): int(row[10]) for row in rows}
+        rows = list(timeline.stays())
+        flags = {row.thread: row.flags for row in rows}
         assert (INLINE_ in may) or not any(each & INLINE for each in flags.values())
         assert (BLOCK in may) or not any(each & BLOCKED for each in flags.values())
         if START not in may:
             lives = {}
             for row in rows:
-                thread = int(row[1])
-                if thread and not flags[thread] & INLINE:
-                    granted, ended = lives.get(thread, (row[4], row[8]))
-                    lives[thread] = min(granted, row[4]), max(ended, row[8])
+                if row.thread and not row.flags & INLINE:
+                    granted, ended = lives.get(row.thread, (row.granted, row.finish))
+                    lives[row.thread] = min(granted, row.granted), max(ended, row.finish)
             for granted, _ in lives.values():
                 assert sum(begin <= granted < end for begin, end in lives.values()) <= protocol.capacity - 1
         assume(not timeline.deadlocks)

@@ -32,6 +32,7 @@ from simulator.timeline import CANCELLED, COLUMNS
 from simulator.trace.full_pool import WHEN_FULL, Admission
 from tests.support.strategies import SECONDS, any_traces, arrivals, free_graphs, gpus, graphs, protocols, traces
 
+TIMES = COLUMNS[COLUMNS.index("waited_from") : COLUMNS.index("finish") + 1]
 GRAPHS = st.one_of(
     graphs(nested=True, delays=SECONDS, unjoined=True, prompts=True), any_traces().map(compile_trace), free_graphs()
 )
@@ -46,7 +47,7 @@ def unit(m: int | None) -> GPU:
 
 
 def rows(timeline: Timeline) -> list[dict[str, float]]:
-    return [dict(zip(COLUMNS, row, strict=True)) for row in timeline.rows.tolist()]
+    return [row._asdict() for row in timeline.stays()]
 
 
 def work(graphs: list[ExecutionGraph]) -> int:
@@ -64,8 +65,8 @@ def test_with_room_for_all_everything_happens_when_the_clock_says(trace, rate):
     assert timeline.answered[0] == path.latency == clock.latency
     assert timeline.makespan == path.span
     for thread, (name, *_) in enumerate(graph.threads):
-        own = timeline.rows[timeline.rows[:, 1] == thread]
-        assert (own[:, 3].min(), own[:, 8].max()) == clock.intervals[name]
+        own = timeline.rows[timeline.rows["thread"] == thread]
+        assert (own["waited_from"].min(), own["finish"].max()) == clock.intervals[name]
     for row in rows(timeline):
         assert row["ready"] == row["start"] == path.start[int(row["task"])]
     assert simulate(graph, protocol=protocol.with_(after_answer="cancel")).answered[0] == clock.latency
@@ -85,7 +86,7 @@ def test_seconds_are_steps_at_one_step_a_second(trace, rate):
     )
     steps = simulate(compile_trace(trace, Protocol(delay_steps_per_second=rate)))
     seconds = simulate(compile_trace(trace), gpu=GPU(cost=ConstantRate(rate)))
-    assert (steps.rows[:, 3:9] / rate).tolist() == seconds.rows[:, 3:9].tolist()
+    assert all((steps.rows[name] / rate).tolist() == seconds.rows[name].tolist() for name in TIMES)
 
 
 @given(traces(nested=True, min_tokens=1, unjoined=True), st.integers(1, 4), st.sampled_from(("cancel", "finish")))
@@ -185,7 +186,7 @@ def test_tasks_run_once_after_what_they_wait_for(graphs, gpu, protocol, policy, 
     for (query, task), row in at.items():
         graph = graphs[query]
         assert graph.tasks[task].thread == row["thread"]
-        marks = [row[name] for name in COLUMNS[3:9]]
+        marks = [row[name] for name in TIMES]
         assert marks == sorted(marks), row
         assert row["waited_from"] >= times[query]
         assert row["tokens"] <= graph.tasks[task].tokens
@@ -224,7 +225,8 @@ def test_later_arrival_same_story(graph, protocol, gpu, k):
     now = simulate(graph, gpu=gpu, protocol=protocol, on_deadlock="record")
     later = simulate(graph, gpu=gpu, protocol=protocol, on_deadlock="record", arrivals=[k / 4])
     now_rows, later_rows = now.rows.copy(), later.rows.copy()
-    now_rows[:, 3:9] += k / 4
+    for name in TIMES:
+        now_rows[name] += k / 4
     assert now_rows.tolist() == later_rows.tolist()
 
 
@@ -234,7 +236,7 @@ def test_on_a_gpu_with_room_for_all_at_one_pace_queries_do_not_notice_each_other
     together = simulate(graphs, gpu=unit(None), protocol=protocol, arrivals=times, on_deadlock="record")
     for query, graph in enumerate(graphs):
         alone = simulate(graph, gpu=unit(None), protocol=protocol, arrivals=[times[query]], on_deadlock="record")
-        assert sorted(together.of_query(query)[:, 1:].tolist()) == sorted(alone.rows[:, 1:].tolist())
+        assert sorted(row[1:] for row in together.stays(query)) == sorted(row[1:] for row in alone.stays())
 
 
 @given(st.lists(GRAPHS, min_size=1, max_size=3), gpus(), protocols(charge_inserted=False), policies)

@@ -65,8 +65,8 @@ def test_max_workers_holds_over_all_queries():
     graph = compile_trace(Trace("t", (organizer, Thread("1", (Return(4),)), Thread("2", (Return(4),)))))
     timeline = simulate([graph, graph], max_workers=3)
     assert timeline.answered.tolist() == [7, 11]
-    last = next(row for row in timeline.rows.tolist() if row[:2] == [1, 2])
-    assert last[3:9] == [2, 6, 6, 6, 6, 10]  # forked at 2, has its place at 6
+    last = next(row for row in timeline.stays() if row[:2] == (1, 2))
+    assert last[3:9] == (2, 6, 6, 6, 6, 10)  # forked at 2, has its place at 6
     assert simulate([graph, graph], max_workers=4).answered.tolist() == [7, 7]
     assert simulate([graph, graph], max_workers=1).answered.tolist() == [11, 19]
 

@@ -33,8 +33,8 @@ def test_a_delay_ends_when_its_query_is_answered():
     pause = worker.work
     run.clock.run()
     assert pause.end.callbacks in (None, [])
-    last = run.end("raise").rows.tolist()[-1]
-    assert (last[1], last[8], int(last[10])) == (1, 2.0, CANCELLED)
+    last = list(run.end("raise").stays())[-1]
+    assert (last.thread, last.finish, last.flags) == (1, 2.0, CANCELLED)
     assert simulate(graph, protocol=rules.with_(after_answer="finish")).makespan == 102
 
 

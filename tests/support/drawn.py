@@ -16,12 +16,12 @@ def traced(organizer: list[Action], **workers: list[Action]) -> Trace:
 def played(timeline: Timeline, query: int = 0) -> dict[str, list[tuple[float, float]]]:
     """Start and finish of all that took time, by thread; ``*`` marks what was cancelled, ``^`` what was done inline."""
     result: dict[str, list[tuple[float, float]]] = {}
-    for row in sorted(timeline.of_query(query).tolist(), key=lambda row: (row[1], row[2])):
-        flags = int(row[10])
-        name = timeline.graphs[query].threads[int(row[1])].id
+    for row in sorted(timeline.stays(query), key=lambda row: (row.thread, row.task)):
+        flags = row.flags
+        name = timeline.graphs[query].threads[row.thread].id
         name += "*" * bool(flags & CANCELLED) + "^" * bool(flags & INLINE)
-        if row[8] > row[6] or flags & CANCELLED:
-            result.setdefault(name, []).append((row[6], row[8]))
+        if row.finish > row.start or flags & CANCELLED:
+            result.setdefault(name, []).append((row.start, row.finish))
     return result
 
 

@@ -20,10 +20,10 @@ def _stamped(trace, timeline, query, meta):
     graph = timeline.graphs[query]
     times = {}
     ends = {}
-    for row in timeline.of_query(query).tolist():
-        task = graph.tasks[int(row[2])]
+    for row in timeline.stays(query):
+        task = graph.tasks[row.task]
         thread = graph.threads[task.thread].id
-        start, finish = row[6], row[8]
+        start, finish = row.start, row.finish
         ends[thread] = max(ends.get(thread, 0.0), finish)
         for place in range(*task.actions):
             times[thread, place] = (start, finish)

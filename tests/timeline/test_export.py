@@ -116,7 +116,7 @@ def test_csv_says_exactly_what_the_timeline_says(tmp_path_factory, trace, protoc
     write_csv(timeline, path)
     header, *rows = table(path)
     assert tuple(header[2:]) == COLUMNS
-    assert [[float(cell) for cell in row[2:]] for row in rows] == timeline.rows.tolist()
+    assert [tuple(float(cell) for cell in row[2:]) for row in rows] == list(timeline.stays())
     names = timeline.graphs[0].threads
     assert [row[1] for row in rows] == [names[int(row[3])].id for row in rows]
 
