@@ -29,7 +29,7 @@ from simulator.engine.query import (
 )
 from simulator.engine.server import Calls, Settings
 from simulator.engine.station import Delays, Station
-from simulator.machine.cost import DecodeSteps
+from simulator.machine.cost import unit_of
 from simulator.machine.gpu import Cluster
 from simulator.timeline import BLOCKED, CANCELLED, INLINE, PREEMPTED
 from simulator.trace.full_pool import Admission, FullPool, admit
@@ -60,7 +60,7 @@ class Threads:
         self.now = 0.0
         """The instant that is settled."""
         self.answered = answered
-        self.in_steps = isinstance(cluster.replicas[0].cost, DecodeSteps)
+        self.in_steps = unit_of(cluster.replicas[0].cost) == "steps"
         self.seats: Pool[ThreadRun] | None = None if max_workers is None else Pool(max_workers)
         self.open: dict[int, QueryRun] = {}
         """Queries with a thread that has not left."""

@@ -14,7 +14,7 @@ from simulator.errors import ConfigError, SimulatorError
 from simulator.fidelity.calibration import Errors
 from simulator.fidelity.recorded import CLASSES, recorded_latency, recorded_times, simulated_times
 from simulator.fidelity.runs import RecordedRun, recorded_runs
-from simulator.machine.cost import DecodeSteps
+from simulator.machine.cost import unit_of
 from simulator.machine.gpu import GPU
 from simulator.trace import Fork, Trace
 from simulator.trace.protocol import Protocol
@@ -209,7 +209,7 @@ def validate(
     >>> round(found.errors().mean, 3), found.queries[0].predicted_times["decode"]
     (0.05, 2.1)
     """
-    if isinstance(gpu.cost, DecodeSteps):
+    if unit_of(gpu.cost) == "steps":
         raise ConfigError("the decode-step clock has no seconds to compare with; give a profile")
     runs, refused = recorded_runs(traces, max_workers, max_prefill_tokens, protocol)
     queries: list[Checked] = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from simulator.errors import ConfigError
-from simulator.machine.cost import CostModel, DecodeSteps
+from simulator.machine.cost import CostModel, DecodeSteps, unit_of
 from simulator.machine.routing import Routing, least_loaded
 
 __all__ = ["GPU", "STEP_CLOCK", "Cluster"]
@@ -79,7 +79,7 @@ class Cluster:
         replicas = tuple(self.replicas) if isinstance(self.replicas, Sequence) else ()
         if not replicas or not all(isinstance(gpu, GPU) for gpu in replicas):
             raise ConfigError(f"replicas must be GPUs, at least one; got {self.replicas!r:.80}")
-        if len({isinstance(gpu.cost, DecodeSteps) for gpu in replicas}) > 1:
+        if len({unit_of(gpu.cost) for gpu in replicas}) > 1:
             raise ConfigError("replicas must all take steps (DecodeSteps) or all take seconds")
         if len(replicas) > 1 and any(getattr(gpu.cost, "cache_seconds", None) for gpu in replicas):
             raise ConfigError("a cost with r counts all tokens in memory: it is for a single replica")

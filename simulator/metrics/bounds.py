@@ -8,27 +8,25 @@ import numpy as np
 
 from simulator.graph import ExecutionGraph
 from simulator.graph.critical_path import critical_path
-from simulator.machine.cost import ConstantRate, DecodeSteps, LinearBatch, Roofline
+from simulator.machine.cost import is_monotone
 from simulator.metrics.measures import Run
 from simulator.trace.full_pool import WHEN_FULL, Admission
 
 __all__ = ["lower_bound", "upper_bound"]
-
-_MONOTONE = (DecodeSteps, ConstantRate, LinearBatch, Roofline)
-"""Costs of a step that never fall as the batch or its context grows."""
 
 
 def lower_bound(run: Run) -> float:
     """Critical path, or what the answer needs over c, whichever is longer; each task as if alone on the GPU.
 
     No more than c agents are active at once, and none goes faster than alone. (R. P. Brent, J. ACM 21:2, 1974.) NaN for
-    a full pool that changes the work: ``drop``, and ``inline`` where prompts cost time; and for tables of measured
-    steps, in which a larger batch may be faster than a smaller one. ``allow`` has no limit.
+    a full pool that changes the work: ``drop``, and ``inline`` where prompts cost time; and for a cost model that does
+    not say that it is ``monotone``, as a table of measured steps, in which a larger batch may be faster than a smaller
+    one. ``allow`` has no limit.
     """
     protocol = run.timeline.protocol_of(run.query)
     gpus = [replica.gpu for replica in run.timeline.replicas]
     free = all(gpu.cost.prefill_is_free and gpu.num_kv_blocks is None for gpu in gpus)
-    if not all(isinstance(gpu.cost, _MONOTONE) for gpu in gpus):
+    if not all(is_monotone(gpu.cost) for gpu in gpus):
         return math.nan
     may = WHEN_FULL[protocol.when_full].may
     if Admission.DROP in may or (Admission.INLINE in may and not free):

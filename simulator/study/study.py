@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from simulator.errors import ConfigError
-from simulator.machine.cost import DecodeSteps
+from simulator.machine.cost import unit_of
 from simulator.study.documents import canonical, label, plain
 from simulator.study.measures import checked_metrics, metric_columns
 from simulator.study.sections import fields_of
@@ -228,7 +228,7 @@ class Study:
     def unit(self) -> str:
         """Unit of time: ``steps`` on the decode-step clock, else ``seconds``."""
         first = next(self.points()).study.cluster if self.axes else self.cluster
-        return "steps" if isinstance(first.cluster(self.base).replicas[0].cost, DecodeSteps) else "seconds"
+        return unit_of(first.cluster(self.base).replicas[0].cost)
 
     def at(self, values: Mapping[str, Any]) -> Study:
         """Return the study of one point: no axes, and these dotted names set.

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
-from simulator.machine.cost import DecodeSteps
+from simulator.machine.cost import unit_of
 from simulator.machine.gpu import GPU
 from simulator.trace.protocol import Protocol
 
@@ -202,7 +202,7 @@ class Timeline:
     @property
     def unit(self) -> str:
         """What one unit of time is: ``steps`` on the decode-step clock, else ``seconds``."""
-        return "steps" if isinstance(self.replicas[0].gpu.cost, DecodeSteps) else "seconds"
+        return unit_of(self.replicas[0].gpu.cost)
 
     def protocol_of(self, query: int) -> Protocol:
         """Return the protocol that `query` ran under."""

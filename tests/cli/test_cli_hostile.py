@@ -372,7 +372,7 @@ BAD_OPTIONS = [
     (("--gpu", "bogus"), "no GPU profile is called 'bogus'; `forksim gpus` lists all"),
     (("--gpu", ""), "no GPU profile is called ''; `forksim gpus` lists all"),
     (("--gpu", "rate:0"), "tokens_per_second must be above 0, got 0.0"),
-    (("--gpu", "rate:nan"), "'rate:nan' is not rate:TOKENS_PER_SECOND, linear:A,B,C,P,Q (seconds) or aiconfigurator:"),
+    (("--gpu", "rate:nan"), "'rate:nan' is not rate:TOKENS_PER_SECOND, linear:A[,B,C,P,Q] or aiconfigurator:"),
     (("--gpu", "rate:-1"), "tokens_per_second must be a number from 0 to 10^9, got -1.0"),
     (("--gpu", "rate:inf"), "'rate:inf' is not rate:TOKENS_PER_SECOND"),
     (("--gpu", "rate:1e300"), "must be a number from 0 to 10^9"),

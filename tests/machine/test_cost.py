@@ -5,13 +5,26 @@ import math
 import pickle
 import sys
 import types
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator import ConfigError
+from simulator import (
+    GPU,
+    Answer,
+    ConfigError,
+    Fork,
+    Join,
+    Return,
+    Think,
+    Thread,
+    Trace,
+    compile_trace,
+    simulate,
+)
+from simulator.fidelity import LAWS
 from simulator.machine.cost import (
     COSTS,
     AIConfigurator,
@@ -24,8 +37,14 @@ from simulator.machine.cost import (
     Roofline,
     SplitTable,
     cost_from_text,
+    is_monotone,
+    unit_of,
+    usage,
 )
-from simulator.machine.profiles import load_profile, profiles
+from simulator.machine.profiles import gpu_from_text, load_profile, parse_profile, profiles
+from simulator.metrics import Run as QueryView
+from simulator.metrics.bounds import lower_bound
+from simulator.study import Hardware
 
 QWEN = ModelShape(layers=36, hidden=4096, heads=32, kv_heads=8, head_dim=128, intermediate=12288, vocab=151936)
 MIXTURE = replace(QWEN, intermediate=768, experts=128, experts_per_token=8)
@@ -212,7 +231,69 @@ def test_what_else_makes_no_sense(make, message):
 
 
 def test_what_the_command_line_names_is_made_from_numbers():
-    assert [cost_from_text(f"{name}:0.5") for name in COSTS] == [make(0.5) for make in COSTS.values()]
+    named = [name for name in COSTS if usage(name) and name != "aiconfigurator"]
+    assert named == ["rate", "linear"]
+    assert [cost_from_text(f"{name}:0.5") for name in named] == [COSTS[name](0.5) for name in named]
+
+
+@dataclass(frozen=True)
+class Twofold:
+    """A stranger's model, as docs/extending.md has it."""
+
+    monotone = True
+    memory: float
+    compute: float
+    label: str = "mine"
+    prefill_is_free = False
+
+    def step_seconds(self, n, context, prefill_tokens=0, prefill_context=0):
+        return max(self.memory, self.compute * (n + prefill_tokens))
+
+    def decode_seconds(self, n, context, k):
+        return k * self.step_seconds(n, context)
+
+
+def test_a_model_that_is_listed_is_known_everywhere_at_once(monkeypatch):
+    monkeypatch.setitem(COSTS, "twofold", Twofold)
+    assert usage("twofold") == "twofold:MEMORY,COMPUTE[,LABEL]"
+    assert gpu_from_text("twofold:8e-3,5e-3").cost == Twofold(8e-3, 5e-3)
+    assert gpu_from_text("twofold:8e-3,5e-3,yours").cost.label == "yours"
+    assert load_study_cluster("twofold:8e-3,5e-3").cost == Twofold(8e-3, 5e-3)
+    text = 'provenance = {kind = "measured", source = "a desk", date = 2026-11-22}\n'
+    assert parse_profile(text + 'cost = {type = "twofold", memory = 8e-3, compute = 5e-3}', "t").gpu.cost.memory == 8e-3
+    for wrong in ("twofold:8e-3", "twofold:8e-3,x", "twofold:1,2,3,4", "twofold:nan,1"):
+        with pytest.raises(ConfigError, match=r"is not rate:.* or twofold:MEMORY,COMPUTE\[,LABEL\]"):
+            gpu_from_text(wrong)
+    with pytest.raises(ConfigError, match=r"type must be one of rate, .*twofold; got 'threefold'"):
+        parse_profile(text + 'cost = {type = "threefold"}', "t")
+    with pytest.raises(ConfigError, match="split is made of more than a line can say: write a profile"):
+        gpu_from_text("split:1,2")
+
+
+def load_study_cluster(name):
+    return Hardware(gpu=name).cluster("").replicas[0]
+
+
+def test_what_says_that_it_is_monotone_has_a_lower_bound():
+    organizer = Thread("organizer", (Think(5), Fork(1, 2), Join(1, 1), Answer(3)))
+    graph = compile_trace(Trace("t", (organizer, Thread("1", (Return(20),)))))
+    silent = type("Silent", (Twofold,), {"monotone": False})
+    for model, known in ((Twofold, True), (silent, False)):
+        timeline = simulate(graph, gpu=GPU(cost=model(8e-3, 5e-3)))
+        bound = lower_bound(QueryView(timeline, 0))
+        assert math.isnan(bound) != known
+        assert not known or 0 < bound <= timeline.latency[0]
+
+
+@each_model
+def test_the_unit_and_what_is_monotone_are_the_model_s_own(model):
+    assert unit_of(model) == ("steps" if isinstance(model, DecodeSteps) else "seconds")
+    assert is_monotone(model) != isinstance(model, (MeasuredTable, SplitTable))
+
+
+def test_every_listed_model_is_held_to_the_laws():
+    assert {*COSTS.values()} <= {type(model) for model in MODELS.values()} | {AIConfigurator}
+    assert set(LAWS) <= set(COSTS)
 
 
 # ---------------------------------------------------------------- roofline

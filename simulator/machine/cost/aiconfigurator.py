@@ -66,7 +66,7 @@ class AIConfigurator:
     backend: str = "vllm"
     """vllm, sglang or trtllm."""
     tensor_parallel: int = 1
-    overhead: float = 0.0
+    overhead: float = field(default=0.0, kw_only=True)
     """Seconds of the host per step, on top."""
 
     _table: MeasuredTable | None = field(default=None, init=False, repr=False, compare=False)

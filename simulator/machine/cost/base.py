@@ -5,16 +5,25 @@ Units: seconds; `context` is the sum over the decoding sequences of the tokens e
 
 from __future__ import annotations
 
+import typing
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import Any, Literal
 
 from simulator.errors import ConfigError
 
-__all__ = ["CostModel", "check_number", "check_numbers", "check_whole"]
+__all__ = ["CostModel", "check_number", "check_numbers", "check_whole", "is_monotone", "unit_of"]
 
 
-class CostModel(Protocol):
+class CostModel(typing.Protocol):
     """What the engine asks of a cost model.
+
+    A model may say two things more about itself, as class attributes:
+
+    ``monotone = True``
+        A step never gets shorter as its batch or its context grows. Only then is there a lower bound of the latency
+        (`simulator.metrics.bounds.lower_bound`); for a model that does not say so, the bound is NaN.
+    ``unit = "steps"``
+        What it returns counts engine steps. Otherwise it is seconds.
 
     Where a step's cost also depends on all that is in memory, a model has `cache_seconds` besides: see
     `simulator.machine.cost.SplitTable`.
@@ -34,6 +43,16 @@ class CostModel(Protocol):
     def decode_seconds(self, n: int, context: int, k: int) -> float:
         """Seconds of `k` steps in which `n` sequences decode; `context` at the first, `n` more at each later one."""
         ...
+
+
+def unit_of(cost: CostModel) -> Literal["steps", "seconds"]:
+    """Return the unit of time of a cost model."""
+    return "steps" if getattr(cost, "unit", "seconds") == "steps" else "seconds"
+
+
+def is_monotone(cost: CostModel) -> bool:
+    """Return whether a cost model says that its steps never get shorter as batch and context grow."""
+    return getattr(cost, "monotone", False) is True
 
 
 def check_number(owner: str, name: str, value: Any, low: float, high: float, unit: str = "") -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from simulator.errors import ConfigError
 from simulator.machine.cost.base import check_numbers
@@ -19,6 +20,9 @@ class DecodeSteps:
     >>> DecodeSteps().decode_seconds(8, 1000, 100)
     100.0
     """
+
+    monotone: ClassVar[bool] = True
+    unit: ClassVar[str] = "steps"
 
     @property
     def prefill_is_free(self) -> bool:
@@ -42,9 +46,11 @@ class ConstantRate:
     2.0
     """
 
+    monotone: ClassVar[bool] = True
+
     tokens_per_second: float
     """Decode rate of one sequence."""
-    overhead: float = 0.0
+    overhead: float = field(default=0.0, kw_only=True)
     """Seconds of the host per step, on top."""
 
     def __post_init__(self) -> None:
@@ -78,6 +84,8 @@ class LinearBatch:
     True
     """
 
+    monotone: ClassVar[bool] = True
+
     a: float
     """Seconds of a step, whatever is in it."""
     b: float = 0.0
@@ -88,7 +96,7 @@ class LinearBatch:
     """Seconds per prefill token."""
     q: float = 0.0
     """Seconds per token that a prefill token attends to."""
-    overhead: float = 0.0
+    overhead: float = field(default=0.0, kw_only=True)
     """Seconds of the host per step, where `a` is the GPU's alone."""
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from simulator.errors import ConfigError
 from simulator.machine.cost.base import check_number, check_whole
@@ -45,6 +46,8 @@ class Roofline:
     [4.61, 5.24, 10.29, 54.01]
     """
 
+    monotone: ClassVar[bool] = True
+
     model: ModelShape
     gpu: Datasheet
     tensor_parallel: int = 1
@@ -53,7 +56,7 @@ class Roofline:
     """Share of the memory bandwidth that kernels reach."""
     beta: float = 1.0
     """Share of the arithmetic that kernels reach."""
-    overhead: float = 0.0
+    overhead: float = field(default=0.0, kw_only=True)
     """Seconds of the host per step: scheduling, sampling, launching."""
     allreduce_seconds: float = 0.0
     """Seconds that an all-reduce takes however little it sends. Not on any datasheet; 5 to 20 microseconds."""

@@ -51,7 +51,7 @@ class SplitTable:
     """Seconds per token of the step and token in memory."""
     extrapolate: Literal["linear"] | None = None
     """What to do outside the table. None: refuse."""
-    overhead: float = 0.0
+    overhead: float = field(default=0.0, kw_only=True)
     """Seconds of the host per step, on top."""
 
     _slopes: tuple[float, ...] = field(init=False, repr=False, compare=False)

@@ -66,7 +66,7 @@ class MeasuredTable:
     """One row for each of `prefill_tokens`: seconds of a step without decoding sequences."""
     extrapolate: Literal["linear"] | None = None
     """What to do outside the grid. None: refuse."""
-    overhead: float = 0.0
+    overhead: float = field(default=0.0, kw_only=True)
     """Seconds of the host per step, if what was measured leaves them out."""
 
     _rows: dict[int, _Row] = field(init=False, repr=False, compare=False)

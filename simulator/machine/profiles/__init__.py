@@ -11,7 +11,7 @@ import os
 from dataclasses import replace
 
 from simulator.errors import ConfigError
-from simulator.machine.cost import COSTS, cost_from_text
+from simulator.machine.cost import COSTS, cost_from_text, usages
 from simulator.machine.gpu import GPU, STEP_CLOCK
 from simulator.machine.profiles.reading import KINDS, MEMORY_SHARE, Profile, parse_profile, shipped
 
@@ -81,14 +81,11 @@ def gpu_from_text(text: str) -> GPU:
     """
     if text == "steps":
         return STEP_CLOCK
-    if text.partition(":")[0] in (*COSTS, "aiconfigurator"):
+    if text.partition(":")[0] in COSTS:
         return GPU(cost=cost_from_text(text), name=text)
     try:
         return load_profile(text)
     except ConfigError as error:
         if text.endswith(".toml"):
             raise
-        raise ConfigError(
-            f"{error}; accepted besides: steps, a profile's .toml file, rate:TOKENS_PER_SECOND, linear:A,B,C,P,Q,"
-            " aiconfigurator:MODEL,SYSTEM"
-        ) from None
+        raise ConfigError(f"{error}; accepted besides: steps, a profile's .toml file, {usages()}") from None

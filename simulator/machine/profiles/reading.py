@@ -12,14 +12,11 @@ from typing import Any
 
 from simulator.errors import ConfigError
 from simulator.machine.cost import (
-    ConstantRate,
+    COSTS,
     CostModel,
     Datasheet,
-    LinearBatch,
-    MeasuredTable,
     ModelShape,
     Roofline,
-    SplitTable,
 )
 from simulator.machine.gpu import GPU
 
@@ -34,13 +31,6 @@ MEMORY_SHARE = 0.9
 
 ENGINE = {"max_num_seqs": 256, "max_num_batched_tokens": 8192, "block_size": 16}
 
-_COSTS: dict[str, Any] = {
-    "rate": ConstantRate,
-    "linear": LinearBatch,
-    "table": MeasuredTable,
-    "split": SplitTable,
-    "roofline": Roofline,
-}
 _FIXED = ("hardware.toml", "models.toml", "rooflines.toml")
 
 
@@ -163,9 +153,9 @@ _WHERE: dict[str, Any] = {"hardware": None, "model": None, "tensor_parallel": 1}
 def _cost(table: dict[str, Any], shape: ModelShape | None, datasheet: Datasheet | None, gpus: int) -> CostModel:
     numbers = dict(table)
     kind = numbers.pop("type", None)
-    if not isinstance(kind, str) or kind not in _COSTS:
-        raise ConfigError(f"[cost] type must be one of {', '.join(_COSTS)}; got {kind!r}")
-    maker = _COSTS[kind]
+    if not isinstance(kind, str) or kind not in COSTS:
+        raise ConfigError(f"[cost] type must be one of {', '.join(COSTS)}; got {kind!r}")
+    maker: Any = COSTS[kind]
     known = [item.name for item in fields(maker) if item.init]
     if maker is Roofline:
         if shape is None or datasheet is None:
@@ -174,10 +164,9 @@ def _cost(table: dict[str, Any], shape: ModelShape | None, datasheet: Datasheet 
         numbers |= {"model": shape, "gpu": datasheet, "tensor_parallel": gpus}
     _only(table, "[cost]", ("type", *known))
     try:
-        model: CostModel = maker(**numbers)
+        return COSTS[kind](**numbers)
     except TypeError as error:
         raise ConfigError(f"[cost] of type {kind}: {str(error).partition('() ')[2] or error}") from None
-    return model
 
 
 def _section(table: dict[str, Any], key: str) -> dict[str, Any]:
