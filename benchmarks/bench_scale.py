@@ -24,7 +24,7 @@ import psutil
 
 from simulator.study import Arrivals, Hardware, Processes, Ray, Serial, Source, Study, run_in_folder, run_study
 from simulator.study.inputs import compiled
-from simulator.study.running import Result, Task, row_maker, run_task
+from simulator.study.running import Result, RunKey, do_run, row_maker
 from simulator.workload import generate
 
 RATES = [0.5, 1.0, 2.0, 3.0]
@@ -102,11 +102,11 @@ def overhead(count=2000):
 
 
 def weights(study):
-    task, point = Task(0, 0), study.point(0).study
-    result = run_task(study, True, task)
+    task, point = RunKey(0, 0), study.point(0).study
+    result = do_run(study, True, task)
     alone = Result(result.metrics, {})
     print("bytes to and from a worker")
-    print(f"  the study, once {len(pickle.dumps(partial(run_task, study, False), 5)):10,}")
+    print(f"  the study, once {len(pickle.dumps(partial(do_run, study, False), 5)):10,}")
     print(f"  a task          {len(pickle.dumps(task, 5)):10,}")
     print(f"  a result        {len(pickle.dumps(alone, 5)):10,}")
     each = (len(pickle.dumps(result, 5)) - len(pickle.dumps(alone, 5))) / study.queries
@@ -114,7 +114,7 @@ def weights(study):
 
     prepare = fastest(lambda: (compiled.__globals__["_kept"].clear(), compiled(point, study.seed_of(0))))
     make = fastest(lambda: list(generate("asyncthink_math", study.queries, seed=1)))
-    run = fastest(lambda: run_task(study, True, task))
+    run = fastest(lambda: do_run(study, True, task))
     print("a run")
     print(f"  traces made and compiled {prepare:6.3f} s, {prepare / study.queries * 1e6:.0f} us a query")
     print(f"  of that, made            {make:6.3f} s, {make / study.queries * 1e6:.0f} us a query")
@@ -145,7 +145,7 @@ class Known:
 
 def in_folder(study, place, queries):
     """Return seconds a row, bytes of the journal and seconds at the end, of a study whose runs cost nothing."""
-    result = run_task(study, True, Task(0, 0))
+    result = do_run(study, True, RunKey(0, 0))
     result = result if queries else Result(result.metrics, {})
     times, sizes = [], []
 
@@ -186,8 +186,8 @@ def fastest(work, rounds=5):
 
 def memory(study):
     """Print what a worker holds while it works."""
-    work = partial(run_task, study, False)
-    with closing(Processes(1).imap(work, [Task(0, 0), Task(1, 0)])) as results:
+    work = partial(do_run, study, False)
+    with closing(Processes(1).imap(work, [RunKey(0, 0), RunKey(1, 0)])) as results:
         next(results)
         [worker] = [each for each in psutil.Process().children() if "resource_tracker" not in " ".join(each.cmdline())]
         info = worker.memory_full_info()

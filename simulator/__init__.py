@@ -22,6 +22,7 @@ from simulator.metrics import Metrics, measure, summarize
 from simulator.metrics.realised import breakdown, realised_path
 from simulator.rewards import Reader, Reward, Score, ScoreBatch, load_reward, make_reward, score, score_batch
 from simulator.sensitivity import sensitivity, slack_table, what_if
+from simulator.support.version import VERSION
 from simulator.timeline import Span, SpanKind, Timeline
 from simulator.trace import (
     Action,
@@ -40,7 +41,7 @@ from simulator.trace import (
 from simulator.trace.protocol import Protocol
 from simulator.workload import ClosedLoop
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "FORMATS",
     "GPU",

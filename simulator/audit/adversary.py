@@ -12,7 +12,7 @@ from simulator.audit.exploits import EXPLOITS, Exploit, Tosses
 from simulator.audit.reasons import Sample, explain, without
 from simulator.audit.truth import Judge, Pair
 from simulator.errors import ConfigError
-from simulator.support.options import choose
+from simulator.support.checks import choose, whole
 from simulator.trace import Trace
 
 __all__ = ["MAX_BUDGET", "Search", "ready", "search"]
@@ -95,9 +95,8 @@ def ready(exploits: Iterable[str] | None, budget: int, seed: int) -> list[str]:
     if isinstance(exploits, str):
         raise ConfigError(f"exploits must be a list of names, got {exploits!r}")
     names = list(EXPLOITS) if exploits is None else [choose(name, EXPLOITS, "exploit") for name in exploits]
-    for name, value, low, high in (("budget", budget, 1, MAX_BUDGET), ("seed", seed, 0, 2**63 - 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ConfigError(f"{name} must be a whole number from {low} to {high:,}, got {value!r}")
+    whole("budget", budget, f"from 1 to {MAX_BUDGET:,}")
+    whole("seed", seed, f"from 0 to {2**63 - 1:,}")
     if names and importlib.util.find_spec("hypothesis") is None:
         raise ConfigError("the search for exploits needs hypothesis: pip install forksim[audit]")
     return names

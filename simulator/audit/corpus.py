@@ -14,6 +14,7 @@ from simulator.audit.groups import GroupFigures, weigh_groups
 from simulator.audit.ranks import rank_correlation
 from simulator.audit.truth import Judge, Trial
 from simulator.errors import ConfigError
+from simulator.support.checks import real, whole
 from simulator.trace import Outcome, Trace
 from simulator.workload import generate
 
@@ -103,11 +104,9 @@ def synthetic(
     >>> [(trace.id, trace.meta["group"]) for trace in synthetic(judge, groups=2, size=2)]
     [('sequential-0-0', 0), ('parallel-0-1', 0), ('batch-0-2', 1), ('interleaved-0-3', 1)]
     """
-    for name, value in (("groups", groups), ("size", size)):
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100_000:
-            raise ConfigError(f"{name} must be a whole number from 1 to 100,000, got {value!r}")
-    if right is not None and not 0 <= right <= 1:
-        raise ConfigError(f"right must be a probability, got {right!r}")
+    whole("groups", groups, "from 1 to 100,000")
+    whole("size", size, "from 1 to 100,000")
+    real("right", right, "from 0 to 1, or None", kind="a probability")
     capacity = judge.protocol.capacity
     workers = 3 if capacity is None else min(capacity - 1, _MOST_WORKERS)
     families = _FAMILIES if workers else _FAMILIES[:1]
@@ -150,8 +149,7 @@ def audit_corpus(traces: Iterable[Trace], judge: Judge, *, group_size: int = 8) 
     >>> corpus.traces, corpus.right, round(corpus.terms["concurrency"].share, 2)
     (256, 135, 0.01)
     """
-    if isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 1:
-        raise ConfigError(f"group_size must be a whole number from 1, got {group_size!r}")
+    whole("group_size", group_size)
     trials: list[Trial] = []
     names: list[object] = []
     unscored = []

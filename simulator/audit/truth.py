@@ -11,6 +11,7 @@ from simulator.graph.clock import decode_clock
 from simulator.machine.gpu import GPU
 from simulator.machine.profiles import gpu_from_text
 from simulator.rewards import Reward, Rollout, Score, simulated_seconds
+from simulator.support.checks import one_of, real
 from simulator.trace import Trace
 from simulator.trace.protocol import Protocol
 
@@ -100,12 +101,9 @@ class Judge:
             object.__setattr__(self, "gpu", gpu_from_text(self.gpu))
         elif not isinstance(self.gpu, GPU):
             raise ConfigError(f"gpu must be a GPU or the name of one, got {self.gpu!r:.80}")
-        for name, low in (("gain", 0.0), ("slower", 1.0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value < math.inf:
-                raise ConfigError(f"{name} must be a number above {low:g}, got {value!r}")
-        if self.clocks not in get_args(Clocks):
-            raise ConfigError(f"clocks must be one of {', '.join(get_args(Clocks))}; got {self.clocks!r}")
+        real("gain", self.gain, "above 0")
+        real("slower", self.slower, "above 1")
+        one_of("clocks", self.clocks, get_args(Clocks))
         if not isinstance(self.reward, Reward):
             raise ConfigError(f"reward must be a Reward (see load_reward), got {self.reward!r:.80}")
         self.reward.check(self.protocol)

@@ -10,7 +10,7 @@ import typer
 from simulator.cli.common import complain, say
 from simulator.errors import ConfigError
 from simulator.study import Table, load_results
-from simulator.support.options import choose
+from simulator.support.checks import choose
 
 __all__ = ["plot"]
 

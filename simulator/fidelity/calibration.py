@@ -15,6 +15,7 @@ from simulator.fidelity.designs import LAWS, Design, refuse_blind
 from simulator.fidelity.solve import Solution, level, nonnegative, solve, summed
 from simulator.fidelity.steps import Steps
 from simulator.machine.cost import CostModel, LinearBatch
+from simulator.support.checks import whole
 
 __all__ = ["Calibration", "Errors", "Parameter", "calibrate"]
 
@@ -193,8 +194,7 @@ def calibrate(
     data = steps if isinstance(steps, Steps) else Steps.from_rows(steps)
     if law not in LAWS:
         raise ConfigError(f"no law is called {law!r}; accepted: {', '.join(LAWS)}")
-    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= 1000:
-        raise ConfigError(f"folds must be a whole number from 2 to 1,000, got {folds!r}")
+    whole("folds", folds, "from 2 to 1,000")
     mixed = (data.decodes > 0) & (data.prefill_tokens > 0)
     if law == "table" and mixed.any():  # what a MeasuredTable says of those follows from the others
         data = data.take(~mixed)

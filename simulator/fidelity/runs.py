@@ -9,6 +9,7 @@ from simulator.errors import SimulatorError, TraceError
 from simulator.fidelity.recorded import arrival
 from simulator.graph import ExecutionGraph
 from simulator.graph.compiler import compile_trace
+from simulator.support.checks import is_whole
 from simulator.trace import Trace
 from simulator.trace.protocol import Protocol
 
@@ -65,8 +66,6 @@ def recorded_runs(
 
 def _whole(trace: Trace, key: str) -> int | None:
     value = trace.meta.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise TraceError(f"trace {trace.id!r}: meta.{key} must be a whole number from 1, got {value!r}")
-    return value
+    if value is None or (is_whole(value) and value >= 1):
+        return value
+    raise TraceError(f"trace {trace.id!r}: meta.{key} must be a whole number from 1, got {value!r}")

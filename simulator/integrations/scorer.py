@@ -13,7 +13,7 @@ import numpy as np
 
 from simulator.errors import ConfigError
 from simulator.rewards import Reader, Reward, ScoreBatch, load_reward, score_batch
-from simulator.support.options import check_options, choose
+from simulator.support.checks import check_options, choose
 from simulator.trace import Outcome
 from simulator.trace.protocol import Protocol
 

@@ -38,7 +38,7 @@ class Change:
 
     def __post_init__(self) -> None:
         if self.worker_cap is not None:
-            whole("a cap on worker tokens", self.worker_cap, 1, 10**12)
+            whole("a cap on worker tokens", self.worker_cap, "from 1 to 10^12")
 
 
 class _Run(NamedTuple):
@@ -157,8 +157,7 @@ def plan_step(
     if study.arrivals.kind != "together":
         raise ConfigError(f"a rollout step asks all queries at once: arrivals kind together, not {study.arrivals.kind}")
     count = study.replications if replications is None else replications
-    if count.__class__ is not int or not 1 <= count <= 10_000:
-        raise ConfigError(f"replications must be a whole number from 1 to 10000, got {replications!r}")
+    whole("replications", count, "from 1 to 10000")
     for change in changes:
         for name in change.settings:
             if name.partition(".")[0] not in ("cluster", "protocol"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import re
 from collections.abc import Callable, Iterable
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 
 from simulator.errors import ConfigError
 from simulator.study.measures import QUERY_METRICS, RUN_METRICS, percentile_column
-from simulator.support.options import choose
+from simulator.support.checks import choose, one_of, real
 
 __all__ = ["Objective", "parse_objective", "parse_objectives"]
 
@@ -48,10 +47,8 @@ class Objective:
     """In the metric's unit."""
 
     def __post_init__(self) -> None:
-        if self.relation not in _RELATIONS:
-            raise ConfigError(f"an objective's relation is one of {', '.join(_RELATIONS)}; got {self.relation!r}")
-        if isinstance(self.limit, bool) or not isinstance(self.limit, (int, float)) or not math.isfinite(self.limit):
-            raise ConfigError(f"an objective's limit must be a finite number, got {self.limit!r}")
+        one_of("an objective's relation", self.relation, _RELATIONS)
+        real("an objective's limit", self.limit)
 
     def holds(self, value: float) -> bool:
         """Whether `value` keeps to the limit; NaN does not."""

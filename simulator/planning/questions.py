@@ -16,6 +16,7 @@ from simulator.planning.verdicts import BACKLOG, Batch, Rules, Trial
 from simulator.study import Executor, Failure, Serial, Study, run_one
 from simulator.study.documents import label
 from simulator.study.table import mean_and_interval
+from simulator.support.checks import real
 
 __all__ = ["MOST_BACKLOG", "Alternative", "Gap", "backlog_growth", "cheapest", "compare", "plan", "priced"]
 
@@ -116,8 +117,7 @@ def plan(
     """
     if study.axes:
         raise ConfigError("the study has axes: each of their points is a plan of its own")
-    if backlog is not None and (isinstance(backlog, bool) or not 0 < backlog < 1):
-        raise ConfigError(f"backlog must be a share above 0 and below 1, or None for no test; got {backlog!r}")
+    real("backlog", backlog, "above 0 and below 1, or None for no test", kind="a share")
     if name.partition(".")[0] in study.FIXED:
         raise ConfigError(f"{name} is how a study is run, not what is simulated: it cannot be searched")
     if study.cluster.dollars_per_gpu_hour is None and any(each.base == "cost_per_query" for each in objectives):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
 from simulator.metrics import SUMMARIES
+from simulator.support.checks import whole
 from simulator.timeline import Timeline
 
 __all__ = ["TAILS", "RolloutStep", "rollout_step"]
@@ -67,8 +68,7 @@ def rollout_step(timeline: Timeline, *, slices: int = 10) -> RolloutStep:
     >>> rollout_step(simulate(graphs[:1] * 9 + graphs[-1:])).tails  # after nine tenths, 70 of 80 steps are left
     {0.9: 0.875, 0.95: 0.0, 0.99: 0.0}
     """
-    if slices.__class__ is not int or not 1 <= slices <= 100_000:
-        raise ConfigError(f"slices must be a whole number from 1 to 100000, got {slices!r}")
+    whole("slices", slices, "from 1 to 100000")
     answered, makespan = timeline.answered, timeline.makespan
     if np.isnan(answered).any():
         raise ConfigError(f"{int(np.isnan(answered).sum())} queries were never answered: they wait for each other")

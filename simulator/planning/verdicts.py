@@ -20,6 +20,7 @@ import numpy as np
 from simulator.errors import ConfigError
 from simulator.planning.objectives import Objective
 from simulator.study.table import mean_and_interval
+from simulator.support.checks import real, whole
 
 __all__ = ["BACKLOG", "Batch", "Estimate", "Evaluate", "Rules", "Trial", "Verdict", "in_turn", "settle"]
 
@@ -67,12 +68,9 @@ class Rules:
     """Replications before the first look; each further look has twice as many."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.confidence, bool) or not 0.5 <= self.confidence < 1:
-            raise ConfigError(f"confidence must be from 0.5 to below 1, got {self.confidence!r}")
-        for name, low in (("first", 2), ("replications", self.first)):
-            value = getattr(self, name)
-            if value.__class__ is not int or not low <= value <= 10_000:
-                raise ConfigError(f"{name} must be a whole number from {low} to 10000, got {value!r}")
+        real("confidence", self.confidence, "from 0.5 to below 1")
+        whole("first", self.first, "from 2 to 10000")
+        whole("replications", self.replications, f"from {self.first} to 10000")
 
     @property
     def looks(self) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
 from simulator.plots.chart import printable
-from simulator.support.options import choose
+from simulator.support.checks import choose
 
 if TYPE_CHECKING:
     from simulator.study.table import Table

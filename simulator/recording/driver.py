@@ -12,6 +12,7 @@ from simulator.recording.engine import Engine
 from simulator.recording.free import Prompts, Question, free
 from simulator.recording.script import scripted
 from simulator.recording.session import Session, Watcher
+from simulator.support.checks import whole
 from simulator.trace import Trace
 from simulator.trace.protocol import Protocol
 
@@ -43,10 +44,9 @@ class Setup:
     on_stint: Watcher | None = None
 
     def __post_init__(self) -> None:
-        for name, low in (("users", 1), ("max_workers", 1)):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
-                raise ConfigError(f"{name} must be a whole number from {low}, got {value!r}")
+        whole("users", self.users)
+        if self.max_workers is not None:
+            whole("max_workers", self.max_workers)
         if not 0 < self.timeout <= 1e9:
             raise ConfigError(f"timeout must be above 0 and at most 10^9 seconds, got {self.timeout!r}")
 

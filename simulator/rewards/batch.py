@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice, repeat
 from multiprocessing import get_all_start_methods, get_context
-from multiprocessing.context import BaseContext
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from simulator.rewards.result import Rollout, Score
 from simulator.rewards.rollouts import Judged, Reader, RolloutLike, outcome_of
 from simulator.rewards.spec import Reward
 from simulator.rewards.timed import map_watched
+from simulator.support.checks import real, whole
 from simulator.trace import Trace, Violation, ViolationKind
 from simulator.trace.protocol import Protocol
 
@@ -200,15 +200,14 @@ def score_batch(
     spec, rules = resolve(reward, protocol)
     spec.check(rules)
     task = partial(_score_chunk, spec, rules, reader)
-    if not isinstance(workers, Executor) and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise ConfigError(f"workers must be a whole number from 1, or a pool; got {workers!r}")
+    if not isinstance(workers, Executor):
+        whole("workers", workers, "from 1, or a pool")
     chunks = _chunks(rollouts, outcomes, CHUNK if workers == 1 else _share(rollouts))
     if max_seconds is not None:
         if isinstance(workers, Executor):
             raise ConfigError("max_seconds needs processes of its own: give workers as a number")
-        if isinstance(max_seconds, bool) or not isinstance(max_seconds, (int, float)) or not 0 < max_seconds <= 1e6:
-            raise ConfigError(f"max_seconds must be a number above 0 and at most 10^6, got {max_seconds!r}")
-        parts = map_watched(task, chunks, seconds=max_seconds, workers=workers, context=_context())
+        real("max_seconds", max_seconds, "above 0 and at most 10^6")
+        parts = map_watched(task, chunks, seconds=max_seconds, workers=workers)
     elif isinstance(workers, Executor):
         parts = list(workers.map(task, chunks))
     elif workers == 1:
@@ -224,11 +223,8 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
 
     Not forked from this process: a trainer has threads and a GPU, neither of which survives a fork.
     """
-    return ProcessPoolExecutor(workers, mp_context=_context())
-
-
-def _context() -> BaseContext:
-    return get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    method = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
+    return ProcessPoolExecutor(workers, mp_context=get_context(method))
 
 
 _Chunk = list[tuple[Any, Any]]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from simulator.machine.gpu import GPU
 from simulator.rewards import terms
 from simulator.rewards.spec import Gate, Reward, Term
-from simulator.support.options import NonNegative, Positive, Share, check_options, choose
+from simulator.support.checks import NonNegative, Positive, Share, check_options, choose
 
 __all__ = ["REWARDS", "asyncthink", "kimi_parl", "leverage", "make_reward", "parallel_r1", "threadweaver", "wallclock"]
 

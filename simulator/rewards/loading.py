@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import fields
 from typing import Any
 
@@ -11,13 +10,13 @@ from simulator.errors import ConfigError
 from simulator.rewards.library import REWARDS, make_reward
 from simulator.rewards.spec import Gate, Reward, Term
 from simulator.rewards.terms import TERMS
-from simulator.support.options import check_options, choose
+from simulator.support.checks import check_options, choose
+from simulator.support.toml import load_toml, parse_toml
 from simulator.trace.protocol import Protocol
 
 __all__ = ["load_reward", "parse_reward"]
 
 _KEYS = ("reward", "options", "terms", "gate", "protocol")
-MAX_BYTES = 1 << 20
 
 
 def load_reward(name: str | os.PathLike[str]) -> Reward:
@@ -40,12 +39,7 @@ def load_reward(name: str | os.PathLike[str]) -> Reward:
             return make_reward(text)
         except ConfigError as error:
             raise ConfigError(f"{error}, and files that end in .toml") from None
-    try:
-        with open(text, encoding="utf-8") as file:
-            content = file.read(MAX_BYTES)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise ConfigError(f"reward {text}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    return parse_reward(content, text)
+    return load_toml("reward", text, _reward)
 
 
 def parse_reward(text: str, name: str = "reward") -> Reward:
@@ -67,14 +61,7 @@ def parse_reward(text: str, name: str = "reward") -> Reward:
     >>> reward.names, reward.protocol
     (('format_error', 'correct', 'acceleration', 'brief'), Protocol(capacity=4))
     """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"reward {name}: not TOML: {error}") from None
-    try:
-        return _reward(table)
-    except ConfigError as error:
-        raise ConfigError(f"reward {name}: {error}") from None
+    return parse_toml(f"reward {name}", text, _reward)
 
 
 def _reward(table: dict[str, Any]) -> Reward:

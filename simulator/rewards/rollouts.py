@@ -13,6 +13,7 @@ import numpy as np
 from simulator.errors import ConfigError, FormatError
 from simulator.formats import asyncthink, detect, lookup
 from simulator.formats.records import Record, trace_of
+from simulator.support.checks import whole
 from simulator.trace import Outcome, Trace
 from simulator.trace.tokens import TokenCounter, by_characters
 
@@ -88,8 +89,7 @@ class Reader:
     def __post_init__(self) -> None:
         if self.format is not None:
             lookup(self.format)
-        if isinstance(self.max_size, bool) or not isinstance(self.max_size, int) or self.max_size < 1:
-            raise ConfigError(f"max_size must be a whole number from 1, got {self.max_size!r}")
+        whole("max_size", self.max_size)
         if not callable(self.count) or not (self.decode is None or callable(self.decode)):
             raise ConfigError("count and decode must be functions")
         tags = dict(self.tags or {})

@@ -10,7 +10,7 @@ from typing import Any
 
 from simulator.errors import ConfigError
 from simulator.rewards.result import Rollout, Score
-from simulator.support.options import check_options, choose, mismatch
+from simulator.support.checks import check_options, choose, mismatch
 from simulator.trace import Answer, Outcome, Thread, Trace, Violation, ViolationKind
 from simulator.trace.protocol import Protocol
 

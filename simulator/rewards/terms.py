@@ -7,7 +7,7 @@ from typing import Literal
 
 from simulator.rewards.result import Rollout
 from simulator.rewards.wallclock import wallclock
-from simulator.support.options import Positive, Share
+from simulator.support.checks import Positive, Share
 from simulator.trace import Fork, Join, ViolationKind
 
 __all__ = [

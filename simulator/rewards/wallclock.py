@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 from simulator.engine.simulation import simulate
-from simulator.errors import ConfigError
 from simulator.machine.gpu import GPU
 from simulator.machine.profiles import gpu_from_text
 from simulator.rewards.result import Rollout
-from simulator.support.options import NonNegative
+from simulator.support.checks import NonNegative, whole
 
 __all__ = ["simulated_seconds", "wallclock"]
 
@@ -45,8 +44,7 @@ def simulated_seconds(rollout: Rollout, *, gpu: GPU | str = "h100-qwen3-8b", loa
     >>> round(simulated_seconds(rollout, gpu="linear:0.01,0.001", load=10), 3)
     2.0
     """
-    if isinstance(load, bool) or not isinstance(load, int) or not 1 <= load <= MAX_LOAD:
-        raise ConfigError(f"load must be a whole number from 1 to {MAX_LOAD:,}, got {load!r}")
+    whole("load", load, f"from 1 to {MAX_LOAD:,}")
     machine = _gpu(gpu) if isinstance(gpu, str) else gpu
     timeline = simulate([rollout.graph] * load, gpu=machine)
     return float(timeline.latency.mean())

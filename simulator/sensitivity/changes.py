@@ -11,13 +11,11 @@ import msgspec
 from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
 from simulator.graph.compiler import compile_trace
-from simulator.support.options import choose
-from simulator.trace import MAX_TOKENS, ORGANIZER, Action, Delay, Join, Thread, Trace
+from simulator.support.checks import choose, is_whole, real, whole
+from simulator.trace import ORGANIZER, Action, Delay, Join, Thread, Trace
 from simulator.workload.cuts import Mark, context_marks, moved
 
 __all__ = ["check_scale", "what_if"]
-
-MAX_SCALE = 1e6
 
 
 class _Change(NamedTuple):
@@ -91,8 +89,7 @@ def what_if(
 
 def check_scale(scale: float) -> None:
     """Raise `ConfigError` if `scale` is no factor."""
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 <= scale <= MAX_SCALE:
-        raise ConfigError(f"scale must be a number from 0 to 10^6, got {scale!r}")
+    real("scale", scale, "from 0 to 10^6")
 
 
 def _changes(
@@ -105,9 +102,8 @@ def _changes(
     """Check what is asked for, and return what is to be changed."""
     if (thread is None) == (task is None):
         raise ConfigError("what_if() changes threads or tasks: give one of thread= and task=")
-    whole = isinstance(cap, int) and not isinstance(cap, bool)
-    if cap is not None and not (whole and 0 <= cap <= MAX_TOKENS):
-        raise ConfigError(f"max_tokens must be a whole number from 0 to 10^12, got {cap!r}")
+    if cap is not None:
+        whole("max_tokens", cap, "from 0 to 10^12")
     chosen = thread if thread is not None else task
     if isinstance(chosen, Mapping):
         if scale is not None:
@@ -133,7 +129,7 @@ def _changes(
 
 
 def _task(graph: ExecutionGraph, number: object) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(graph):
+    if not (is_whole(number) and 0 <= number < len(graph)):
         raise ConfigError(f"there is no task {number!r}; the graph has tasks 0 to {len(graph) - 1}")
     return number
 

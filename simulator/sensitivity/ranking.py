@@ -19,7 +19,7 @@ from simulator.metrics.uncontended import seconds_alone
 from simulator.sensitivity.changes import check_scale, what_if
 from simulator.sensitivity.paths import Realised, compare
 from simulator.sensitivity.slack import slack_table
-from simulator.support.options import choose
+from simulator.support.checks import choose, is_whole
 from simulator.timeline import Timeline
 from simulator.trace import ORGANIZER
 from simulator.trace.protocol import Protocol
@@ -162,7 +162,7 @@ def sensitivity(
     queries = (graphs,) if isinstance(graphs, ExecutionGraph) else tuple(graphs)
     if not queries or not all(isinstance(graph, ExecutionGraph) for graph in queries):
         raise GraphError("sensitivity() takes execution graphs (see compile_trace), at least one")
-    if isinstance(query, bool) or not isinstance(query, int) or not 0 <= query < len(queries):
+    if not (is_whole(query) and 0 <= query < len(queries)):
         raise ConfigError(f"there is no query {query!r}; there are {len(queries)}, counted from 0")
     graph = queries[query]
     known = [thread.id for thread in graph.threads]

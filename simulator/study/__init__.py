@@ -5,13 +5,11 @@ A `Study` is frozen data, and the same thing as a TOML file (`load_study`). `run
 """
 
 from simulator.study.executors import Executor, Failure, Processes, Ray, Serial, executor_from
-from simulator.study.loading import load_study, parse_study
 from simulator.study.measures import QUERY_METRICS, RUN_METRICS
-from simulator.study.running import Task, run_study
-from simulator.study.single import Result, run_one, simulate_one
+from simulator.study.running import Result, RunKey, run_one, run_study, simulate_one
 from simulator.study.spec import Arrivals, Hardware, Source, Window
 from simulator.study.stored import Stored, load_results, rerun, run_in_folder
-from simulator.study.study import Point, Study
+from simulator.study.study import Point, Study, load_study, parse_study
 from simulator.study.table import Summary, Table
 
 __all__ = [
@@ -25,13 +23,13 @@ __all__ = [
     "Processes",
     "Ray",
     "Result",
+    "RunKey",
     "Serial",
     "Source",
     "Stored",
     "Study",
     "Summary",
     "Table",
-    "Task",
     "Window",
     "executor_from",
     "load_results",

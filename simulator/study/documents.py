@@ -17,13 +17,12 @@ __all__ = ["canonical", "label", "plain"]
 def plain(value: Any) -> Any:
     """Return frozen data as plain tables, what is default left out."""
     if hasattr(value, "__dataclass_fields__"):
-        found = {}
+        given = {}
         for each in fields(value):
-            item = getattr(value, each.name)
             default = each.default_factory() if callable(each.default_factory) else each.default
-            if item != default:
-                found[each.name] = plain(item)
-        return found
+            if (item := getattr(value, each.name)) != default:
+                given[each.name] = plain(item)
+        return given
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -47,15 +47,18 @@ def paths_of(source: Source, base: str) -> list[str]:
     ConfigError
         If a pattern matches nothing.
     """
-    found: dict[str, None] = {}
+    paths: dict[str, None] = {}
     for pattern in source.files:
         whole = os.path.join(base, pattern)
-        found_here = glob.glob(os.path.join(glob.escape(base), pattern), recursive=True)
-        there = [whole] if os.path.exists(whole) else sorted(found_here)
-        if not there:
+        matching = [whole] if os.path.exists(whole) else sorted(glob.glob(_within(base, pattern), recursive=True))
+        if not matching:
             raise ConfigError(f"files: nothing is called {pattern!r} in {base or os.getcwd()}")
-        found |= dict.fromkeys(os.path.normpath(path) for path in there if not os.path.isdir(path))
-    return list(found)
+        paths |= dict.fromkeys(os.path.normpath(path) for path in matching if not os.path.isdir(path))
+    return list(paths)
+
+
+def _within(base: str, pattern: str) -> str:
+    return os.path.join(glob.escape(base), pattern)
 
 
 def _stamped(source: Source, base: str) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
@@ -72,33 +75,24 @@ def files_of(source: Source, base: str) -> Files:
     ConfigError
         If a file cannot be opened, or no trace is in any.
     """
-    paths, stamps = _stamped(source, base)
     tokens = source.tokens if source.tokens in COUNTERS else os.path.join(base, source.tokens)
-    found = _read(paths, stamps, source.format, tokens, source.block_size)
-    if not found.traces:
-        said = f"; {found.faults[0]}" if found.faults else ""
+    files = _read(*_stamped(source, base), source.format, tokens, source.block_size)
+    if not files.traces:
+        said = f"; {files.faults[0]}" if files.faults else ""
         raise ConfigError(f"no trace could be read from {', '.join(source.files)}{said}")
-    return found
+    return files
 
 
 @lru_cache(maxsize=16)
-def _read(
-    paths: tuple[str, ...],
-    stamps: tuple[tuple[int, int], ...],
-    format: str | None,
-    tokens: str,
-    block_size: int | None,
-) -> Files:
-    traces: list[Trace] = []
-    faults: list[FormatError] = []
+def _read(paths: tuple[str, ...], stamps: object, format: str | None, tokens: str, block_size: int | None) -> Files:
     count = COUNTERS[tokens] if tokens in COUNTERS else load_tokenizer(tokens)
-    for path in paths:
-        for item in read(path, format=format, count=count, keep_text=False, block_size=block_size):
-            if isinstance(item, FormatError):
-                faults.append(item)
-            else:
-                traces.append(item)
-    return Files(tuple(traces), tuple(faults))
+    items = [
+        item
+        for path in paths
+        for item in read(path, format=format, count=count, keep_text=False, block_size=block_size)
+    ]
+    faults = tuple(item for item in items if isinstance(item, FormatError))
+    return Files(tuple(item for item in items if not isinstance(item, FormatError)), faults)
 
 
 def unreadable(study: Study) -> list[FormatError]:
@@ -117,41 +111,35 @@ def unreadable(study: Study) -> list[FormatError]:
 
 def input_digests(study: Study) -> dict[str, str]:
     """Return a digest of each file that the runs of a study read, under its path from the study's folder."""
-    digests: dict[str, str] = {}
+    paths: dict[str, None] = {}
     for source in _file_sources(study):
-        for path in paths_of(source, study.base):
-            _digest(path, study.base, digests)
+        paths |= dict.fromkeys(paths_of(source, study.base))
         if source.tokens not in COUNTERS:
-            _digest(os.path.join(study.base, source.tokens), study.base, digests)
-    for each in (study, *(_points(study) if any(name.startswith("cluster") for name in study.axes) else ())):
-        for name in each.cluster.names:
-            if name.endswith(".toml"):
-                _digest(os.path.join(study.base, name), study.base, digests)
-    return dict(sorted(digests.items()))
+            paths[os.path.join(study.base, source.tokens)] = None
+    for each in _variants(study, "cluster"):
+        paths |= {os.path.join(study.base, name): None for name in each.cluster.names if name.endswith(".toml")}
+    return dict(sorted((os.path.relpath(path, study.base) if study.base else path, _digest(path)) for path in paths))
 
 
-def _digest(path: str, base: str, digests: dict[str, str]) -> None:
-    name = os.path.relpath(path, base) if base else path
-    if name not in digests:
-        try:
-            with open(path, "rb") as file:
-                digests[name] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
+def _digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _points(study: Study) -> Iterator[Study]:
-    return (point.study for point in study.points())
+def _variants(study: Study, section: str) -> Iterator[Study]:
+    """Yield a study, and its points if they differ in a section."""
+    yield study
+    if any(name.startswith(section) for name in study.axes):
+        yield from (point.study for point in study.points())
 
 
-def _file_sources(study: Study) -> Iterator[Source]:
-    seen = set()
-    for each in (study, *(_points(study) if any(name.startswith("traces") for name in study.axes) else ())):
-        for source in each.traces.values():
-            key = canonical(source)
-            if source.files and key not in seen:
-                seen.add(key)
-                yield source
+def _file_sources(study: Study) -> list[Source]:
+    """Return the sources of a study that are files, of all its points."""
+    sources = (source for each in _variants(study, "traces") for source in each.traces.values() if source.files)
+    return list({canonical(source): source for source in sources}.values())
 
 
 def _rng(seed: int, stream: int, source: int = 0) -> np.random.Generator:
@@ -175,21 +163,21 @@ def draw(study: Study, seed: int) -> list[Trace]:
     # By inversion, so that a change of the weights moves only the queries that it must.
     chosen = np.searchsorted(weights / weights[-1], _rng(seed, _MIX).random(study.queries), side="right")
     counts = np.bincount(chosen, minlength=len(names)).tolist()
-    sources = [_series(study, name, place, seed, counts[place]) for place, name in enumerate(names)]
-    return [trace for place in chosen.tolist() for trace in islice(sources[place], study.samples)]
+    sources = [_series(study, name, number, seed, counts[number]) for number, name in enumerate(names)]
+    return [trace for number in chosen.tolist() for trace in islice(sources[number], study.samples)]
 
 
-def _series(study: Study, name: str, place: int, seed: int, prompts: int) -> Iterator[Trace]:
-    """Yield the traces that one source gives to a run."""
+def _series(study: Study, name: str, number: int, seed: int, prompts: int) -> Iterator[Trace]:
+    """Yield the traces that one source, which is number so many, gives to a run."""
     source = study.traces[name]
     count = prompts * study.samples
     if source.generate is not None:
-        own = int(np.random.SeedSequence([seed, _MAKE, place]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        own = int(np.random.SeedSequence([seed, _MAKE, number]).generate_state(1, np.uint64)[0] >> np.uint64(1))
         made = generate(source.generate, count, seed=own, **source.options)
         yield from grouped(made, study.samples) if study.samples > 1 else made
     else:
         traces = files_of(source, study.base).traces
-        for index in _rng(seed, _DRAW, place).integers(len(traces), size=count).tolist():
+        for index in _rng(seed, _DRAW, number).integers(len(traces), size=count).tolist():
             yield traces[index]
 
 
@@ -202,18 +190,14 @@ def compiled(study: Study, seed: int) -> tuple[ExecutionGraph, ...]:
     key = canonical([part, study.base, stamps, recorded, study.protocol.charge_inserted, seed])
     if key not in _kept:
         rules = Protocol(charge_inserted=study.protocol.charge_inserted)
-        graphs: dict[int, ExecutionGraph] = {}
         traces = draw(study, seed)
-        for trace in traces:
-            if id(trace) not in graphs:
-                graphs[id(trace)] = compile_trace(trace, rules)
-        drawn = tuple(graphs[id(trace)] for trace in traces)
-        _kept[key] = drawn, sum(map(len, graphs.values()))
-    _kept[key] = found = _kept.pop(key)  # the last used is last
+        graphs = {number: compile_trace(trace, rules) for number, trace in {id(each): each for each in traces}.items()}
+        _kept[key] = tuple(graphs[id(trace)] for trace in traces), sum(map(len, graphs.values()))
+    _kept[key] = _kept.pop(key)  # the last used is last
     tasks = sum(count for _, count in _kept.values())
     while tasks > KEPT_TASKS and len(_kept) > 1:
         tasks -= _kept.pop(next(iter(_kept)))[1]
-    return found[0]
+    return _kept[key][0]
 
 
 KEPT_TASKS = 100_000

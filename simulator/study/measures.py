@@ -14,7 +14,7 @@ import numpy.typing as npt
 from simulator.metrics import METRICS, SUMMARIES, Run
 from simulator.metrics.bounds import lower_bound, upper_bound
 from simulator.study.spec import Window
-from simulator.support.options import choose
+from simulator.support.checks import choose
 from simulator.timeline import Timeline
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Running a study: its runs as tasks, their results as rows."""
+"""Running a study: one run of it, all of them, and what comes of them as rows."""
 
 from __future__ import annotations
 
@@ -11,40 +11,106 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from simulator.engine.simulation import simulate
+from simulator.graph import ExecutionGraph
+from simulator.machine.policy import POLICIES
+from simulator.study.axes import indices_at
 from simulator.study.documents import label
 from simulator.study.executors import Executor, Failure, Serial
-from simulator.study.measures import metric_columns
-from simulator.study.single import Result, run_one
+from simulator.study.inputs import arrival_times, compiled
+from simulator.study.measures import Observed, columns_of, metric_columns
 from simulator.study.study import Study
 from simulator.study.table import Table
+from simulator.timeline import Timeline
 
-__all__ = ["Task", "axis_column", "outcomes", "row_maker", "row_names", "run_study", "run_task", "table_of", "tasks"]
+__all__ = [
+    *("Result", "RunKey", "do_run", "outcomes", "row_maker", "row_names", "run_keys", "run_one", "run_study"),
+    *("simulate_one", "table_of"),
+]
 
 
-class Task(NamedTuple):
-    """One run of a study."""
+class Result(NamedTuple):
+    """What came out of a run."""
+
+    metrics: Mapping[str, float]
+    """One a column, see `simulator.study.measures.metric_columns`."""
+    queries: Mapping[str, npt.NDArray[Any]]
+    """Columns with one row a query."""
+
+
+def simulate_one(study: Study, seed: int, graphs: Sequence[ExecutionGraph] | None = None) -> Timeline:
+    """Return the timeline of one run of a study without axes.
+
+    Parameters
+    ----------
+    study : Study
+    seed : int
+        See `Study.seed_of`.
+    graphs : sequence of ExecutionGraph, optional
+        The queries. Default: those that the study draws.
+
+    Raises
+    ------
+    SimulatorError
+        If it cannot be run: a trace that fits into no memory, a file without traces.
+    """
+    queries = compiled(study, seed) if graphs is None else tuple(graphs)
+    return simulate(
+        queries,
+        gpu=study.cluster.cluster(study.base),
+        protocol=study.protocol,
+        arrivals=arrival_times(study, queries, seed),
+        policy=POLICIES[study.cluster.policy],
+        max_workers=study.cluster.max_workers,
+        on_deadlock="record",
+    )
+
+
+def run_one(study: Study, seed: int) -> Result:
+    """Simulate and measure one run of a study without axes.
+
+    The same study and seed give the same result, alone or among others, in any process.
+
+    >>> from simulator.study import Source, Study
+    >>> study = Study(traces={"a": Source(generate="asyncthink_math")}, queries=4, metrics=["latency", "eta"])
+    >>> result = run_one(study, study.seed_of(0))
+    >>> sorted(result.metrics)[:3], len(result.queries["latency"])
+    (['eta_mean', 'eta_p50', 'eta_p95'], 4)
+    """
+    seen = Observed(
+        simulate_one(study, seed),
+        study.window,
+        study.cluster.gpus(study.base),
+        study.cluster.max_workers,
+        study.cluster.dollars_per_gpu_hour,
+    )
+    return Result(*columns_of(seen, study.metrics, study.percentiles))
+
+
+class RunKey(NamedTuple):
+    """Which run of a study: one replication of one point."""
 
     point: int
     replication: int
 
 
-def tasks(study: Study, done: Collection[Task] = ()) -> Iterator[Task]:
+def run_keys(study: Study, done: Collection[RunKey] = ()) -> Iterator[RunKey]:
     """Yield the runs of a study that are not done: every point once, then every point again.
 
     >>> from simulator.study import Source, Study
     >>> study = Study(traces={"a": Source(generate="batch")}, queries=4, axes={"queries": [4, 8]}, replications=2)
-    >>> [tuple(task) for task in tasks(study, done={Task(1, 0)})]
+    >>> [tuple(key) for key in run_keys(study, done={RunKey(1, 0)})]
     [(0, 0), (0, 1), (1, 1)]
     """
     for replication in range(study.replications):
         for point in range(study.n_points):
-            if (task := Task(point, replication)) not in done:
-                yield task
+            if (key := RunKey(point, replication)) not in done:
+                yield key
 
 
-def run_task(study: Study, keep_queries: bool, task: Task) -> Result:
+def do_run(study: Study, keep_queries: bool, key: RunKey) -> Result:
     """Do one run of a study; the queries' columns are left out unless they are kept."""
-    result = run_one(study.point(task.point).study, study.seed_of(task.replication))
+    result = run_one(study.point(key.point).study, study.seed_of(key.replication))
     return result if keep_queries else Result(result.metrics, {})
 
 
@@ -54,12 +120,12 @@ def row_names(study: Study) -> list[str]:
     return ["point", "replication", "seed", *study.axes, *metrics, "error", "spec"]
 
 
-def row_maker(study: Study) -> Callable[[Task, Result | Failure], dict[str, Any]]:
-    """Return what makes the row of a run of a study, from its task and what came of it.
+def row_maker(study: Study) -> Callable[[RunKey, Result | Failure], dict[str, Any]]:
+    """Return what makes the row of a run of a study, from its key and what came of it.
 
     >>> from simulator.study import Source, Study
     >>> study = Study(traces={"a": Source(generate="batch")}, queries=4, axes={"queries": [4, 8]}, metrics=["makespan"])
-    >>> row = row_maker(study)(Task(1, 0), Failure("it is late"))
+    >>> row = row_maker(study)(RunKey(1, 0), Failure("it is late"))
     >>> row["queries"], row["makespan"], row["error"]
     (8, nan, 'it is late')
     """
@@ -71,13 +137,13 @@ def row_maker(study: Study) -> Callable[[Task, Result | Failure], dict[str, Any]
         point = study.point(number)
         return {name: label(value) for name, value in point.values.items()}, point.study.spec()
 
-    def row_of(task: Task, outcome: Result | Failure) -> dict[str, Any]:
+    def row_of(key: RunKey, outcome: Result | Failure) -> dict[str, Any]:
         metrics: Mapping[str, float] = {} if isinstance(outcome, Failure) else outcome.metrics
-        values, spec = said(task.point)
+        values, spec = said(key.point)
         return {
-            "point": task.point,
-            "replication": task.replication,
-            "seed": study.seed_of(task.replication),
+            "point": key.point,
+            "replication": key.replication,
+            "seed": study.seed_of(key.replication),
             **values,
             **{name: metrics.get(name, float("nan")) for name in columns},
             "error": outcome.reason if isinstance(outcome, Failure) else None,
@@ -94,11 +160,9 @@ def table_of(study: Study, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any
     for name in ("point", "replication", "seed"):
         typed[name] = np.asarray(columns[name], dtype=np.int64)
     # Not as they were stored: a column of a file has one type, and an axis may have numbers and texts.
-    sizes = tuple(len(values) for values in study.axes.values())
-    places = np.unravel_index(typed["point"], sizes) if sizes else ()
-    for (name, values), place in zip(study.axes.items(), places, strict=True):
-        labels = [label(value) for value in values]
-        typed[name] = axis_column([labels[i] for i in place.tolist()])
+    for name, indices in indices_at(study.axes, typed["point"]).items():
+        labels = [label(value) for value in study.axes[name]]
+        typed[name] = _axis_column([labels[i] for i in indices.tolist()])
     typed |= {name: np.asarray(columns[name], dtype=np.float64) for name in metrics}
     typed |= {name: np.array(columns[name], dtype=object) for name in ("error", "spec")}
     order = np.lexsort((typed["replication"], typed["point"]))
@@ -111,21 +175,20 @@ def table_of(study: Study, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any
     )
 
 
-def axis_column(values: Sequence[Any]) -> npt.NDArray[Any]:
-    """Return values of an axis as a column: whole numbers, numbers, or as they are if any is a text."""
-    plain = [value.item() if isinstance(value, np.generic) else value for value in values]
-    kinds = {type(value) for value in plain}
-    if kinds <= {int} and all(-(2**63) <= value < 2**63 for value in plain):
-        return np.array(plain, dtype=np.int64)
-    return np.array(plain, dtype=np.float64 if kinds <= {int, float} else object)
+def _axis_column(values: Sequence[Any]) -> npt.NDArray[Any]:
+    """Return labels of an axis as a column: whole numbers, numbers, or as they are if any is a text."""
+    kinds = {type(value) for value in values}
+    if kinds <= {int} and all(-(2**63) <= value < 2**63 for value in values):
+        return np.array(values, dtype=np.int64)
+    return np.array(values, dtype=np.float64 if kinds <= {int, float} else object)
 
 
 def run_study(
     study: Study,
     *,
     executor: Executor = Serial(),  # noqa: B008  # it is frozen
-    done: Collection[Task] = (),
-    each: Callable[[Task, Result | Failure], None] | None = None,
+    done: Collection[RunKey] = (),
+    each: Callable[[RunKey, Result | Failure], None] | None = None,
     keep_queries: bool = False,
 ) -> Table:
     """Run a study and return its table.
@@ -135,10 +198,10 @@ def run_study(
     study : Study
     executor : Executor
         `Serial`, `Processes` or `Ray`: the table is the same, to the last bit.
-    done : collection of Task
+    done : collection of RunKey
         Runs to leave out.
     each : callable, optional
-        Called with every task and its outcome, as they come.
+        Called with the key and the outcome of every run, as it ends.
     keep_queries : bool
         Whether `each` gets the columns of the queries too.
 
@@ -154,18 +217,18 @@ def run_study(
     (10, True)
     """
     rows, row_of = [], row_maker(study)
-    for task, outcome in outcomes(study, executor, done, keep_queries):
-        rows.append(row_of(task, outcome))
+    for key, outcome in outcomes(study, executor, done, keep_queries):
+        rows.append(row_of(key, outcome))
         if each is not None:
-            each(task, outcome)
+            each(key, outcome)
     return table_of(study, {name: [row[name] for row in rows] for name in row_names(study)})
 
 
 def outcomes(
-    study: Study, executor: Executor, done: Collection[Task] = (), keep_queries: bool = False
-) -> Iterator[tuple[Task, Result | Failure]]:
+    study: Study, executor: Executor, done: Collection[RunKey] = (), keep_queries: bool = False
+) -> Iterator[tuple[RunKey, Result | Failure]]:
     """Do the runs that are not done, and yield each as it ends. However this ends, so do the executor's workers."""
-    work = partial(run_task, study, keep_queries)
+    work = partial(do_run, study, keep_queries)
     # All points of a replication have their traces in common.
-    with closing(executor.imap(work, tasks(study, done), by=attrgetter("replication"))) as results:
+    with closing(executor.imap(work, run_keys(study, done), by=attrgetter("replication"))) as results:
         yield from results

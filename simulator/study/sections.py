@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import types
 import typing
 from collections.abc import Collection, Mapping
 from dataclasses import fields
@@ -13,7 +12,7 @@ from typing import Any
 from simulator.errors import ConfigError
 from simulator.study.documents import canonical
 from simulator.study.spec import Arrivals, Hardware, Source, Window
-from simulator.support.options import choose
+from simulator.support.checks import choose, within
 from simulator.trace.protocol import Protocol
 
 __all__ = ["fields_of"]
@@ -63,50 +62,42 @@ def _flat(table: Mapping[str, Any], whole: Collection[str] = (), start: str = ""
 
     Tables under the names in `whole` are values.
     """
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in table.items():
         dotted = f"{start}{name}"
         inside = isinstance(value, Mapping) and dotted not in whole
-        found |= _flat(value, whole, f"{dotted}.") if inside else {dotted: value}
-    return found
+        flat |= _flat(value, whole, f"{dotted}.") if inside else {dotted: value}
+    return flat
 
 
 def _completed(document: Mapping[str, Any], axes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the document with the first values of axes in place of what it must say: it need not be said twice."""
-    found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in document.items()}
+    full = {key: dict(value) if isinstance(value, Mapping) else value for key, value in document.items()}
     for name in _NEEDED & axes.keys():
         section, _, key = name.rpartition(".")
-        table = found.get(section, {}) if section else found
+        table = full.get(section, {}) if section else full
         if isinstance(axes[name], list) and axes[name] and isinstance(table, dict):
             table.setdefault(key, axes[name][0])
-    return found
+    return full
 
 
 def _made(kind: type, value: Any, where: str) -> Any:
     """Return a section: its keys checked, lists as tuples, ``"none"`` as None where that is accepted."""
     table = _table(value, where)
-    try:
+    with within(where):
         text = canonical(table)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
     return _parsed(kind, text, where)
 
 
 @lru_cache(maxsize=4096)
 def _parsed(kind: type, text: str, where: str) -> Any:
     """Return the section that JSON says: most sections are the same at most points, and need not be checked again."""
-    table = json.loads(text)
     hints = typing.get_type_hints(kind)
     made = {}
-    for key, item in table.items():
+    for key, item in json.loads(text).items():
         hint = hints[choose(key, [each.name for each in fields(kind)], f"key of {where}")]
-        optional = typing.get_origin(hint) in (typing.Union, types.UnionType) and type(None) in typing.get_args(hint)
-        if item == "none" and optional and str not in typing.get_args(hint):
-            item = None
-        if isinstance(item, list):
-            item = tuple(item)
-        made[key] = item
-    try:
+        types = typing.get_args(hint)
+        optional = type(None) in types and str not in types
+        made[key] = None if item == "none" and optional else tuple(item) if isinstance(item, list) else item
+    with within(where):
         return kind(**made)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None

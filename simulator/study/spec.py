@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from simulator.errors import ConfigError
 from simulator.formats import FORMATS, LOGS
@@ -14,10 +14,12 @@ from simulator.machine.gpu import GPU, Cluster
 from simulator.machine.policy import POLICIES
 from simulator.machine.profiles import gpu_from_text, profiles, read_profile
 from simulator.machine.routing import ROUTINGS
-from simulator.support.options import NonNegative, Positive, check_fields, choose
+from simulator.support.checks import NonNegative, Positive, check_fields, choose
 from simulator.workload import generate
 
 __all__ = ["Arrivals", "Hardware", "Source", "Window"]
+
+Limit = Annotated[int, "from 1 to 10^12"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,7 @@ class Arrivals:
     """Queries a second (a step, on the decode-step clock), of ``poisson`` and ``gamma``."""
     variation: NonNegative | None = None
     """Coefficient of variation of the intervals of ``gamma``: 1 is Poisson, more is burstier, 0 a fixed interval."""
-    users: int | None = None
+    users: Annotated[int, "from 1 to 10^9"] | None = None
     """Of ``closed``."""
     think: NonNegative | None = None
     """Seconds from an answer to the user's next query, of ``closed``. Default 0."""
@@ -89,8 +91,6 @@ class Arrivals:
                 raise ConfigError(f"arrivals of kind {self.kind} have no {each.name}")
             if not given and takes.get(each.name):
                 raise ConfigError(f"arrivals of kind {self.kind} must say {each.name}")
-        if self.users is not None and not 1 <= self.users <= 10**9:
-            raise ConfigError(f"arrivals users must be a whole number from 1 to 10^9; got {self.users!r}")
 
     @property
     def is_open(self) -> bool:
@@ -119,17 +119,17 @@ class Hardware:
     gpu: str | tuple[str, ...] = "steps"
     """What ``forksim run --gpu`` takes: ``steps``, a profile, its .toml file, ``rate:...``, ``linear:...``. Several
     make a cluster of unlike replicas."""
-    replicas: int = 1
+    replicas: Annotated[int, "from 1 to 10,000"] = 1
     """How many of each."""
     routing: str = "least-loaded"
     policy: str = "fcfs"
-    max_workers: int | None = None
+    max_workers: Limit | None = None
     """Workers of all queries at once, at most."""
-    max_num_seqs: int | None = None
+    max_num_seqs: Limit | None = None
     """This and the next: instead of what the profile says."""
-    max_num_batched_tokens: int | None = None
-    max_prefill_tokens: int | None = None
-    num_kv_blocks: int | None = None
+    max_num_batched_tokens: Limit | None = None
+    max_prefill_tokens: Limit | None = None
+    num_kv_blocks: Limit | None = None
     prefix_caching: bool | None = None
     dollars_per_gpu_hour: NonNegative | None = None
     """Price of one GPU; a replica of a tensor-parallel profile has several."""
@@ -140,12 +140,6 @@ class Hardware:
         check_fields(self, "cluster")
         if not self.gpu:
             raise ConfigError("cluster gpu must say at least one GPU")
-        if not 1 <= self.replicas <= 10_000:
-            raise ConfigError(f"cluster replicas must be a whole number from 1 to 10,000; got {self.replicas!r}")
-        for name in ("max_workers", *_WHOLE):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= 10**12:
-                raise ConfigError(f"cluster {name} must be a whole number from 1 to 10^12, or left out; got {value!r}")
         choose(self.routing, ROUTINGS, "routing")
         choose(self.policy, POLICIES, "policy")
 
@@ -171,8 +165,7 @@ class Hardware:
         return self.replicas * sum(_tensor_parallel(_found(name, base)) for name in self.names)
 
 
-_WHOLE = ("max_num_seqs", "max_num_batched_tokens", "max_prefill_tokens", "num_kv_blocks")
-_LIMITS = (*_WHOLE, "prefix_caching")
+_LIMITS = ("max_num_seqs", "max_num_batched_tokens", "max_prefill_tokens", "num_kv_blocks", "prefix_caching")
 
 
 def _found(name: str, base: str) -> str:

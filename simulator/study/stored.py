@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from simulator.errors import ConfigError
 from simulator.study.executors import Executor, Serial
-from simulator.study.executors.failure import Failure, attempt
 from simulator.study.inputs import input_digests
-from simulator.study.loading import parse_study
-from simulator.study.running import Task, outcomes, row_maker, row_names, table_of
-from simulator.study.single import Result, run_one
+from simulator.study.running import Result, RunKey, outcomes, row_maker, row_names, run_one, table_of
 from simulator.study.store.folder import ResultFolder
-from simulator.study.store.results import read_folder
-from simulator.study.study import Study
+from simulator.study.store.results import other_version, read_folder
+from simulator.study.study import Study, parse_study
 from simulator.study.table import Table
+from simulator.support.crew.failure import Failure, attempt
 
 __all__ = ["Stored", "identity_of", "load_results", "rerun", "run_in_folder"]
 
@@ -48,7 +48,7 @@ def run_in_folder(
     queries: bool = False,
     parquet: bool = True,
     begun: Callable[[ResultFolder], None] | None = None,
-    each: Callable[[Task, Result | Failure], None] | None = None,
+    each: Callable[[RunKey, Result | Failure], None] | None = None,
 ) -> Table:
     """Run what is not done yet of a study, and keep the results in a folder.
 
@@ -66,7 +66,7 @@ def run_in_folder(
     parquet : bool
         Whether tables are Parquet files, if pyarrow is there; else CSV.
     begun, each : callable, optional
-        Called with the open folder, before the first run; with each task and its outcome.
+        Called with the open folder, before the first run; with the key and the outcome of each run.
 
     Returns
     -------
@@ -80,28 +80,28 @@ def run_in_folder(
     >>> import tempfile
     >>> from simulator.study import Source, Study, load_results
     >>> study = Study(traces={"a": Source(generate="batch")}, queries=4, replications=2)
-    >>> with tempfile.TemporaryDirectory() as place:
-    ...     table = run_in_folder(study, f"{place}/out")
-    ...     load_results(f"{place}/out").table["latency_mean"].tolist() == table["latency_mean"].tolist()
+    >>> with tempfile.TemporaryDirectory() as path:
+    ...     table = run_in_folder(study, f"{path}/out")
+    ...     load_results(f"{path}/out").table["latency_mean"].tolist() == table["latency_mean"].tolist()
     True
     """
     runs, row_of = study.n_points * study.replications, row_maker(study)
     with ResultFolder(path, identity_of(study, path), keys=runs, queries=queries, parquet=parquet) as folder:
+        _refuse_columns(path, folder.runs.columns, study)
         if begun is not None:
             begun(folder)
-        done = {Task(*divmod(key, study.replications)) for key in folder.done}
-        for task, outcome in outcomes(study, executor, done, queries):
-            key, row = task.point * study.replications + task.replication, row_of(task, outcome)
+        done = {RunKey(*divmod(number, study.replications)) for number in folder.done}
+        for key, outcome in outcomes(study, executor, done, queries):
+            number, row = key.point * study.replications + key.replication, row_of(key, outcome)
             if isinstance(outcome, Failure):
-                folder.fail(key, outcome.reason, row)
+                folder.fail(number, outcome.reason, row)
             else:
-                folder.add(key, row, outcome.queries if queries else None)
+                folder.add(number, row, outcome.queries if queries else None)
             if each is not None:
-                each(task, outcome)
+                each(key, outcome)
         folder.finish(row_names(study), tags=("point", "replication"))
         table = table_of(study, read_folder(path).columns)
-        summary = table.summary()
-        folder.write("summary.csv", summary.columns)
+        folder.write("summary.csv", table.summary().columns)
         if study.baseline:
             folder.write("comparison.csv", table.compare(study.baseline).columns)
     return table
@@ -113,16 +113,29 @@ def load_results(path: str | os.PathLike[str]) -> Stored:
     Raises
     ------
     ConfigError
-        If there is none, or it is damaged.
+        If there is none, it is damaged, or another version of forksim has written it.
     """
     results = read_folder(path)
     document = results.identity.get("document")
     if not isinstance(document, Mapping):
         raise ConfigError(f"{os.fspath(path)!r} holds no study of forksim")
     base = os.path.normpath(os.path.join(os.path.realpath(path), results.identity.get("base", ".")))
-    study = parse_study(document, base=base if "base" in results.identity else "")
-    columns = results.columns if len(results.keys) else dict.fromkeys(row_names(study), ())
+    try:
+        study = parse_study(document, base=base if "base" in results.identity else "")
+    except ConfigError as error:
+        raise ConfigError(f"{os.fspath(path)!r} holds a study that does not run here: {error}") from None
+    _refuse_columns(path, results.columns, study)
+    columns = results.columns or {name: np.zeros(0) for name in row_names(study)}
     return Stored(study, table_of(study, columns), results.missing)
+
+
+def _refuse_columns(path: str | os.PathLike[str], names: Collection[str], study: Study) -> None:
+    """Raise `ConfigError` where rows have other columns than those of the study: what it measures has changed."""
+    wanted = row_names(study)
+    absent = [f"without {name}" for name in wanted if name not in names]
+    unknown = [f"with {name}" for name in sorted(names) if name not in wanted]
+    if names and (absent or unknown):
+        raise other_version(path, f"whose rows are {', '.join((absent + unknown)[:5])}")
 
 
 def rerun(row: Mapping[str, Any], study: Study) -> dict[str, Any]:
@@ -136,8 +149,7 @@ def rerun(row: Mapping[str, Any], study: Study) -> dict[str, Any]:
         Where the row comes from. Taken from it: names of axes, and the folder where relative paths start.
     """
     alone = parse_study(json.loads(row["spec"]), base=study.base)
-    found = attempt(partial(run_one, alone), int(row["seed"]))
-    again = dict(row)
-    if isinstance(found, Failure):
-        return {**again, "error": found.reason}
-    return {**again, **found.metrics, "error": None}
+    outcome = attempt(partial(run_one, alone), int(row["seed"]))
+    if isinstance(outcome, Failure):
+        return {**row, "error": outcome.reason}
+    return {**row, **outcome.metrics, "error": None}

@@ -1,29 +1,30 @@
-"""A study: what is simulated, at which points, how often, and what is measured."""
+"""A study: what is simulated, at which points, how often, and what is measured. The same as a TOML file."""
 
 from __future__ import annotations
 
-import itertools
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from simulator.errors import ConfigError
 from simulator.machine.cost import unit_of
+from simulator.study.axes import check_axes, check_baseline, indices_at, n_points, put
 from simulator.study.documents import canonical, label, plain
 from simulator.study.measures import checked_metrics, metric_columns
 from simulator.study.sections import fields_of
 from simulator.study.spec import Arrivals, Hardware, Source, Window
-from simulator.support.options import Share, check_fields, choose
+from simulator.support.checks import Share, check_fields, real, whole
+from simulator.support.toml import load_toml
 from simulator.trace.protocol import Protocol
 
-__all__ = ["Point", "Study"]
+__all__ = ["Point", "Study", "load_study", "parse_study"]
 
-MAX_POINTS = 1_000_000
 MAX_QUERIES = 10**7
 """Of a run, samples included: it is held in memory."""
 
@@ -128,23 +129,20 @@ class Study:
         self._check_queries()
         checked_metrics(self.metrics)
         self.cluster.cluster(self.base)
-        if self.baseline is not None:
-            object.__setattr__(self, "baseline", {name: label(value) for name, value in self.baseline.items()})
         if self.axes:
             self._check_axes()
-        elif self.baseline:
-            raise ConfigError("a baseline is a point of the axes, and there are none")
+        if self.baseline is not None:
+            object.__setattr__(self, "baseline", {name: label(value) for name, value in self.baseline.items()})
+            check_baseline(self.axes, self.baseline)
 
     def _check_numbers(self) -> None:
-        most = {"queries": MAX_QUERIES, "samples": 10**6, "replications": 10**6, "seed": 2**63 - 1}
-        for name, high in most.items():
-            value, low = getattr(self, name), int(name != "seed")
-            if value is not None and not low <= value <= high:
-                raise ConfigError(f"{name} must be a whole number from {low} to {high:,}; got {value!r}")
+        whole("queries", self.queries, f"from 1 to {MAX_QUERIES:,}, or left out")
+        whole("samples", self.samples, "from 1 to 1,000,000")
+        whole("replications", self.replications, "from 1 to 1,000,000")
+        whole("seed", self.seed, f"from 0 to {2**63 - 1:,}")
         if (self.queries or 0) * self.samples > MAX_QUERIES:
             raise ConfigError(f"queries x samples of a run must be at most {MAX_QUERIES:,}; more are replications")
-        if self.confidence >= 1:
-            raise ConfigError(f"confidence must be above 0 and below 1; got {self.confidence!r}")
+        real("confidence", self.confidence, "above 0 and below 1", kind="")
         for value in self.percentiles:
             if not 0 <= value <= 100:
                 raise ConfigError(f"percentiles must be from 0 to 100; got {value!r}")
@@ -168,53 +166,21 @@ class Study:
             raise ConfigError(f"a window is for open arrivals, not for {self.arrivals.kind}: all queries are measured")
 
     def _check_axes(self) -> None:
-        count = 1
-        for name, values in self.axes.items():
-            if not isinstance(values, (list, tuple)) or not values:
-                raise ConfigError(f"axis {name} must be a list of values, at least one; got {values!r:.80}")
-            if len({str(label(value)) for value in values}) < len(values):
-                raise ConfigError(f"axis {name} says one value twice, or two of one name")
-            count *= len(values)
-        if count > MAX_POINTS:
-            raise ConfigError(f"{count:,} points are too many; at most {MAX_POINTS:,}")
-        for name in self.axes:
-            if name.partition(".")[0] in self.FIXED:
-                raise ConfigError(f"{name} is the same for all points: it cannot be an axis")
-        for name in metric_columns(self.metrics, self.percentiles):
-            if name in self.axes:
-                raise ConfigError(f"{name} is an axis already: it cannot be measured as well")
-        for name, inner in itertools.permutations(self.axes, 2):
-            if inner.startswith(f"{name}."):
-                first = inner[len(name) + 1 :].partition(".")[0]
-                if any(not isinstance(value, Mapping) or first in value for value in self.axes[name]):
-                    raise ConfigError(f"the axes {name} and {inner} both set {name}.{first}")
-        units = {point.study.unit for point in self.points()}
-        if len(units) > 1:
+        check_axes(self.axes, self.FIXED, metric_columns(self.metrics, self.percentiles))
+        if len({point.study.unit for point in self.points()}) > 1:
             raise ConfigError("some points count decode steps, others seconds: that is two studies")
-        for name, value in (self.baseline or {}).items():
-            choose(name, self.axes, "axis")
-            if value not in [label(each) for each in self.axes[name]]:
-                known = ", ".join(str(label(each)) for each in self.axes[name])
-                raise ConfigError(f"baseline: {name} is never {value!r}; it is {known}")
 
     def points(self) -> Iterator[Point]:
         """Yield the points, the last axis varying fastest."""
-        for index, values in enumerate(itertools.product(*self.axes.values())):
-            named = dict(zip(self.axes, values, strict=True))
-            yield Point(index, named, self._study_at(named))
+        return map(self.point, range(self.n_points))
 
     def point(self, index: int) -> Point:
         """Return one of the points."""
         if not 0 <= index < self.n_points:
             raise ConfigError(f"there is no point {index}; there are {self.n_points:,}")
-        sizes = tuple(len(values) for values in self.axes.values())
-        places = np.unravel_index(index, sizes) if sizes else ()
-        named = {name: self.axes[name][int(place)] for name, place in zip(self.axes, places, strict=True)}
-        return Point(index, named, self._study_at(named))
-
-    def _study_at(self, named: Mapping[str, Any]) -> Study:
+        named = {name: self.axes[name][int(chosen)] for name, chosen in indices_at(self.axes, index).items()}
         try:
-            return self.at(named)
+            return Point(index, named, self.at(named))
         except ConfigError as error:
             where = ", ".join(f"{name} = {label(value)}" for name, value in named.items())
             raise ConfigError(f"{error} (at {where})" if where else str(error)) from None
@@ -222,7 +188,7 @@ class Study:
     @property
     def n_points(self) -> int:
         """How many points there are."""
-        return int(np.prod([len(values) for values in self.axes.values()], dtype=np.int64))
+        return n_points(self.axes)
 
     @property
     def unit(self) -> str:
@@ -240,14 +206,8 @@ class Study:
         """
         document = json.loads(self._own)
         for name, value in values.items():
-            _put(document, name, value)
-        return Study.of(document, self.base)
-
-    @staticmethod
-    def of(document: Mapping[str, Any], base: str = "") -> Study:
-        """Return the study that a document describes; see `simulator.study.parse_study`."""
-        known = [each.name for each in fields(Study) if each.name != "base"]
-        return Study(**fields_of(document, known), base=base)
+            put(document, name, value)
+        return parse_study(document, base=self.base)
 
     @cached_property
     def _own(self) -> str:
@@ -279,14 +239,38 @@ class Study:
         return replace(self, **changes)
 
 
-def _put(document: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set a dotted name; a table is laid over what is there."""
-    *path, last = dotted.split(".")
-    table = document
-    for part in path:
-        inside = table.setdefault(part, {})
-        if not isinstance(inside, dict):
-            raise ConfigError(f"{dotted}: {part} is no table")
-        table = inside
-    there = table.get(last)
-    table[last] = {**there, **value} if isinstance(value, Mapping) and isinstance(there, dict) else value
+def load_study(path: str | os.PathLike[str]) -> Study:
+    """Return the study that a TOML file describes; see docs/studies.md.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, is no TOML, or a key or a value is not what is accepted.
+    """
+    return load_toml("study", path, partial(parse_study, base=os.path.dirname(os.path.abspath(path))))
+
+
+def parse_study(document: Mapping[str, Any], *, base: str = "") -> Study:
+    """Return the study that plain tables describe: the inverse of `Study.document`.
+
+    Parameters
+    ----------
+    document : mapping
+        As a study file says it.
+    base : str
+        The folder from which relative paths start.
+
+    Raises
+    ------
+    ConfigError
+        If a key or a value is not what is accepted.
+
+    >>> study = parse_study({"traces": {"a": {"generate": "batch"}}, "queries": 8, "cluster": {"max_num_seqs": 4}})
+    >>> study.cluster.max_num_seqs, study == parse_study(study.document())
+    (4, True)
+    >>> parse_study({"traces": {"a": {"generate": "batch"}}, "querys": 8})
+    Traceback (most recent call last):
+    simulator.errors.ConfigError: no key of a study is called 'querys'; did you mean queries? there are ...
+    """
+    known = [each.name for each in fields(Study) if each.name != "base"]
+    return Study(**fields_of(document, known), base=base)

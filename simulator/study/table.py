@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from simulator.errors import ConfigError
 from simulator.study.documents import label
-from simulator.support.options import choose
+from simulator.support.checks import choose
 
 __all__ = ["Summary", "Table", "half_width", "mean_and_interval"]
 
@@ -145,8 +145,8 @@ class Table(_Columns):
         """Return each point's number and its rows."""
         numbers = self["point"]
         order = np.argsort(numbers, kind="stable")
-        found, begins = np.unique(numbers[order], return_index=True)
-        return list(zip(found.tolist(), np.split(order, begins[1:]), strict=True)) if len(found) else []
+        points, begins = np.unique(numbers[order], return_index=True)
+        return list(zip(points.tolist(), np.split(order, begins[1:]), strict=True)) if len(points) else []
 
     def summary(self) -> Summary:
         """Return mean and Student-t interval of each metric over the replications of each point.
@@ -177,20 +177,17 @@ class Table(_Columns):
             raise ConfigError("a baseline says at least one value of an axis")
         for name in baseline:
             choose(name, self.axes, "axis")
-        points = self.points()
-        place = {self._place(rows[0]): rows for _, rows in points}
+        axes = [self.columns[name].tolist() for name in self.axes]
+        rows_at = {tuple(axis[rows[0]] for axis in axes): rows for _, rows in self.points()}
         pairs = []
-        for _, rows in points:
-            own = zip(self.axes, self._place(rows[0]), strict=True)
+        for values, rows in rows_at.items():
+            own = zip(self.axes, values, strict=True)
             wanted = tuple(label(baseline[name]) if name in baseline else value for name, value in own)
-            if wanted not in place:
+            if wanted not in rows_at:
                 said = ", ".join(f"{name} = {value!r}" for name, value in zip(self.axes, wanted, strict=True))
                 raise ConfigError(f"no point is at {said}: it cannot be the baseline")
-            pairs.append((rows, place[wanted]))
+            pairs.append((rows, rows_at[wanted]))
         return self._summary(pairs)
-
-    def _place(self, row: int) -> tuple[Any, ...]:
-        return tuple(self.columns[name][row : row + 1].tolist()[0] for name in self.axes)
 
     def _summary(self, pairs: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]]) -> Summary:
         """Return means of the rows of each pair, or of their differences to the rows of its second part."""
@@ -201,13 +198,13 @@ class Table(_Columns):
         columns["n"] = np.array([len(rows) for rows, _ in chosen], dtype=np.int64)
         for metric in self.metrics:
             values = self[metric]
-            found, ratios = [], []
+            means, ratios = [], []
             for rows, base in chosen:
                 differences = values[rows] if base is None else values[rows] - values[base]
-                found.append(mean_and_interval(differences, self.confidence))
+                means.append(mean_and_interval(differences, self.confidence))
                 if base is not None:
                     ratios.append(_ratio(values[rows], values[base]))
-            for name, column in zip(("", "_low", "_high"), np.array(found).reshape(-1, 3).T, strict=True):
+            for name, column in zip(("", "_low", "_high"), np.array(means).reshape(-1, 3).T, strict=True):
                 columns[f"{metric}{name}"] = column.copy()
             if ratios:
                 columns[f"{metric}_ratio"] = np.array(ratios)
@@ -222,10 +219,9 @@ class Table(_Columns):
         rows = rows[fine[rows]]
         if base is None:
             return rows, None
-        replication = self["replication"]
-        beside = {int(replication[row]): int(row) for row in base[fine[base]]}
-        rows = np.array([row for row in rows.tolist() if int(replication[row]) in beside], dtype=np.int64)
-        return rows, np.array([beside[int(replication[row])] for row in rows.tolist()], dtype=np.int64)
+        base = base[fine[base]]
+        _, mine, theirs = np.intersect1d(self["replication"][rows], self["replication"][base], return_indices=True)
+        return rows[mine], base[theirs]
 
 
 def _ratio(values: npt.NDArray[np.float64], base: npt.NDArray[np.float64]) -> float:

@@ -1,18 +1,233 @@
-"""What the options of a workload must be."""
+"""Values that are checked when they are given: within range, of the right type, called by a known name.
+
+A range is written once, as the message says it: ``from 1 to 1,000``, ``above 0 and at most 1``, ``from 0.5 to below
+1``; ``, or None for no limit`` after it means that None is accepted too.
+"""
 
 from __future__ import annotations
 
+import difflib
+import inspect
+import math
+import operator
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import cache, lru_cache
+from typing import Annotated, Any, Literal
+
 from simulator.errors import ConfigError
 
+__all__ = [
+    *("NonNegative", "Positive", "Share", "check_fields", "check_options", "choose", "is_whole", "mismatch", "one_of"),
+    *("real", "whole", "within"),
+]
 
-def whole(name: str, value: int, low: int, high: int) -> None:
-    """Raise ConfigError unless `value` is an int from `low` to `high`."""
-    if value.__class__ is not int or not low <= value <= high:
-        raise ConfigError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
+Positive = Annotated[float, "above 0"]
+NonNegative = Annotated[float, "from 0"]
+Share = Annotated[float, "above 0 and at most 1"]
+
+_NUMBER = r"[-\d][\d.,e^+-]*?"
+_RANGE = re.compile(
+    rf"(?:(?P<low>from|above) (?P<least>{_NUMBER}))?"
+    rf"(?: ?\b(?P<high>to below|to|and below|and at most|below) (?P<most>{_NUMBER}))?"
+    r"(?P<unit> seconds)?(?P<other>, or .+)?"
+)
 
 
-def real(name: str, value: float, low: float, high: float) -> None:
-    """Raise ConfigError unless `value` is a number from `low` to `high`."""
-    # `not a <= b` also refuses NaN.
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise ConfigError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}")
+@lru_cache(maxsize=1024)
+def _range(wanted: str) -> tuple[Callable[[float], bool], bool]:
+    """Return what a number must fulfil to be within a range, and whether None is accepted too."""
+    match = _RANGE.fullmatch(wanted)
+    if match is None:
+        raise ValueError(f"{wanted!r} is no range")
+    least, most = _bound(match["least"], -math.inf), _bound(match["most"], math.inf)
+    lower = operator.lt if match["low"] == "above" else operator.le
+    upper = operator.lt if "below" in (match["high"] or "") else operator.le
+    takes_none = any(word in (match["other"] or "") for word in ("None", "left out"))
+    return lambda value: lower(least, value) and upper(value, most), takes_none
+
+
+def _bound(text: str | None, default: float) -> float:
+    """Return the number that a range says, a whole one as an int: floats are not exact beyond 2^53."""
+    base, power, exponent = (text or "").replace(",", "").partition("^")
+    if not base:
+        return default
+    number = int(base) if base.lstrip("-").isdigit() else float(base)
+    return number ** int(exponent) if power else number
+
+
+def is_whole(value: object) -> typing.TypeGuard[int]:
+    """Return whether a value is an int, which a truth value is not.
+
+    >>> is_whole(3), is_whole(True), is_whole(3.0)
+    (True, False, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def whole(name: str, value: Any, wanted: str = "from 1", *, kind: str = "a whole number") -> None:
+    """Raise `ConfigError` unless a value is an int within a range.
+
+    >>> whole("workers", 7, "from 1 to 1,000"), whole("max_num_seqs", None, "from 1, or None for no limit")
+    (None, None)
+    >>> whole("workers", True, "from 1 to 1,000")
+    Traceback (most recent call last):
+    simulator.errors.ConfigError: workers must be a whole number from 1 to 1,000, got True
+    """
+    _check(is_whole, name, value, wanted, kind)
+
+
+def real(name: str, value: Any, wanted: str = "", *, kind: str = "a number") -> None:
+    """Raise `ConfigError` unless a value is a finite number within a range.
+
+    >>> real("threshold", float("nan"), "above 0 and at most 1")
+    Traceback (most recent call last):
+    simulator.errors.ConfigError: threshold must be a number above 0 and at most 1, got nan
+    """
+    _check(_is_real, name, value, wanted, kind if wanted else "a finite number")
+
+
+def _check(is_kind: Callable[[Any], bool], name: str, value: Any, wanted: str, kind: str) -> None:
+    accepts, takes_none = _range(wanted)
+    if not (takes_none if value is None else is_kind(value) and accepts(value)):
+        said = " ".join(part for part in (kind, wanted) if part)
+        raise ConfigError(f"{name} must be {said}{';' if ', or ' in wanted else ','} got {value!r:.80}")
+
+
+def one_of(name: str, value: object, accepted: Iterable[str]) -> None:
+    """Raise `ConfigError` unless a value is one of a few words.
+
+    >>> one_of("release", "soon", ("return", "join"))
+    Traceback (most recent call last):
+    simulator.errors.ConfigError: release must be one of return, join; got 'soon'
+    """
+    words = list(accepted)
+    if value not in words:
+        raise ConfigError(f"{name} must be one of {', '.join(words)}; got {value!r:.80}")
+
+
+@contextmanager
+def within(where: str) -> Iterator[None]:
+    """Put `where` before what a `ConfigError` of the block says.
+
+    >>> with within("[window]"):
+    ...     real("warmup", -1, "from 0")
+    Traceback (most recent call last):
+    simulator.errors.ConfigError: [window]: warmup must be a number from 0, got -1
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def choose(name: object, known: Iterable[str], what: str) -> str:
+    """Return `name` if it is one of `known`, and otherwise say what is near.
+
+    >>> choose("accurcy", ["accuracy", "leverage"], "term")
+    Traceback (most recent call last):
+    simulator.errors.ConfigError: no term is called 'accurcy'; did you mean accuracy? there are accuracy, leverage
+    """
+    names = list(known)
+    if isinstance(name, str) and name in names:
+        return name
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(f"no {what} is called {name!r}; {hint}there are {', '.join(names)}")
+
+
+def check_options(function: Callable[..., Any], options: Mapping[str, Any], what: str) -> None:
+    """Raise `ConfigError` where an option of `function` is unknown, of the wrong type, or out of range.
+
+    The options are its keyword-only parameters, and their annotations say what is accepted.
+    """
+    accepted = _signature(function)
+    for name, value in options.items():
+        if wanted := mismatch(value, accepted[choose(name, accepted, f"option of {what}")]):
+            raise ConfigError(f"{what}: {name} must be {wanted}, got {value!r}")
+
+
+def check_fields(record: Any, what: str) -> None:
+    """Raise `ConfigError` where a field of a dataclass is not what its annotation says."""
+    kind: Any = type(record)
+    hints = _hints(kind)
+    for each in fields(record):
+        value = getattr(record, each.name)
+        if wanted := mismatch(value, hints[each.name]):
+            raise ConfigError(f"{what} {each.name} must be {wanted}; got {value!r:.80}")
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+@cache
+def _signature(function: Callable[..., Any]) -> dict[str, Any]:
+    hints = _hints(function)
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name: hints.get(each.name, Any) for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+
+def mismatch(value: Any, hint: Any) -> str:
+    """Return what an annotation wants, or nothing if `value` is that.
+
+    >>> mismatch(0, Positive), mismatch("x", int | None), mismatch(2, float)
+    ('a number above 0', 'a whole number from 0, or left out', '')
+    """
+    handler = _HANDLERS.get(typing.get_origin(hint) or hint)
+    if handler is not None:
+        return handler(value, *typing.get_args(hint))
+    return "" if not isinstance(hint, type) or isinstance(value, hint) else f"a {hint.__name__}"
+
+
+def _annotated(value: Any, kind: Any, wanted: str) -> str:
+    is_kind, name = (is_whole, "a whole number") if kind is int else (_is_real, "a number")
+    return "" if is_kind(value) and _range(wanted)[0](value) else f"{name} {wanted}"
+
+
+def _union(value: Any, *of: Any) -> str:
+    wanted = [mismatch(value, each) for each in of]
+    return " or ".join(each for each in wanted if each != "None") + ", or left out" if all(wanted) else ""
+
+
+def _tuple(value: Any, kind: Any, *_: Any) -> str:  # of any length, as tuple[str, ...]
+    wrong = (mismatch(item, kind) for item in (value if isinstance(value, tuple) else (None,)))
+    return next((f"a list, each {wanted}" for wanted in wrong if wanted), "")
+
+
+def _literal(value: Any, *of: str) -> str:
+    return "" if isinstance(value, str) and value in of else f"one of {', '.join(of)}"
+
+
+def _if_not(accepts: Callable[[Any], bool], wanted: str) -> Callable[..., str]:
+    return lambda value, *of: "" if accepts(value) else wanted
+
+
+def _of_texts(value: Any, kinds: Any) -> bool:
+    return isinstance(value, kinds) and all(isinstance(each, str) for each in value)
+
+
+_HANDLERS: dict[Any, Callable[..., str]] = {
+    Annotated: _annotated,
+    typing.Union: _union,
+    types.UnionType: _union,
+    Literal: _literal,
+    tuple: _tuple,
+    float: _if_not(_is_real, "a finite number"),
+    int: _if_not(lambda value: is_whole(value) and value >= 0, "a whole number from 0"),
+    bool: _if_not(lambda value: isinstance(value, bool), "true or false"),
+    str: _if_not(lambda value: isinstance(value, str), "a text"),
+    type(None): _if_not(lambda value: value is None, "None"),
+    Mapping: _if_not(lambda value: _of_texts(value, Mapping), "a table"),
+    frozenset: _if_not(lambda value: _of_texts(value, (list, tuple, set, frozenset)), "a list of names"),
+}
+"""What checks a value, by the annotation or its origin; called with the arguments of the annotation as well."""

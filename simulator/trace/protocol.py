@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from simulator.errors import ConfigError
+from simulator.support.checks import one_of, real, whole
 from simulator.trace.full_pool import WHEN_FULL
 from simulator.trace.model import ViolationKind
 
@@ -79,23 +80,16 @@ class Protocol:
     value; at 1 (default) the cap is the pool itself."""
 
     def __post_init__(self) -> None:
-        c = self.capacity
-        if c is not None and (isinstance(c, bool) or not isinstance(c, int) or not 1 <= c <= 10**9):
-            raise ConfigError(f"capacity must be a whole number from 1 to 10^9, or None for no limit; got {c!r}")
-        for name, accepted in (
-            ("when_full", WHEN_FULL),
-            ("release", get_args(SlotRelease)),
-            ("after_answer", get_args(AfterAnswer)),
-        ):
-            if getattr(self, name) not in tuple(accepted):
-                raise ConfigError(f"{name} must be one of {', '.join(accepted)}; got {getattr(self, name)!r}")
+        whole("capacity", self.capacity, "from 1 to 10^9, or None for no limit")
+        one_of("when_full", self.when_full, WHEN_FULL)
+        one_of("release", self.release, get_args(SlotRelease))
+        one_of("after_answer", self.after_answer, get_args(AfterAnswer))
         if not 0 <= self.delay_steps_per_second <= 1e6:
             raise ConfigError(f"delay_steps_per_second must be from 0 to 10^6, got {self.delay_steps_per_second!r}")
         if not 0 < self.eta_threshold <= 1:
             raise ConfigError(f"eta_threshold must be above 0 and at most 1, got {self.eta_threshold!r}")
-        for name in ("format_error_reward", "eta_weight"):
-            if not math.isfinite(getattr(self, name)):
-                raise ConfigError(f"{name} must be a finite number, got {getattr(self, name)!r}")
+        real("format_error_reward", self.format_error_reward)
+        real("eta_weight", self.eta_weight)
         if self.format_errors is not FORMAT_ERRORS:
             try:
                 object.__setattr__(self, "format_errors", frozenset(map(ViolationKind, self.format_errors)))

@@ -30,9 +30,9 @@ def gamma_arrivals(n: int, rate: float, rng: np.random.Generator, *, variation: 
     >>> gamma_arrivals(3, 2.0, np.random.default_rng(0), variation=0)
     array([0.5, 1. , 1.5])
     """
-    whole("n", n, 0, 2**63 - 1)
-    real("rate", rate, 1e-9, 1e9)
-    real("variation", variation, 0, 100)
+    whole("n", n, f"from 0 to {2**63 - 1:,}")
+    real("rate", rate, "from 10^-9 to 10^9")
+    real("variation", variation, "from 0 to 100")
     shape = 1 / variation**2 if variation else None
     intervals = np.full(n, 1 / rate) if shape is None else rng.gamma(shape, 1 / (rate * shape), n)
     return np.cumsum(intervals)
@@ -51,5 +51,5 @@ class ClosedLoop:
     """Seconds from an answer to the user's next query."""
 
     def __post_init__(self) -> None:
-        whole("users", self.users, 1, 10**9)
-        real("think", self.think, 0, 1e9)
+        whole("users", self.users, "from 1 to 10^9")
+        real("think", self.think, "from 0 to 10^9")

@@ -13,7 +13,7 @@ from simulator.trace import ORGANIZER, Action, Delay, Fork, Join, Return, Think,
 __all__ = ["Mark", "cap_tokens", "context_marks", "moved"]
 
 Mark = tuple[int, int]
-"""A place in a context, counted in tokens: where it was, and where it is."""
+"""A position in a context, counted in tokens: where it was, and where it is."""
 
 
 def cap_tokens(trace: Trace, *, worker: int) -> Trace:
@@ -23,7 +23,7 @@ def cap_tokens(trace: Trace, *, worker: int) -> Trace:
     The rest is lost, with the Forks and Joins in it and the workers that these Forks would have started. A Return that
     is longer than the cap is itself cut, and the Join inserts as many tokens less. Organizers are not cut.
 
-    What a cut worker would have found is not known. So a trace that loses anything loses its outcome, its recorded
+    What a cut worker would have returned is not known. So a trace that loses anything loses its outcome, its recorded
     times and the texts that no longer hold. ``meta["tokens_cut"]`` says how many tokens it lost. A trace within the cap
     comes back as it is.
 
@@ -49,7 +49,7 @@ def cap_tokens(trace: Trace, *, worker: int) -> Trace:
     >>> [action.tokens for action in cut.threads[1].actions], trace.tokens - cut.tokens
     ([472, 40], 428)
     """
-    whole("worker", worker, 1, 10**12)
+    whole("worker", worker, "from 1 to 10^12")
     if all(thread.tokens <= worker for thread in trace.threads[1:]):
         return trace
     cut = {thread.id: thread if thread.id == ORGANIZER else _cut(thread, worker) for thread in trace.threads}
@@ -139,7 +139,7 @@ def _adds(action: Action) -> int:
 
 
 def context_marks(parent: Sequence[Mark], shared: int, runs: Iterable[Mark]) -> list[Mark]:
-    """Return where the places of a context have gone: its first `shared` tokens are its parent's, then come `runs`."""
+    """Return where positions of a context have gone: its first `shared` tokens are its parent's, then come `runs`."""
     marks = [mark for mark in parent if mark[0] < shared]
     before, after = shared, moved(parent, shared)
     marks.append((before, after))
@@ -150,15 +150,15 @@ def context_marks(parent: Sequence[Mark], shared: int, runs: Iterable[Mark]) -> 
     return marks
 
 
-def moved(marks: Sequence[Mark], place: int) -> int:
-    """Return where a place of a context has gone.
+def moved(marks: Sequence[Mark], position: int) -> int:
+    """Return where a position of a context has gone.
 
-    >>> [moved([(0, 0), (10, 10), (30, 20)], place) for place in (5, 10, 20, 30, 31)]
+    >>> [moved([(0, 0), (10, 10), (30, 20)], position) for position in (5, 10, 20, 30, 31)]
     [5, 10, 15, 20, 21]
     """
-    i = bisect_right(marks, place, key=lambda mark: mark[0]) - 1
+    i = bisect_right(marks, position, key=lambda mark: mark[0]) - 1
     before, after = marks[i]
     if i + 1 == len(marks):
-        return after + place - before
+        return after + position - before
     end, new_end = marks[i + 1]
-    return after + (place - before) * (new_end - after) // (end - before)
+    return after + (position - before) * (new_end - after) // (end - before)

@@ -7,13 +7,13 @@ Every sample is a whole number of tokens. A distribution holds no state: the ran
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
-from simulator.support.checks import real, whole
+from simulator.support.checks import check_fields, whole
 from simulator.trace import MAX_TOKENS
 
 __all__ = [
@@ -29,56 +29,69 @@ __all__ = [
 ]
 
 Samples: TypeAlias = NDArray[np.int64]
+Tokens: TypeAlias = Annotated[int, f"from 0 to {MAX_TOKENS:,}"]
+
+
+class _Numbers:
+    """What distributions have in common: numbers that are checked by their annotations, and a text that says them."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self, f"{self._name}:")
+        *_, low, high = (0, *(getattr(self, each.name) for each in fields(self)))  # type: ignore[arg-type]
+        if len(fields(self)) > 1 and low > high:  # type: ignore[arg-type]  # the last two are limits
+            raise ConfigError(f"{self._name}: the least must be at most the largest, got {low} and {high}")
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__.lower()
+
+    def __str__(self) -> str:
+        """Return the shortest text that `distribution` reads back as this."""
+        parts = [self._name]
+        for each in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, each.name)
+            if not each.kw_only:
+                parts.append(str(value))
+            elif value != each.default:
+                parts.append(f"{each.name[:3]}={value}")
+        return ":".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(_Numbers):
     """Always `tokens`.
 
     >>> Constant(3).sample(np.random.default_rng(0), 2)
     array([3, 3])
     """
 
-    tokens: int
-
-    def __post_init__(self) -> None:
-        whole("tokens", self.tokens, 0, MAX_TOKENS)
+    tokens: Tokens
 
     def sample(self, rng: np.random.Generator, size: int) -> Samples:
         """Draw `size` token counts; takes nothing from `rng`."""
         return np.full(size, self.tokens, dtype=np.int64)
 
-    def __str__(self) -> str:
-        return _text(self)
-
 
 @dataclass(frozen=True, slots=True)
-class Uniform:
+class Uniform(_Numbers):
     """Each whole number from `low` to `high`, both included, equally likely. Mean: ``(low + high) / 2``.
 
     >>> Uniform(1, 6).sample(np.random.default_rng(0), 4)
     array([6, 4, 4, 2])
     """
 
-    low: int
-    high: int
-
-    def __post_init__(self) -> None:
-        whole("low", self.low, 0, MAX_TOKENS)
-        whole("high", self.high, 0, MAX_TOKENS)
-        if self.low > self.high:
-            raise ConfigError(f"a uniform distribution needs low <= high, got {self.low} and {self.high}")
+    low: Tokens
+    high: Tokens
 
     def sample(self, rng: np.random.Generator, size: int) -> Samples:
         """Draw `size` token counts."""
         return rng.integers(self.low, self.high, size=size, endpoint=True)
 
-    def __str__(self) -> str:
-        return _text(self)
-
 
 @dataclass(frozen=True, slots=True)
-class LogNormal:
+class LogNormal(_Numbers):
     """``median * exp(sigma * Z)``, Z standard normal, rounded, then kept within `minimum` and `maximum`.
 
     Mean before rounding and limits: ``median * exp(sigma**2 / 2)``. A `maximum` is how a length limit acts on
@@ -88,27 +101,20 @@ class LogNormal:
     array([276, 236, 376, 273])
     """
 
-    median: float
-    sigma: float
+    median: Annotated[float, f"from 0 to {MAX_TOKENS:,}"]
+    sigma: Annotated[float, "from 0 to 10"]
     _: KW_ONLY
-    minimum: int = 1
-    maximum: int = MAX_TOKENS
-
-    def __post_init__(self) -> None:
-        real("median", self.median, 0, MAX_TOKENS)
-        real("sigma", self.sigma, 0, 10)
-        _limits(self.minimum, self.maximum)
+    minimum: Tokens = 1
+    maximum: Tokens = MAX_TOKENS
 
     def sample(self, rng: np.random.Generator, size: int) -> Samples:
         """Draw `size` token counts."""
-        return _whole(self.median * np.exp(self.sigma * rng.standard_normal(size)), self.minimum, self.maximum)
-
-    def __str__(self) -> str:
-        return _text(self)
+        drawn = self.median * np.exp(self.sigma * rng.standard_normal(size))
+        return np.rint(np.clip(drawn, self.minimum, self.maximum)).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
-class Geometric:
+class Geometric(_Numbers):
     """``P(k) = p * (1 - p)**(k - 1)`` for k = 1, 2, ... with ``p = 1 / mean``, kept within `minimum` and `maximum`.
 
     The memoryless length: each token is the last with the same probability. Mean before limits: `mean`.
@@ -117,21 +123,14 @@ class Geometric:
     array([ 68, 102,   2,   1])
     """
 
-    mean: float
+    mean: Annotated[float, f"from 1 to {MAX_TOKENS:,}"]
     _: KW_ONLY
-    minimum: int = 1
-    maximum: int = MAX_TOKENS
-
-    def __post_init__(self) -> None:
-        real("mean", self.mean, 1, MAX_TOKENS)
-        _limits(self.minimum, self.maximum)
+    minimum: Tokens = 1
+    maximum: Tokens = MAX_TOKENS
 
     def sample(self, rng: np.random.Generator, size: int) -> Samples:
         """Draw `size` token counts."""
         return np.clip(rng.geometric(1 / self.mean, size), self.minimum, self.maximum)
-
-    def __str__(self) -> str:
-        return _text(self)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -148,7 +147,7 @@ class Empirical:
         if not values:
             raise ConfigError("an empirical distribution needs at least one value")
         for value in values:
-            whole("a value", value, 0, MAX_TOKENS)
+            whole("a value", value, f"from 0 to {MAX_TOKENS:,}")
         object.__setattr__(self, "values", values)
 
     def sample(self, rng: np.random.Generator, size: int) -> Samples:
@@ -218,26 +217,3 @@ def _number(text: str, whole: str) -> float:
         return float(text)
     except ValueError:
         raise ConfigError(f"{whole!r}: {text!r} is not a number; accepted: {_ACCEPTED}") from None
-
-
-def _text(made: Constant | Uniform | LogNormal | Geometric) -> str:
-    """Return the shortest text that `distribution` reads back as `made`."""
-    parts = [made.__class__.__name__.lower()]
-    for field in fields(made):
-        value = getattr(made, field.name)
-        if not field.kw_only:
-            parts.append(str(value))
-        elif value != field.default:
-            parts.append(f"{field.name[:3]}={value}")
-    return ":".join(parts)
-
-
-def _limits(minimum: int, maximum: int) -> None:
-    whole("min", minimum, 0, MAX_TOKENS)
-    whole("max", maximum, 0, MAX_TOKENS)
-    if minimum > maximum:
-        raise ConfigError(f"limits need min <= max, got {minimum} and {maximum}")
-
-
-def _whole(values: NDArray[np.float64], minimum: int, maximum: int) -> Samples:
-    return np.rint(np.clip(values, minimum, maximum)).astype(np.int64)

@@ -35,6 +35,7 @@ from simulator.workload.distributions import Constant, Distribution, LogNormal, 
 __all__ = ["FAMILIES", "Sizes", "batch", "interleaved", "nested", "parallel", "random_organizer", "sequential"]
 
 MAX_THREADS = 100_000
+_MANY = f"from 1 to {MAX_THREADS}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +125,7 @@ def parallel(rng: np.random.Generator, *, workers: int = 3, sizes: Sizes = _SIZE
     >>> len(trace.threads), trace.organizer.tokens, trace.threads[1].prompt_tokens == trace.organizer.prompt_tokens
     (6, 0, True)
     """
-    whole("workers", workers, 1, MAX_THREADS)
+    whole("workers", workers, _MANY)
     draw = _Draw(rng, sizes)
     forks: list[Action] = []
     joins: list[Action] = []
@@ -144,8 +145,8 @@ def batch(rng: np.random.Generator, *, workers: int = 3, rounds: int = 2, sizes:
     >>> [type(action).__name__ for action in trace.organizer.actions]
     ['Think', 'Fork', 'Fork', 'Think', 'Join', 'Join', 'Think', 'Answer']
     """
-    whole("workers", workers, 1, MAX_THREADS)
-    whole("rounds", rounds, 1, MAX_THREADS // workers)
+    whole("workers", workers, _MANY)
+    whole("rounds", rounds, f"from 1 to {MAX_THREADS // workers}")
     draw = _Draw(rng, sizes)
     actions: list[Action] = [draw.think()]
     threads = []
@@ -163,14 +164,14 @@ def interleaved(rng: np.random.Generator, *, workers: int = 3, forks: int = 6, s
     >>> [f"{type(a).__name__} {a.index}" for a in trace.organizer.actions if isinstance(a, (Fork, Join))]
     ['Fork 1', 'Fork 2', 'Join 1', 'Fork 3', 'Join 2', 'Join 3']
     """
-    whole("workers", workers, 1, MAX_THREADS)
-    whole("forks", forks, 1, MAX_THREADS)
+    whole("workers", workers, _MANY)
+    whole("forks", forks, _MANY)
     draw = _Draw(rng, sizes)
     actions: list[Action] = [draw.think()]
     hired = [draw.hire(index) for index in range(1, forks + 1)]
-    for place, one in enumerate(hired):
-        if place >= workers:
-            actions += [hired[place - workers].join, draw.think()]
+    for index, one in enumerate(hired):
+        if index >= workers:
+            actions += [hired[index - workers].join, draw.think()]
         actions += [one.fork, draw.think()]
     actions += [action for one in hired[-workers:] for action in (one.join, draw.think())]
     threads = [one.thread for one in hired]
@@ -197,11 +198,11 @@ def random_organizer(
     >>> [type(action).__name__ for action in trace.organizer.actions]
     ['Think', 'Fork', 'Delay', 'Think', 'Fork', 'Join', 'Join', 'Answer']
     """
-    whole("workers", workers, 1, MAX_THREADS)
-    whole("actions", actions, 0, MAX_THREADS)
-    real("unjoined", unjoined, 0, 1)
-    real("delay", delay, 0, 1)
-    real("delay_seconds", delay_seconds, 0, 1e6)
+    whole("workers", workers, _MANY)
+    whole("actions", actions, f"from 0 to {MAX_THREADS}")
+    real("unjoined", unjoined, "from 0 to 1")
+    real("delay", delay, "from 0 to 1")
+    real("delay_seconds", delay_seconds, "from 0 to 1e+06")
     draw = _Draw(rng, sizes)
     chosen: list[Action] = []
     threads: list[Thread] = []
@@ -231,8 +232,8 @@ def nested(rng: np.random.Generator, *, workers: int = 2, depth: int = 2, sizes:
     >>> [thread.id for thread in nested(np.random.default_rng(0)).threads]
     ['organizer', '1', '1.1', '1.2', '2', '2.1', '2.2']
     """
-    whole("workers", workers, 1, MAX_THREADS)
-    whole("depth", depth, 1, MAX_NESTING)
+    whole("workers", workers, _MANY)
+    whole("depth", depth, f"from 1 to {MAX_NESTING}")
     total = sum(workers**level for level in range(depth + 1))
     if total > MAX_THREADS:
         raise ConfigError(f"{workers} workers to depth {depth} are {total} threads; at most {MAX_THREADS} are made")
@@ -242,10 +243,10 @@ def nested(rng: np.random.Generator, *, workers: int = 2, depth: int = 2, sizes:
     def grow(parent: str, levels: int) -> list[Action]:
         hired = []
         for index in range(1, workers + 1):
-            place = len(threads)
+            position = len(threads)
             inner = grow(child_id(parent, index), levels - 1) if levels > 1 else None
             hired.append(draw.hire(index, parent=parent, inner=inner))
-            threads.insert(place, hired[-1].thread)  # a parent comes before its children
+            threads.insert(position, hired[-1].thread)  # a parent comes before its children
         return [
             draw.think(),
             *(one.fork for one in hired),

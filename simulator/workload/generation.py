@@ -72,7 +72,7 @@ def generate(family: str, n: int, *, seed: int = 0, start: int = 0, **options: A
     if made is None:
         raise ConfigError(f"{family!r} is no family; accepted: {', '.join([*FAMILIES, *PRESETS])}")
     for what, value in (("n", n), ("seed", seed), ("start", start)):
-        whole(what, value, 0, 2**63 - 1)
+        whole(what, value, f"from 0 to {2**63 - 1:,}")
     chosen, sizes = _options(name, made, {**preset, **options})
     bound = Sizes(**sizes)
     # A family checks its options when called: call it once, so that a mistake is told here.

@@ -25,10 +25,10 @@ def grouped(traces: Iterable[Trace], samples: int) -> Iterator[Trace]:
     >>> second.prefix_of == first.id
     True
     """
-    whole("samples", samples, 1, 10**6)
+    whole("samples", samples, "from 1 to 1,000,000")
     first: Trace | None = None
-    for place, trace in enumerate(traces):
-        if place % samples == 0:
+    for index, trace in enumerate(traces):
+        if index % samples == 0:
             first = trace
             yield trace
         elif first is not None:
@@ -42,8 +42,8 @@ def _with_query(trace: Trace, first: Trace) -> Trace:
         msgspec.structs.replace(
             thread,
             prompt_tokens=thread.prompt_tokens + change,
-            shared_tokens=thread.shared_tokens + change if place else query,
+            shared_tokens=thread.shared_tokens + change if index else query,
         )
-        for place, thread in enumerate(trace.threads)
+        for index, thread in enumerate(trace.threads)
     ]
     return msgspec.structs.replace(trace, threads=tuple[Thread, ...](threads), prefix_of=first.id)

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from simulator.cli import _with_address, main
+from simulator.errors import ConfigError
 from simulator.study import load_results, load_study, parse_study, run_in_folder
 from simulator.study.inputs import unreadable
+from simulator.study.running import row_names
+from simulator.study.store.journal import open_line, seal
+from simulator.study.store.results import FORMAT
 from simulator.support.tables import can_write_parquet
 
 ROOT = Path(__file__).parents[2]
@@ -158,6 +162,67 @@ def test_a_row_that_was_changed_is_found(study, capsys):
     from simulator.study import rerun
 
     assert rerun({**row, "latency_mean": 1.0}, stored.study) == row
+
+
+def rewritten(folder, change, number=2):
+    """Rewrite the results of a folder as another version might have left them: each row changed, in another format."""
+    path = folder / "study.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"forksim_results": number}))
+    records = [open_line(line) for line in (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)]
+    for record in records:
+        if "row" in record:
+            change(record["row"])
+    (folder / "journal.jsonl").write_bytes(b"".join(map(seal, records)))
+
+
+def drop_unanswered(row):
+    """Make a row of format 1 as it was before ``unanswered`` was always measured."""
+    del row["unanswered"]
+
+
+@pytest.mark.parametrize(
+    ("change", "number", "says"),
+    [
+        (drop_unanswered, 1, "in format 1, and this one has format 2: "),
+        (lambda row: None, 3, "in format 3, and this one has format 2: "),
+        (drop_unanswered, 2, "whose rows are without unanswered: "),
+        (lambda row: row.update(mood=1.5), 2, "whose rows are with mood: "),
+    ],
+    ids=["older", "newer", "a column less", "a column more"],
+)
+def test_a_folder_of_another_version_is_told_in_one_line(study, capsys, change, number, says):
+    call(capsys, "study", "run", study)
+    rewritten(Path("results/knee"), change, number)
+    before = {path.name: path.read_bytes() for path in Path("results/knee").iterdir()}
+    told = f"'results/knee' holds results of another version of forksim, {says}run the study again into another folder"
+    for arguments in (
+        ["run", study],
+        ["show", "results/knee"],
+        ["plot", "results/knee", "-o", "knee.png"],
+        ["rerun", "results/knee", "--point", "3"],
+    ):
+        code, out, err = call(capsys, "study", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert told in err
+    with pytest.raises(ConfigError, match="holds results of another version of forksim"):
+        load_results("results/knee")
+    assert {path.name: path.read_bytes() for path in Path("results/knee").iterdir()} == before
+
+
+def test_a_study_of_another_version_is_told_in_one_line(study, capsys):
+    call(capsys, "study", "run", study)
+    path = Path("results/knee/study.json")
+    path.write_text(path.read_text().replace('"percentiles"', '"quantiles"'))
+    code, out, err = call(capsys, "study", "show", "results/knee")
+    assert (code, out) == (2, "")
+    assert "'results/knee' holds a study that does not run here: no key of a study is called 'quantiles'" in err
+
+
+def test_the_columns_of_a_row_are_those_of_the_format():
+    """A row with other columns is another format: whoever changes this raises `FORMAT`."""
+    study = parse_study({"traces": {"a": {"generate": "batch"}}, "queries": 2, "metrics": ["eta", "makespan"]})
+    columns = "point replication seed eta_mean eta_p50 eta_p95 eta_p99 makespan unanswered error spec"
+    assert (FORMAT, row_names(study)) == (2, columns.split())
 
 
 def test_a_failed_run_is_told_and_tried_again(study, capsys):

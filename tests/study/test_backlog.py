@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.study.executors.backlog import Backlog
+from simulator.support.crew.backlog import Backlog
 
 keys = st.lists(st.integers(0, 4), max_size=40).map(sorted)
 

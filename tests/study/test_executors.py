@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from simulator.errors import ConfigError
-from simulator.study.executors import Failure, Processes, Ray, Serial, executor_from, processes
+from simulator.study.executors import Failure, Processes, Ray, Serial, executor_from
+from simulator.support.crew import processes, supervisor
 from tests.support import errands
 
 ROOT = Path(__file__).parents[2]
@@ -156,7 +157,7 @@ def test_a_task_is_tried_again_alone(tmp_path):
     log = tmp_path / "log"
 
     # The other task goes on until the death was seen.
-    original = processes._Crew._collect
+    original = supervisor.Crew._collect
 
     def collect(self, worker, job):
         original(self, worker, job)
@@ -164,7 +165,7 @@ def test_a_task_is_tried_again_alone(tmp_path):
             (tmp_path / "dead").touch()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes._Crew, "_collect", collect)
+        patch.setattr(supervisor.Crew, "_collect", collect)
         assert sorted(name for _, name in results) == ["dies", "later", "other"]
     lines = log.read_text().splitlines()
     again = len(lines) - 1 - lines[::-1].index("start dies")
@@ -231,14 +232,15 @@ def test_processes_that_cannot_start_are_told_in_one_line():
 def test_starts_that_are_killed_are_tried_again(monkeypatch):
     killed = []
 
-    class Fragile(processes._Worker):
-        def __init__(self, payload):
-            super().__init__(payload)
-            if len(killed) < limit:
-                killed.append(self.process.pid)
-                self.process.kill()
+    def fragile(self):
+        worker = hire(self)
+        if len(killed) < limit:
+            killed.append(worker.process.pid)
+            worker.process.kill()
+        return worker
 
-    monkeypatch.setattr(processes, "_Worker", Fragile)
+    hire = processes._Processes.hire
+    monkeypatch.setattr(processes._Processes, "hire", fragile)
     limit = 2
     assert list(Processes(jobs=1).imap(errands.square, [3])) == [(3, 9)]
     killed.clear()
@@ -278,11 +280,11 @@ if __name__ == "__main__":
 
 INTERRUPT = """
 import os, signal
-from simulator.study.executors import processes
+from simulator.support.crew import processes
 wait = processes.wait
-def interrupt(pipes):  # the first time that anybody waits, workers have hardly started
+def interrupt(*given):  # the first time that anybody waits, workers have hardly started
     os.killpg(0, signal.SIGINT)
-    return wait(pipes)
+    return wait(*given)
 processes.wait = interrupt
 """
 

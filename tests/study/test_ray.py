@@ -169,6 +169,6 @@ def iter_forever():
 
 @pytest.mark.usefixtures("cluster")
 def test_another_version_there_is_refused(monkeypatch):
-    monkeypatch.setattr("simulator.__version__", "9.9")
+    monkeypatch.setattr("simulator.support.crew.ray.VERSION", "9.9")
     with pytest.raises(ConfigError, match=r"forksim is 9\.9 here and 0\.1\.0 on the Ray cluster: install the same"):
         next(Ray("auto").imap(errands.square, [1]))

@@ -28,7 +28,7 @@ from simulator.study import (
     simulate_one,
 )
 from simulator.study.inputs import arrival_times, compiled, draw, input_digests, unreadable
-from simulator.study.running import Task, row_maker
+from simulator.study.running import RunKey, row_maker
 from simulator.workload import generate, grouped
 
 MATH = {"math": Source(generate="asyncthink_math")}
@@ -625,13 +625,13 @@ def test_unanswered_queries_are_not_averaged(tmp_path):
 def test_done_runs_are_left_out():
     study = small(axes={"queries": [3, 4]})
     seen = []
-    table = run_study(study, done={Task(0, 0), Task(1, 1)}, each=lambda task, outcome: seen.append(task))
-    assert seen == [Task(1, 0), Task(0, 1)]
+    table = run_study(study, done={RunKey(0, 0), RunKey(1, 1)}, each=lambda task, outcome: seen.append(task))
+    assert seen == [RunKey(1, 0), RunKey(0, 1)]
     assert list(zip(table["point"].tolist(), table["replication"].tolist(), strict=True)) == [(0, 1), (1, 0)]
 
 
 def test_a_failure_is_a_row():
-    row = row_maker(small())(Task(0, 1), Failure("it died", died=True))
+    row = row_maker(small())(RunKey(0, 1), Failure("it died", died=True))
     assert row["error"] == "it died"
     assert math.isnan(row["latency_mean"])
     assert row["seed"] == small().seed_of(1)

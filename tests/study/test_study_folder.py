@@ -19,8 +19,8 @@ from simulator import ConfigError
 from simulator.study.store.folder import ResultFolder
 from simulator.study.store.journal import open_line, seal
 from simulator.study.store.results import read_folder
-from simulator.support.tables import read_columns
 from tests.support.fill_folder import IDENTITY, Saboteur, content, fill, filled, full, queries, row
+from tests.support.read_tables import read_columns
 
 ROOT = Path(__file__).parents[2]
 RUNS = 8
@@ -64,7 +64,7 @@ def test_by_hand(tmp_path):
         folder.finish(("c", "latency"), tags=("c",))
     assert content(tmp_path)["rows.csv"].decode() == 'c,latency,gpu,error\n1,,"a, b",it broke\n1,,,\n2,1.5,a,\n'
     assert content(tmp_path)["queries.csv"].decode() == "run,c,latency\n1,1,\n2,2,1.0\n2,2,2.0\n"
-    assert json.loads(content(tmp_path)["study.json"]) == {"forksim_results": 1, "runs": 3, "study": {"axes": [1, 2]}}
+    assert json.loads(content(tmp_path)["study.json"]) == {"forksim_results": 2, "runs": 3, "study": {"axes": [1, 2]}}
     with open_folder(tmp_path, {"axes": [1, 2]}, 3, queries=True, parquet=False) as folder:
         assert (folder.done, folder.failed, folder.notes) == ({1, 2}, {0: "it broke"}, [])
         folder.add(0, {"c": 1, "gpu": "a, b", "latency": 3}, {"latency": np.array([3.0])})
@@ -465,6 +465,29 @@ def test_files_of_other_origin(tmp_path, name):
 def test_a_study_file_of_other_origin(tmp_path, text):
     (tmp_path / "study.json").write_text(text)
     assert "study.json' is not what a forksim study writes; choose another -o" in refusal(tmp_path)
+    assert (tmp_path / "study.json").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ('{"forksim_results": 1, "runs": 8, "study": {}}', "1"),
+        ('{"forksim_results": 3}', "3"),
+        ('{"forksim_results": "2b", "runs": 8}', "'2b'"),
+        ('{"forksim_results": [2], "runs": 8}', "[2]"),
+    ],
+)
+def test_a_study_file_of_another_format(tmp_path, text, number):
+    (tmp_path / "study.json").write_text(text)
+    says = (
+        f"{str(tmp_path)!r} holds results of another version of forksim, in format {number}, and this one has format "
+        "2: run the study again into another folder (forksim study run STUDY.toml -o DIR), or read them with that "
+        "version"
+    )
+    assert refusal(tmp_path) == says
+    with pytest.raises(ConfigError) as caught:
+        read_folder(tmp_path)
+    assert str(caught.value) == says
     assert (tmp_path / "study.json").read_text() == text
 
 

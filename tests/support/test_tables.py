@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator import ConfigError
-from simulator.support.tables import column_file, read_columns
+from simulator.support.tables import column_file
+from tests.support.read_tables import read_columns
 
 pyarrow = pytest.importorskip("pyarrow", exc_type=ImportError)
 ENDINGS = ("jsonl", "csv", "parquet")

@@ -8,16 +8,17 @@ import re
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from simulator.errors import ConfigError
-from simulator.study.store.journal import Log, pack, scan, seal, unpack, unwritable
-from simulator.study.store.results import JOURNAL, LOCK, PARTS, STUDY, digest, enter, records, refuse_odd, refuse_study
-from simulator.study.store.rows import CHUNK, chunks, column_kinds, column_of, joined, plain_row, repeated
+from simulator.study.store.journal import Log, pack, scan, seal, unpack, writing
+from simulator.study.store.results import FORMAT, JOURNAL, LOCK, PARTS, STUDY, digest, refuse_odd, refuse_study
+from simulator.study.store.rows import Row, plain_row, query_chunks, typed_chunks
+from simulator.study.store.runs import Runs
 from simulator.support.files import atomic
 from simulator.support.tables import Columns, can_write_parquet, column_file
 
@@ -31,15 +32,15 @@ class ResultFolder:
 
     Each finished run is a line of a journal, added when the run ends. A process may be killed at any moment: the next
     one finds the runs that were finished, and no half of one. When all are there, `finish` makes tables of them, whose
-    bytes depend on the rows alone.
+    bytes depend on the rows alone. To enter it is refused if another process is writing there, the folder holds another
+    study or files of other origin, or it cannot be written.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The folder; made if it is not there.
+        Made if it is not there.
     identity : mapping
-        JSON-able: what the results depend on. It is kept in ``study.json``, and a folder that holds another study is
-        refused.
+        What the results depend on, as JSON can say it. It is kept in ``study.json``.
     keys : int
         Number of runs.
     queries : bool, optional
@@ -47,22 +48,16 @@ class ResultFolder:
     parquet : bool, optional
         Whether tables are Parquet files; they are CSV files otherwise, or if pyarrow is not installed.
 
-    Raises
-    ------
-    ConfigError
-        On entering: if another process is writing there, the folder holds another study or files of other origin, or
-        it cannot be written. The message says which.
-
     >>> import tempfile
     >>> from pathlib import Path
-    >>> with tempfile.TemporaryDirectory() as place:
-    ...     with ResultFolder(f"{place}/out", {"name": "knee"}, keys=2, parquet=False) as folder:
+    >>> with tempfile.TemporaryDirectory() as path:
+    ...     with ResultFolder(f"{path}/out", {"name": "knee"}, keys=2, parquet=False) as folder:
     ...         folder.add(1, {"c": 2, "latency": 5.5})
-    ...     with ResultFolder(f"{place}/out", {"name": "knee"}, keys=2, parquet=False) as folder:
+    ...     with ResultFolder(f"{path}/out", {"name": "knee"}, keys=2, parquet=False) as folder:
     ...         folder.done
     ...         folder.add(0, {"c": 1, "latency": 8.0})
     ...         folder.finish()
-    ...     print(Path(f"{place}/out/rows.csv").read_text(), end="")
+    ...     print(Path(f"{path}/out/rows.csv").read_text(), end="")
     {1}
     c,latency,error
     1,8.0,
@@ -85,11 +80,8 @@ class ResultFolder:
         """Of the names of tables."""
         self.notes: list[str] = []
         """What was found damaged and is done again, a line each."""
-        self.failed: dict[int, str] = {}
-        """Runs that failed, and why. They may be tried again."""
-        self._study = json.loads(json.dumps({"forksim_results": 1, "runs": keys, "study": identity}))
-        self._offsets = np.full(keys, -1, dtype=np.int64)  # where the line of each run that ended begins
-        self._packed = np.full(keys, -1, dtype=np.int64)  # where the columns of its queries end
+        self.runs = Runs(keys)
+        self._study = json.loads(json.dumps({"forksim_results": FORMAT, "runs": keys, "study": identity}))
         self._complete = False  # the tables hold all there is, and the parts are gone
         self._lock = FileLock(self._at(LOCK))
         self._journal: Log | None = None
@@ -99,23 +91,19 @@ class ResultFolder:
     # ------------------------------------------------------------------ opening and closing
 
     def __enter__(self) -> Self:
-        try:
+        with writing(self.path):
             os.makedirs(self.path, exist_ok=True)
             refuse_odd(self.path)  # before a lock is left there
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise ConfigError(
-                f"another forksim study is writing to {self.path!r}; wait for it, or choose another -o"
-            ) from None
-        except OSError as error:
-            raise unwritable(self.path, error) from None
-        try:
-            self._claim()
-        except BaseException as error:
-            self._close()
-            if isinstance(error, OSError):
-                raise unwritable(self.path, error) from None
-            raise
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:  # an OSError too
+                said = f"another forksim study is writing to {self.path!r}; wait for it, or choose another -o"
+                raise ConfigError(said) from None
+            try:
+                self._claim()
+            except BaseException:
+                self._close()
+                raise
         return self
 
     def __exit__(
@@ -178,9 +166,11 @@ class ResultFolder:
             shown = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
             self.notes.append(f"{journal.path!r}: damaged in line {shown}; the runs there are done again")
         if self._parts is not None:
-            self._parts.cut(min(self._parts.end, max(0, int(self._packed.max(initial=0)))))
-            if self.queries and not self._complete:
-                self._miss_parts(self._parts.end)
+            self._parts.cut(min(self._parts.end, max(0, int(self.runs.packed.max(initial=0)))))
+            if self.queries and not self._complete and (lost := self.runs.forget_parts(self._parts.end)):
+                self.notes.append(
+                    f"{self.path!r}: the queries of {lost} finished runs are not there; they are done again"
+                )
 
     def _take(self, begin: int, record: dict[str, Any]) -> None:
         """Take in a record of the journal."""
@@ -192,42 +182,25 @@ class ResultFolder:
             kept = any(os.path.exists(self._at(f"queries{ending}")) for ending in (".parquet", ".csv"))
             self._complete = not self.queries or (record["queries"] and kept)
         else:
-            enter(record, begin, self._offsets, self.failed)
-            self._packed[record["run"]] = sum(record["part"][:2]) if "part" in record else -1
-
-    def _miss_parts(self, end: int) -> None:
-        """Forget runs that are done but for their queries."""
-        done = np.zeros(self.keys, dtype=np.bool_)
-        done[list(self.done)] = True
-        lost = done & ((self._packed < 0) | (self._packed > end))
-        self._offsets[lost] = -1
-        if lost.any():
-            count = int(np.count_nonzero(lost))
-            self.notes.append(f"{self.path!r}: the queries of {count} finished runs are not there; they are done again")
+            self.runs.enter(record, begin)
 
     # ------------------------------------------------------------------ while runs end
 
     @property
     def done(self) -> set[int]:
         """Runs that are finished, and did not fail."""
-        return set(np.flatnonzero(self._offsets >= 0).tolist()) - self.failed.keys()
+        return self.runs.done
+
+    @property
+    def failed(self) -> dict[int, str]:
+        """Runs that failed, and why. They may be tried again."""
+        return self.runs.failed
 
     def add(self, key: int, row: Mapping[str, Any], queries: Columns | None = None) -> None:
-        """Keep what run `key` found. When this returns, a killed process does not lose it.
+        """Keep the results of run `key`. When this returns, a killed process does not lose them.
 
-        Parameters
-        ----------
-        key : int
-            Number of the run.
-        row : mapping
-            A number, text, truth value or None for each column. A column ``error`` is added.
-        queries : mapping, optional
-            Equally long columns, one entry a query; kept only if the folder was opened with `queries`.
-
-        Raises
-        ------
-        ConfigError
-            If the run is finished already, a value is none of these, or it cannot be written; the folder is as before.
+        A row has a number, text, truth value or None for each column, and gets a column ``error``. Columns of queries
+        are kept only if the folder was opened with `queries`. What is refused leaves the folder as it was.
         """
         record: dict[str, Any] = {"run": key, "row": self._checked(key, row)}
         if self.queries:
@@ -236,24 +209,22 @@ class ResultFolder:
             data = pack(queries)
             assert self._parts is not None
             record["part"] = [self._parts.append(data), len(data), zlib.crc32(data)]
-        self._enter(key, record)
-        self.failed.pop(key, None)
+        self._enter(record)
 
     def fail(self, key: int, reason: str, row: Mapping[str, Any]) -> None:
         """Keep that run `key` failed, and why. Its row has the reason as ``error``."""
-        self._enter(key, {"run": key, "row": {**self._checked(key, row), "error": reason}, "failed": reason})
-        self.failed[key] = reason
+        self._enter({"run": key, "row": {**self._checked(key, row), "error": reason}, "failed": reason})
 
     def _checked(self, key: int, row: Mapping[str, Any]) -> dict[str, Any]:
         if not 0 <= key < self.keys:
             raise ConfigError(f"there are runs 0 to {self.keys - 1}; got {key!r}")
-        if self._offsets[key] >= 0 and key not in self.failed:
+        if self.runs.offsets[key] >= 0 and key not in self.failed:
             raise ConfigError(f"run {key} is finished already")
         return plain_row(key, row)
 
-    def _enter(self, key: int, record: dict[str, Any]) -> None:
+    def _enter(self, record: dict[str, Any]) -> None:
         assert self._journal is not None
-        self._offsets[key] = self._journal.append(seal(record))
+        self.runs.enter(record, self._journal.append(seal(record)))
         self._complete = False
         if time.monotonic() - self._synced >= 1:
             self._sync()
@@ -279,38 +250,23 @@ class ResultFolder:
 
         A column holds whole numbers, numbers, truth values or texts, whichever holds all of its values. Unless a run
         failed, the journal is then put in order as well, and working files are removed. Does nothing if there is
-        nothing new.
-
-        Parameters
-        ----------
-        order : sequence of str, optional
-            Columns that come first in ``rows``.
-        tags : sequence of str, optional
-            Columns of ``rows`` that each query of a run gets too.
-
-        Raises
-        ------
-        ConfigError
-            If a run has not ended, or a table cannot be written.
+        nothing new. Columns in `order` come first in ``rows``; those in `tags` each query of a run gets too.
         """
-        missing = int(np.count_nonzero(self._offsets < 0))
-        if missing:
+        if missing := self.keys - len(self.runs.ended):
             raise ConfigError(f"{self.path!r}: {missing} of {self.keys} runs have not ended")
         rows, queries = self._at(f"rows{self.ending}"), self._at(f"queries{self.ending}")
         if self._complete and os.path.exists(rows):
             return
         self._sync()
-        kinds = column_kinds(record["row"] for record in self._records())
-        names = [*(name for name in order if name in kinds), *(name for name in kinds if name not in order)]
         with column_file(rows, durable=True) as add:
-            for chunk in chunks(record["row"] for record in self._records()):
-                add({name: column_of(chunk, name, kinds[name]) for name in names})
+            for columns in typed_chunks(lambda: (record["row"] for record in self._records()), order):
+                add(columns)
         self._drop_other("rows")
         if self._complete:
             return
         if self.queries:
             with column_file(queries, durable=True) as add:
-                for columns in self._query_columns(tags):
+                for columns in query_chunks(self._queries(), tags):
                     add(columns)
         else:  # those of an earlier call are not those of these rows
             self._remove(f"queries{self.ending}")
@@ -321,45 +277,26 @@ class ResultFolder:
     def _records(self) -> Iterator[dict[str, Any]]:
         """Yield the record of each run, in order."""
         with open(self._at(JOURNAL), "rb") as file:
-            yield from records(file, self._offsets)
+            yield from self.runs.records(file)
 
-    def _query_columns(self, tags: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Yield the columns of all queries, some runs at a time."""
-        held: list[dict[str, Any]] = []
-        count = 0
-        layout: dict[str, Any] = {}
+    def _queries(self) -> Iterator[tuple[int, Row, Row]]:
+        """Yield the number of each run that did not fail, its row, and the columns of its queries."""
         for record in self._records():
-            if "failed" in record:
-                continue
-            key = record["run"]
-            part = self._part(key, *record["part"])
-            length = len(next(iter(part.values()), ()))
-            row = {"run": key, **{tag: record["row"].get(tag) for tag in tags}}
-            columns = {**{name: repeated(value, length) for name, value in row.items()}, **part}
-            kinds = {name: getattr(column, "dtype", str) for name, column in columns.items()}
-            layout = layout or kinds
-            if kinds != layout:
-                raise ConfigError(f"run {key}: its queries have columns {list(kinds)}, not {list(layout)} as before")
-            held.append(columns)
-            count += length
-            if count >= CHUNK:
-                yield joined(held)
-                held, count = [], 0
-        yield joined(held) if held else {"run": np.zeros(0, dtype=np.int64)}
+            if "failed" not in record:
+                yield record["run"], record["row"], self._part(record["run"], *record["part"])
 
     def _part(self, key: int, begin: int, size: int, checksum: int) -> dict[str, Any]:
         assert self._parts is not None and self._journal is not None
         data = self._parts.read(begin, size)
         if len(data) != size or zlib.crc32(data) != checksum:
-            self._journal.append(seal({"run": key, "lost": True}))
-            self._offsets[key] = -1
+            self._enter({"run": key, "lost": True})
             raise ConfigError(f"{self._at(PARTS)!r}: the queries of run {key} are damaged; run again to do it anew")
         return unpack(data)
 
     def _tidy(self) -> None:
         """Put the journal in the order of runs, and remove what is in the tables now."""
         assert self._journal is not None
-        offsets = np.empty_like(self._offsets)
+        offsets = self.runs.offsets.copy()
         try:
             with atomic(self._at(JOURNAL), "wb", durable=True) as file:
                 file.write(seal({"study": digest(self._study)}))
@@ -370,7 +307,7 @@ class ResultFolder:
                 file.write(seal({"finished": self.keys, "queries": self.queries}))
                 self._journal.close()  # not every system replaces a file that is open
                 self._journal = None
-            self._offsets = offsets
+            self.runs.offsets = offsets
             self._complete = True
         finally:
             self._journal = Log(self._at(JOURNAL))
@@ -389,12 +326,8 @@ class ResultFolder:
             self._remove(name + ending)
 
     def _remove(self, name: str) -> None:
-        try:
+        with writing(self._at(name)), suppress(FileNotFoundError):
             os.unlink(self._at(name))
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise unwritable(self._at(name), error) from None
 
     def _at(self, name: str) -> str:
         return os.path.join(self.path, name)

@@ -8,6 +8,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 import msgspec
@@ -16,33 +17,22 @@ import numpy as np
 from simulator.errors import ConfigError
 from simulator.support.tables import Columns, typed
 
-__all__ = ["Log", "open_line", "pack", "scan", "seal", "unpack", "unwritable"]
+__all__ = ["Log", "open_line", "pack", "scan", "seal", "unpack", "writing"]
 
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-_KEPT = "; what is finished is kept, the same command goes on from there"
 
 
 class Log:
     """A file that grows at its end. What a failed write has left behind that end is written over by the next.
 
-    Parameters
-    ----------
-    path : str
-        Made if it is not there.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be written, or is something else than a file.
+    It is made if it is not there; `ConfigError` if it cannot be written, or is something else than a file.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        try:
+        with writing(path):
             self.handle = os.open(path, _FLAGS, 0o666)
             there = os.fstat(self.handle)
-        except OSError as error:
-            raise unwritable(path, error) from None
         if not stat.S_ISREG(there.st_mode):
             os.close(self.handle)
             raise ConfigError(f"{path!r} is no plain file")
@@ -50,14 +40,11 @@ class Log:
 
     def append(self, data: bytes) -> int:
         """Add `data`, and return where it begins."""
-        begin = self.end
-        try:
+        begin, rest = self.end, memoryview(data)
+        with writing(self.path):
             os.lseek(self.handle, begin, os.SEEK_SET)
-            rest = memoryview(data)
             while rest:
                 rest = rest[os.write(self.handle, rest) :]
-        except OSError as error:
-            raise unwritable(self.path, error) from None
         self.end = begin + len(data)
         return begin
 
@@ -68,20 +55,15 @@ class Log:
 
     def cut(self, end: int) -> None:
         """Forget what follows `end`."""
-        if end == self.end:
-            return
-        try:
-            os.ftruncate(self.handle, end)
-        except OSError as error:
-            raise unwritable(self.path, error) from None
-        self.end = end
+        if end != self.end:
+            with writing(self.path):
+                os.ftruncate(self.handle, end)
+            self.end = end
 
     def sync(self) -> None:
         """Wait until all of it is on the disk."""
-        try:
+        with writing(self.path):
             os.fsync(self.handle)
-        except OSError as error:
-            raise unwritable(self.path, error) from None
 
     def close(self) -> None:
         """Let the file go. Closing again does nothing."""
@@ -90,10 +72,15 @@ class Log:
             self.handle = -1
 
 
-def unwritable(path: str, error: OSError) -> ConfigError:
-    """Return what to say when `path` cannot be written."""
-    why = "a link, not a plain file" if error.errno == errno.ELOOP else error.strerror or error
-    return ConfigError(f"{path!r}: cannot be written ({why}){_KEPT if error.errno == errno.ENOSPC else ''}")
+@contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Raise `ConfigError` where `path` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        why = "a link, not a plain file" if error.errno == errno.ELOOP else error.strerror or error
+        kept = "; what is finished is kept, the same command goes on from there" if error.errno == errno.ENOSPC else ""
+        raise ConfigError(f"{path!r}: cannot be written ({why}){kept}") from None
 
 
 def seal(record: dict[str, Any]) -> bytes:

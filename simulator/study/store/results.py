@@ -8,27 +8,31 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from simulator.errors import ConfigError
-from simulator.study.store.journal import open_line, scan
-from simulator.study.store.rows import chunks, column_kinds, column_of, joined
+from simulator.study.store.journal import scan
+from simulator.study.store.rows import joined, typed_chunks
+from simulator.study.store.runs import Runs
 
 __all__ = [
+    "FORMAT",
     "JOURNAL",
     "LOCK",
     "PARTS",
     "STUDY",
     "Results",
     "digest",
-    "enter",
+    "other_version",
     "read_folder",
-    "records",
     "refuse_odd",
     "refuse_study",
 ]
+
+FORMAT = 2
+"""The number of the format of a folder, in its study.json. It is another one where files or columns of rows change."""
 
 STUDY, JOURNAL, PARTS, LOCK = "study.json", "journal.jsonl", "parts.bin", ".lock"
 _TABLES = ("rows.parquet", "rows.csv", "queries.parquet", "queries.csv", "summary.csv", "comparison.csv")
@@ -65,55 +69,30 @@ def read_folder(path: str | os.PathLike[str]) -> Results:
 
     >>> import tempfile
     >>> from simulator.study.store.folder import ResultFolder
-    >>> with tempfile.TemporaryDirectory() as place:
-    ...     with ResultFolder(place, {"name": "knee"}, keys=3) as folder:
+    >>> with tempfile.TemporaryDirectory() as path:
+    ...     with ResultFolder(path, {"name": "knee"}, keys=3) as folder:
     ...         folder.add(2, {"latency": 5.5})
     ...         folder.add(0, {"latency": 8})
-    ...     results = read_folder(place)
+    ...     results = read_folder(path)
     >>> results.columns["latency"], results.keys, results.missing
     (array([8. , 5.5]), array([0, 2]), 1)
     """
-    place = os.fspath(path)
-    study = study_of(place)
-    offsets = np.full(study["runs"], -1, dtype=np.int64)
-    failed: dict[int, str] = {}
-    journal = os.path.join(place, JOURNAL)
+    folder = os.fspath(path)
+    study = study_of(folder)
+    runs, parts = Runs(study["runs"]), []
+    journal = os.path.join(folder, JOURNAL)
     try:
         with open(journal, "rb") as file:  # one and the same, even if it is put in order meanwhile
             for begin, _, record in scan(file):
                 if record is not None and "run" in record:
-                    enter(record, begin, offsets, failed)
-            keys = np.flatnonzero(offsets >= 0)
-            kinds = column_kinds(record["row"] for record in records(file, offsets))
-            parts = [
-                {name: column_of(chunk, name, kind) for name, kind in kinds.items()}
-                for chunk in chunks(record["row"] for record in records(file, offsets))
-            ]
+                    runs.enter(record, begin)
+            parts = list(typed_chunks(lambda: (record["row"] for record in runs.records(file))))
     except FileNotFoundError:
-        keys, parts = np.zeros(0, dtype=np.int64), []
+        pass
     except OSError as error:
         raise ConfigError(f"{journal!r}: cannot be read ({error.strerror})") from None
     columns = joined(parts) if parts else {}
-    return Results(identity=study["study"], runs=study["runs"], columns=columns, keys=keys, failed=failed)
-
-
-def enter(record: Mapping[str, Any], begin: int, offsets: np.ndarray, failed: dict[int, str]) -> None:
-    """Take a record of the journal into account: where the line of its run begins, and whether it failed."""
-    key = record["run"]
-    failed.pop(key, None)
-    offsets[key] = -1 if "lost" in record else begin
-    if "failed" in record:
-        failed[key] = record["failed"]
-
-
-def records(file: IO[bytes], offsets: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Yield the record of each run that has an offset, in the order of runs."""
-    for offset in offsets[offsets >= 0].tolist():
-        file.seek(offset)
-        record = open_line(file.readline())
-        if record is None:
-            raise ConfigError(f"{file.name!r} was changed while it was in use; run again")
-        yield record
+    return Results(identity=study["study"], runs=study["runs"], columns=columns, keys=runs.ended, failed=runs.failed)
 
 
 def digest(study: Mapping[str, Any]) -> str:
@@ -131,9 +110,21 @@ def study_of(path: str) -> dict[str, Any]:
         raise ConfigError(f"{path!r} is no result folder ({STUDY}: {error.strerror})") from None
     except (ValueError, RecursionError):
         study = None
-    if not isinstance(study, dict) or study.get("forksim_results") != 1 or type(study.get("runs")) is not int:
+    number = study.get("forksim_results") if isinstance(study, dict) else None
+    if number is None or (number in (1, FORMAT) and type(study.get("runs")) is not int):
         raise ConfigError(f"{name!r} is not what a forksim study writes; choose another -o")
-    return study
+    if number != FORMAT:
+        raise other_version(path, f"in format {number!r:.20}, and this one has format {FORMAT}")
+    found: dict[str, Any] = study
+    return found
+
+
+def other_version(path: str | os.PathLike[str], what: str) -> ConfigError:
+    """Return what to say of a folder that another version of forksim has written."""
+    return ConfigError(
+        f"{os.fspath(path)!r} holds results of another version of forksim, {what}: run the study again into another "
+        "folder (forksim study run STUDY.toml -o DIR), or read them with that version"
+    )
 
 
 def refuse_study(path: str, wanted: Mapping[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from simulator.errors import ConfigError
 
-__all__ = ["CHUNK", "chunks", "column_kinds", "column_of", "joined", "plain_row", "repeated"]
+__all__ = ["joined", "plain_row", "query_chunks", "typed_chunks"]
 
 CHUNK = 8192
 """Rows in memory at once while tables are written."""
@@ -24,11 +25,6 @@ def plain_row(key: int, row: Mapping[str, Any]) -> Row:
 
     >>> plain_row(3, {"latency": np.float64(1.5)})
     {'latency': 1.5, 'error': None}
-
-    Raises
-    ------
-    ConfigError
-        If a value is none of those.
     """
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
     for name, value in plain.items():
@@ -38,11 +34,44 @@ def plain_row(key: int, row: Mapping[str, Any]) -> Row:
     return plain
 
 
-def chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Yield the rows, at most `CHUNK` at a time."""
-    rest = iter(rows)
-    while some := list(islice(rest, CHUNK)):
-        yield some
+def typed_chunks(rows: Callable[[], Iterable[Row]], order: Sequence[str] = ()) -> Iterator[dict[str, np.ndarray]]:
+    """Yield rows as columns, at most `CHUNK` rows at a time, those in `order` first.
+
+    `rows` returns the rows. It is called twice: what type a column has, only all of its values say.
+
+    >>> list(typed_chunks(lambda: [{"c": 1, "latency": 2}, {"c": 2, "latency": None}], order=["latency"]))
+    [{'latency': array([ 2., nan]), 'c': array([1, 2])}]
+    """
+    kinds = column_kinds(rows())
+    names = [*(name for name in order if name in kinds), *(name for name in kinds if name not in order)]
+    rest = iter(rows())
+    while chunk := list(islice(rest, CHUNK)):
+        yield {name: column_of(chunk, name, kinds[name]) for name in names}
+
+
+def query_chunks(runs: Iterable[tuple[int, Row, Row]], tags: Sequence[str]) -> Iterator[Row]:
+    """Yield the columns of all queries, some runs at a time; `ConfigError` where they differ between runs.
+
+    `runs` are the number of each run, its row, and the columns of its queries; `tags` are columns of its row that each
+    query gets too.
+    """
+    waiting: list[Row] = []
+    count = 0
+    layout: dict[str, Any] = {}
+    for key, row, queries in runs:
+        length = len(next(iter(queries.values()), ()))
+        columns = {"run": key, **{tag: row.get(tag) for tag in tags}}
+        columns = {**{name: repeated(value, length) for name, value in columns.items()}, **queries}
+        kinds = {name: getattr(column, "dtype", str) for name, column in columns.items()}
+        layout = layout or kinds
+        if kinds != layout:
+            raise ConfigError(f"run {key}: its queries have columns {list(kinds)}, not {list(layout)} as before")
+        waiting.append(columns)
+        count += length
+        if count >= CHUNK:
+            yield joined(waiting)
+            waiting, count = [], 0
+    yield joined(waiting) if waiting else {"run": np.zeros(0, dtype=np.int64)}
 
 
 def column_kinds(rows: Iterable[Row]) -> dict[str, str]:
@@ -54,15 +83,15 @@ def column_kinds(rows: Iterable[Row]) -> dict[str, str]:
     {'c': 'int', 'gpu': 'text', 'latency': 'float'}
     """
     seen: dict[str, set[type]] = {}
-    held: dict[str, int] = {}
+    having: Counter[str] = Counter()
     count = 0
     for row in rows:
         count += 1
+        having.update(row.keys())
         for name, value in row.items():
             kind = type(value)
             seen.setdefault(name, set()).add(str if kind is int and not -_LIMIT <= value < _LIMIT else kind)
-            held[name] = held.get(name, 0) + 1
-    return {name: _kind(kinds | ({type(None)} if held[name] < count else set())) for name, kinds in seen.items()}
+    return {name: _kind(kinds | ({type(None)} if having[name] < count else set())) for name, kinds in seen.items()}
 
 
 def _kind(kinds: set[type]) -> str:
@@ -79,16 +108,10 @@ def column_of(rows: Sequence[Row], name: str, kind: str) -> np.ndarray:
     """
     values = [row.get(name) for row in rows]
     if kind == "text":
-        return _objects([value if value is None else str(value) for value in values])
+        return np.array([value if value is None else str(value) for value in values], dtype=object)
     if kind == "float":
         values = [np.nan if value is None else value for value in values]
     return np.array(values, dtype={"int": np.int64, "float": np.float64, "bool": np.bool_}[kind])
-
-
-def _objects(values: list[Any]) -> np.ndarray:
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
 
 
 def repeated(value: Any, count: int) -> Any:

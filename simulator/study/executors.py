@@ -1,18 +1,20 @@
-"""Where simulations run: in this process, in several on this machine, or on a Ray cluster.
+"""Who does the runs of a study: this process, several processes on this machine, or a Ray cluster.
 
 What is run and what comes of it are the same everywhere. Only the order of completion differs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Iterable
+import typing
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
-from simulator.errors import ConfigError
-from simulator.study.executors.failure import Failure, attempt
-from simulator.study.executors.processes import map_in_processes
-from simulator.study.executors.ray import LOCAL, check_address, map_on_ray
+from simulator.support.checks import whole
+from simulator.support.crew.backlog import Backlog
+from simulator.support.crew.failure import Failure, Key, Results, attempt
+from simulator.support.crew.processes import process_crew
+from simulator.support.crew.ray import LOCAL, check_address, map_on_ray
 
 __all__ = ["Executor", "Failure", "Processes", "Ray", "Serial", "executor_from"]
 
@@ -20,12 +22,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Executor(Protocol):
+class Executor(typing.Protocol):
     """Anything that runs a function on many tasks."""
 
-    def imap(
-        self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Callable[[T], Hashable] | None = None
-    ) -> Generator[tuple[T, R | Failure], None, None]:
+    def imap(self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Key[T] = None) -> Results[T, R]:
         """Yield each task with its result, or the `Failure` it came to, in any order.
 
         Tasks are taken one by one as there is room for them, and no more than twice as many as can run at once are
@@ -44,9 +44,7 @@ class Serial:
     [('1.5', 1.5), ('x', Failure(reason="ValueError: could not convert string to float: 'x'", died=False))]
     """
 
-    def imap(
-        self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Callable[[T], Hashable] | None = None
-    ) -> Generator[tuple[T, R | Failure], None, None]:
+    def imap(self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Key[T] = None) -> Results[T, R]:
         """Yield each task with its result, in the order of the tasks (see `Executor.imap`)."""
         for task in tasks:
             yield task, attempt(function, task)
@@ -82,13 +80,11 @@ class Processes:
     jobs: int = 2
 
     def __post_init__(self) -> None:
-        _check_count("jobs", self.jobs)
+        whole("jobs", self.jobs)
 
-    def imap(
-        self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Callable[[T], Hashable] | None = None
-    ) -> Generator[tuple[T, R | Failure], None, None]:
+    def imap(self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Key[T] = None) -> Results[T, R]:
         """Yield each task with its result, in order of completion (see `Executor.imap`)."""
-        return map_in_processes(function, tasks, self.jobs, by)
+        return process_crew(function, Backlog(iter(tasks), by), self.jobs).results()
 
 
 @dataclass(frozen=True)
@@ -123,13 +119,11 @@ class Ray:
     def __post_init__(self) -> None:
         check_address(self.address)
         if self.cpus is not None:
-            _check_count("cpus", self.cpus)
+            whole("cpus", self.cpus)
 
-    def imap(
-        self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Callable[[T], Hashable] | None = None
-    ) -> Generator[tuple[T, R | Failure], None, None]:
+    def imap(self, function: Callable[[T], R], tasks: Iterable[T], /, *, by: Key[T] = None) -> Results[T, R]:
         """Yield each task with its result, in order of completion (see `Executor.imap`)."""
-        return map_on_ray(function, tasks, self.address, self.cpus, by)
+        return map_on_ray(function, Backlog(iter(tasks), by), self.address, self.cpus)
 
 
 def executor_from(jobs: int | None = None, ray: str | None = None) -> Serial | Processes | Ray:
@@ -152,10 +146,5 @@ def executor_from(jobs: int | None = None, ray: str | None = None) -> Serial | P
     """
     if ray is not None:
         return Ray(ray, jobs)
-    return Serial() if jobs is None or _check_count("jobs", jobs) == 1 else Processes(jobs)
-
-
-def _check_count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} must be a whole number from 1, got {value!r}")
-    return value
+    chosen = Processes(1 if jobs is None else jobs)
+    return Serial() if chosen.jobs == 1 else chosen

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from simulator.errors import why
 
-__all__ = ["Failure", "answer", "attempt", "received", "sent"]
+__all__ = ["Failure", "Key", "Results", "answer", "attempt", "received", "sent"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,6 +32,12 @@ class Failure:
         'its process died, twice: SIGSEGV, then exit code 3'
         """
         return cls(f"its process died, twice: {second if first == second else f'{first}, then {second}'}", died=True)
+
+
+Results = Generator[tuple[T, R | Failure], None, None]
+"""Tasks, each with its result or what it came to."""
+Key = Callable[[T], Hashable] | None
+"""What a task has in common with others; see `Backlog`."""
 
 
 def attempt(function: Callable[[T], R], task: T) -> R | Failure:
