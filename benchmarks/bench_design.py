@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 import simpy
 
-import simulator.engine.fleet
 from simulator import (
     GPU,
     ExecutionGraph,
@@ -29,7 +28,6 @@ from simulator import (
     decode_clock,
     simulate,
 )
-from simulator.engine.server import BatchServer
 from simulator.graph import to_networkx
 from simulator.workload import generate, poisson_arrivals
 
@@ -54,11 +52,7 @@ class DataclassThink:
 
 
 def without_leaps(graphs, arrivals):
-    simulator.engine.fleet.BatchServer = step_by_step(BatchServer)
-    try:
-        return simulate(graphs, gpu=GPU(cost=COST), arrivals=arrivals).makespan
-    finally:
-        simulator.engine.fleet.BatchServer = BatchServer
+    return step_by_step(graphs, gpu=GPU(cost=COST), arrivals=arrivals).makespan
 
 
 def process_per_sequence(lengths, arrivals):

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 from bench_simulation import COST, LIMIT, WORKERS, queries, timed
 
-import simulator.engine.fleet
 from simulator import (
     GPU,
     Answer,
@@ -35,7 +34,6 @@ from simulator import (
     compile_trace,
     simulate,
 )
-from simulator.engine.paged import PagedServer
 from simulator.machine.policy import fcfs
 from simulator.timeline import PREEMPTED
 from simulator.workload import poisson_arrivals
@@ -105,22 +103,14 @@ def growth():
         print(f"{len(timeline.rows):>9,} {seconds / len(timeline.rows) * 1e6:>8.2f}")
 
 
-def without_leaps(graphs):
-    simulator.engine.fleet.PagedServer = step_by_step(PagedServer)
-    try:
-        return simulate(graphs, gpu=FULL)
-    finally:
-        simulator.engine.fleet.PagedServer = PagedServer
-
-
 def leaps(tokens=4096):
     query = (200, tokens, tokens, tokens, 80, [(250, tokens)] * WORKERS)
     graphs = [graph(i, query) for i in range(4)]
     runs = {
         "leaps": lambda: simulate(graphs, gpu=FULL),
-        "this engine, step by step": lambda: without_leaps(graphs),
+        "this engine, step by step": lambda: step_by_step(graphs, gpu=FULL),
         "the reference of the tests": lambda: oracle(
-            graphs, gpu=FULL, protocol=Protocol(), arrivals=[0.0] * len(graphs), policy_key=fcfs
+            graphs, gpu=FULL, protocol=Protocol(), arrivals=[0.0] * len(graphs), policy=fcfs
         ),
     }
     done = in_turn(runs, 3)

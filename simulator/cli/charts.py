@@ -30,7 +30,7 @@ def gantt(
     from simulator import plots
 
     machine = gpu_from_text(gpu)
-    rules = Protocol(capacity=capacity, when_full=full_pool)  # type: ignore[arg-type]  # it refuses what it does not know
+    rules = Protocol(capacity=capacity, when_full=full_pool)
     source = Input([trace], format, tokens)
     chosen = None
     last = 0

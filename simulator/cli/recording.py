@@ -106,7 +106,7 @@ def record(
     setup = Setup(
         protocol=Protocol(
             capacity=capacity,
-            when_full=full_pool,  # type: ignore[arg-type]  # it refuses others
+            when_full=full_pool,
             nested_forks=nested_forks or mode == "scripted",
         ),
         users=concurrency,

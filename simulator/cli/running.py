@@ -98,7 +98,7 @@ def run(
     cluster = Cluster(replicas=machines, routing=ROUTINGS[routing])
     if policy not in POLICIES:
         raise ConfigError(f"no policy is called {policy!r}; accepted: {', '.join(POLICIES)}")
-    rules = Protocol(capacity=capacity, when_full=full_pool)  # type: ignore[arg-type]  # it refuses what it does not know
+    rules = Protocol(capacity=capacity, when_full=full_pool)
     if out == "":
         raise ConfigError("--out takes the name of a folder, got ''")
     load = Load.of(arrivals)

@@ -55,7 +55,7 @@ def whatif(
     """Rank the threads of each trace by what their speed-up saves, or their slowdown costs."""
     check_scale(scale)
     machine = gpu_from_text(gpu)
-    rules = Protocol(capacity=capacity, when_full=full_pool)  # type: ignore[arg-type]  # it refuses what it does not know
+    rules = Protocol(capacity=capacity, when_full=full_pool)
     source = Input(traces, format, tokens, streams=True)
     first: tuple[ExecutionGraph, Sensitivity] | None = None
     for trace in source:

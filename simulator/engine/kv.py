@@ -101,19 +101,21 @@ class Cache:
         base, own = self.found(holder, found)
         have = base + own
         known = self.known(have, total)
+        # A block is had for what the first step works on, not for the whole context: the rest is had step by step.
         missing = -(-min(total, known + room) // self.size) - have
-        # What is pinned cannot be had, and that is at most what was found: a sum that mostly need not be done.
+        # What can be had is what is free or evictable, and the thread's own blocks that are of no use any more; but not
+        # what this admission itself pins. That is at most what was found, so the exact sum mostly need not be done.
         if missing + have > self.free + self.evictable and missing > self.free + self.evictable + (
             holder.own - own
         ) - self._pinning(holder, own, base):
             return -1
-        if holder.own:
+        if holder.own:  # from here on they are pinned, or free: the thread is busy, and none of them is evictable
             self.evictable -= holder.own - holder.pinned
             self.free += holder.own - own
         holder.own, holder.base, holder.busy = own, base, True
         if base:
             self._pin(holder.parent, base)
-        if missing > 0:
+        if missing > 0:  # not before: taking may evict, and what was found must not be what goes
             self.take(missing)
         return known
 
@@ -148,13 +150,14 @@ class Cache:
     def release(self, holder: Holder, computed: int) -> None:
         """End a request whose thread has `computed` tokens in memory."""
         base, own = holder.base, holder.own
+        # A request that was preempted in its prompt may have less than it found: what was found is there all the same.
         held = max(-(-computed // self.size) - base, own)
         full = max(computed // self.size - base, own) if self.caching else 0
         holder.busy = False
         holder.own = full
         self.free += held - full
         self.evictable += full - holder.pinned
-        self._touch(holder)
+        self._touch(holder)  # before its ancestors, whose blocks are then the last to go
         if base:
             self._unpin(holder.parent, base)
 

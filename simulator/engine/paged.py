@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from operator import itemgetter
-
-import simpy
-
+from simulator.engine.clock import EventClock
 from simulator.engine.kv import Cache, Holder
-from simulator.engine.server import DECODING, PREFILLING, WAITING, BatchServer, EventClock, Request
+from simulator.engine.query import DECODING, PREFILLING, WAITING, Request
+from simulator.engine.server import BatchServer, Calls, Settings
 from simulator.errors import ConfigError
 from simulator.machine.gpu import GPU
 
@@ -20,32 +17,17 @@ class PagedServer(BatchServer):
 
     Blocks for the first step of a leap and for prompt chunks are taken before the step; those that a leap's later steps
     begin are taken when it is over, which is the same, because nobody else takes any in between.
-
-    Parameters
-    ----------
-    clock, gpu, done, ask
-        As `BatchServer`.
-    preempted : callable
-        Called with each request that is preempted, before it goes back into the queue.
     """
 
-    def __init__(
-        self,
-        clock: EventClock,
-        gpu: GPU,
-        done: Callable[[Request], None],
-        ask: Callable[[], None],
-        preempted: Callable[[Request], None],
-    ) -> None:
-        super().__init__(clock, gpu, done, ask)
+    def __init__(self, clock: EventClock, gpu: GPU, calls: Calls, settings: Settings, number: int) -> None:
+        super().__init__(clock, gpu, calls, settings, number)
         assert gpu.num_kv_blocks is not None
         self.cache = Cache(gpu.num_kv_blocks, gpu.block_size, gpu.prefix_caching)
         self.size = gpu.block_size
-        self.preempted = preempted
         self.free_prefill = False
         self.batch: dict[Holder, Request] = {}  # in order of admission; a kept place keeps its turn
-        # Ended at this boundary: query, thread, task, and the tokens in memory.
-        self.leaving: dict[Holder, tuple[int, int, int, int]] = {}
+        # Ended at this boundary: query and thread, task, and the tokens in memory.
+        self.leaving: dict[Holder, tuple[tuple[int, int], int, int]] = {}
         self.short = False  # whether others might come in after the next step
         self.taken = 1  # steps of the leap under way whose blocks have been taken
         self.passed = 0  # steps of it that are over, as of the last `_catch_up`
@@ -65,10 +47,10 @@ class PagedServer(BatchServer):
 
     def _check(self, request: Request) -> None:
         most = request.total + request.tokens - request.emitted - 1
-        if -(-most // self.size) > self.cache.blocks:
-            graph, blocks = request.owner.graph, self.cache.blocks
+        blocks, thread = self.cache.blocks, request.thread
+        if -(-most // self.size) > blocks:
             raise ConfigError(
-                f"{graph.name}: thread {graph.threads[request.thread].id} needs {most} tokens in KV memory, and"
+                f"{thread.query.graph.name}: thread {thread.spec.id} needs {most} tokens in KV memory, and"
                 f" {blocks} blocks of {self.size} hold {blocks * self.size}"
             )
 
@@ -88,8 +70,10 @@ class PagedServer(BatchServer):
 
     def _release(self) -> None:
         """Unpin the memory of what has left the batch."""
-        leaving = self.leaving.items()
-        for holder, (_, _, _, computed) in leaving if len(leaving) < 2 else sorted(leaving, key=itemgetter(1)):
+        leaving = [(*left, holder) for holder, left in self.leaving.items()]
+        if len(leaving) > 1:
+            leaving.sort()
+        for _, _, computed, holder in leaving:
             del self.batch[holder]
             self.cache.release(holder, computed)
         self.leaving.clear()
@@ -137,21 +121,23 @@ class PagedServer(BatchServer):
 
     def _place(self, request: Request) -> bool:
         room = min(self.budget - self.n, self.prompt_budget) - self.prompts
-        holder: Holder = request.holder
+        holder = request.holder
         parent = holder.parent
         found = self.cache.prefix(parent, self._in_memory) if parent is not None else 0
         known = self.cache.acquire(holder, request.total, found, max(room, 0))
         if known < 0:
-            # A running ancestor may fill a shared block with its next step, and less memory would do.
+            # A running ancestor may fill a shared block with its next step, and less memory would do. And a policy that
+            # sees the queue may choose another then.
             if found < holder.shared // self.size:
                 self.short = self.short or any(above.busy for above in holder.ancestors())
+            self.short = self.short or self.choose is not None
             return False
         request.context = known
         request.prefill = request.total - known
         self.batch[holder] = request
         return BatchServer._place(self, request)
 
-    def held(self, holder: Holder, total: int) -> int:
+    def cached(self, holder: Holder, total: int) -> int:
         """Return how many of a context's `total` tokens need no processing, if it were admitted now."""
         self._catch_up()
         if holder.busy:  # its last request ends at this boundary
@@ -179,7 +165,7 @@ class PagedServer(BatchServer):
     def _in_memory(self, holder: Holder) -> int:
         """Return the tokens in memory of a thread with a request in the batch, or one that ends at this boundary."""
         left = self.leaving.get(holder)
-        return left[3] if left else self._computed(self.batch[holder])
+        return left[2] if left else self._computed(self.batch[holder])
 
     def _computed(self, request: Request) -> int:
         """Return the tokens that a request in the batch has in memory."""
@@ -197,10 +183,9 @@ class PagedServer(BatchServer):
         BatchServer._leave(self, request)
         self._note_end(request, behind + self.step)
 
-    def _arrive(self, event: simpy.Event) -> None:
-        if event is self.boundary:
-            self._take_until(self.leap_steps)
-            self.taken, self.passed = 1, 0
+    def _arrive(self, event: object) -> None:
+        self._take_until(self.leap_steps)
+        self.taken, self.passed = 1, 0
         BatchServer._arrive(self, event)
 
     def _end_prompt(self, request: Request) -> None:
@@ -208,7 +193,7 @@ class PagedServer(BatchServer):
         super()._end_prompt(request)
 
     def _note_end(self, request: Request, computed: int) -> None:
-        self.leaving[request.holder] = (request.owner.index, request.thread, request.task, computed)
+        self.leaving[request.holder] = (request.thread.order, request.task, computed)
 
     def _drop_cancelled(self) -> None:
         for request in self.cancelled:
@@ -228,6 +213,7 @@ class PagedServer(BatchServer):
             self._leave_prompt(request)
         self.cache.release(holder, computed)
         request.state = WAITING
+        request.prefill = request.total
         self.preempted(request)
         request.reported = request.emitted
         self.submit(request)

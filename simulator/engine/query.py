@@ -1,171 +1,229 @@
-"""The run state of one query, and why it cannot go on when it cannot."""
+"""The state of a run: a query, its threads, and the work that each of them has at a station."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from enum import Enum
+from typing import Final
 
-import numpy.typing as npt
-
+from simulator.engine.clock import Call
 from simulator.engine.kv import Holder
-from simulator.engine.pool import Pool, Waiting
-from simulator.engine.server import DECODING, Request
+from simulator.engine.pool import Pool
 from simulator.graph import ExecutionGraph
-from simulator.timeline import Deadlock
 from simulator.trace.protocol import Protocol
 
-__all__ = ["Query", "explain_deadlock"]
+__all__ = ["Exit", "Pause", "QueryRun", "Request", "State", "ThreadRun", "Work"]
+
+WAITING: Final = 0
+PREFILLING: Final = 1
+DECODING: Final = 2
+GONE: Final = 3
+"""The states of a request on the GPU. Whole numbers, as they are compared at every step."""
 
 
-class Query:
-    """The run state of one query."""
+class State(Enum):
+    """Where a thread is between its Fork and its end."""
+
+    NEW = "not forked yet"
+    WAITS_SLOT = "waits for a slot of its query's pool"
+    WAITS_SEAT = "has its slot, and waits for one of the `max_workers` seats"
+    RUNS = "has a task that runs, or waits for its Joins"
+    STALLED = "waits until the worker that it has forked gets a slot"
+    HOSTS = "does the work of a worker that it has forked"
+    LEFT = "has ended, was cancelled or will never run"
+
+
+NEW, WAITS_SLOT, WAITS_SEAT, RUNS, STALLED, HOSTS, LEFT = State  # by attribute of an Enum they cost ten times as much
+_NO_CONTEXT = (NEW, WAITS_SLOT, WAITS_SEAT, LEFT)
+
+
+class Exit(Enum):
+    """How a thread leaves."""
+
+    RETURNED = "it has done all its tasks"
+    DROPPED = "it found the pool full and never runs"
+    CANCELLED = "its query was answered without it"
+
+
+_NOWHERE = Holder(None, 0)
+_NO_HOLDERS: dict[int, Holder] = {}
+_NONE_COMPUTED: dict[int, int] = {}
+"""Never written to: most threads need none of their own, and there are many threads."""
+
+
+class Work:
+    """What a thread has at a station: one task, from when it is ready until it has left."""
+
+    __slots__ = ("decode_start", "replica", "start", "task", "thread")
+
+    thread: ThreadRun
+    task: int
+    start: float
+    decode_start: float
+    replica: int
+    """Which GPU; -1 off the GPUs."""
+
+
+class Pause(Work):
+    """A task that passes seconds, or no time at all."""
+
+    __slots__ = ("end", "seconds")
+
+    def __init__(self, thread: ThreadRun, task: int, seconds: float) -> None:
+        self.thread = thread
+        self.task = task
+        self.start = self.decode_start = thread.ready
+        self.replica = -1
+        self.seconds = seconds
+        self.end: Call | None = None
+        """The handle of its end, once it has begun."""
+
+
+class Request(Work):
+    """One task on the GPU: its request while it waits, its place in the batch while it runs."""
 
     __slots__ = (
-        "alive",
-        "computed",
-        "context",
-        "ended",
-        "granted",
-        "graph",
-        "holders",
-        "homes",
-        "host",
-        "index",
-        "joining",
-        "keys",
-        "less_prefill",
-        "less_tokens",
-        "live",
-        "missing",
-        "over",
-        "place",
-        "placed",
-        "placeless",
-        "pool",
-        "prefix",
-        "protocol",
-        "ready",
-        "slotless",
-        "waited_from",
-    )
+        "context", "emitted", "finish_step", "holder", "joined_step", "key", "prefill", "ready", "reported", "state",
+        "tokens", "total",
+    )  # fmt: skip
+
+    def __init__(self, thread: ThreadRun, task: int, tokens: int, prefill: int, key: float) -> None:
+        self.thread = thread
+        self.task = task
+        self.tokens = tokens
+        self.prefill = prefill
+        """Prompt tokens still to be processed."""
+        self.context = context = thread.context
+        """Tokens in its context when it began to decode; before that, those already in the cache."""
+        self.ready = self.start = self.decode_start = thread.ready
+        self.key = key
+        self.state = WAITING
+        self.joined_step = 0
+        """Step counter when it began to decode."""
+        self.finish_step = -1
+        """Step counter when its last token is out, while it decodes."""
+        self.emitted = 0
+        """Tokens out before it began to decode: the step that ends a prompt yields one. All of them, once it is
+        gone."""
+        self.reported = 0
+        """Tokens of earlier stays in the batch."""
+        self.total = context + prefill
+        """Tokens that its next token attends to, while it does not decode."""
+        self.replica = 0
+        self.holder = _NOWHERE
+        """Its thread's KV, where memory is modelled."""
+
+
+class ThreadRun:
+    """The state of one thread."""
+
+    __slots__ = (
+        "above", "awaits", "computed", "context", "exit", "flags", "granted", "holders", "home", "joined", "last",
+        "number", "order", "parent", "query", "ready", "replica", "resumes", "seat", "slot", "spec", "state", "task",
+        "waited_from", "work",
+    )  # fmt: skip
+
+    def __init__(self, query: QueryRun, number: int, parent: ThreadRun | None, above: ThreadRun | None) -> None:
+        self.query = query
+        self.number = number
+        self.order = (query.index, number)
+        """The order of all that happens at one time."""
+        self.spec = spec = query.graph.threads[number]
+        """What the graph says of it."""
+        self.last = spec.last
+        self.parent = parent
+        """Who forks it, and joins it, if anybody does."""
+        self.above = above
+        """Whose context its prompt begins with: its parent, or another query's organizer."""
+        # Where it is.
+        self.state = NEW
+        self.task = -1
+        """The task that it is at: the one that runs, or waits to run, or whose Forks are taking effect."""
+        self.awaits = 0
+        """What that task still waits for."""
+        self.joined = -1
+        """Where slots are held until the Join: how many Joins of its task it has made; -1 if that frees no slots."""
+        self.slot = False
+        """Whether it has a slot of its query's pool."""
+        self.seat = False
+        """Whether it has one of the `max_workers` seats."""
+        self.resumes = 0
+        """The Fork with which its parent goes on after this worker held it up; 0 if it does not hold it up."""
+        self.home: ThreadRun | None = None
+        """The thread in whose context it works, if a full pool made its parent do its work."""
+        self.flags = 0
+        """Flags of all its rows."""
+        self.exit: Exit | None = None
+        """How it left, once it has."""
+        self.waited_from = self.granted = self.ready = math.nan
+        self.work: Work | None = None
+        # What is in memory of it.
+        self.context = spec.shared
+        """Tokens in its context."""
+        self.replica = -1
+        """The GPU that it was on last."""
+        self.holders = _NO_HOLDERS
+        """Its KV on each replica, where memory is modelled."""
+        self.computed = _NONE_COMPUTED
+        """Tokens of its context when it last left each replica, where memory is not modelled."""
+
+    def stored(self, step: int) -> int:
+        """Return the tokens in memory that nobody else has, at an engine's `step`, if it lives."""
+        if self.state in _NO_CONTEXT:
+            return 0
+        inside = self.parent.context if self.home and self.parent else self.spec.shared
+        total = self.context - inside
+        if isinstance(self.work, Request):
+            # The thread's context has the whole prompt from the start, and what is decoded only at the end.
+            decoded = step - self.work.joined_step if self.work.state == DECODING else 0
+            total += self.work.emitted + decoded - self.work.prefill
+        return total
+
+
+class QueryRun:
+    """The state of one query."""
+
+    __slots__ = (
+        "alive", "graph", "index", "keys", "last_forks", "less_prefill", "less_tokens", "over", "pool", "protocol",
+        "threads",
+    )  # fmt: skip
 
     def __init__(
         self,
         index: int,
         graph: ExecutionGraph,
         protocol: Protocol,
-        keys: npt.ArrayLike,
-        prefix: Query | None = None,
+        keys: Sequence[float],
+        prefix: ThreadRun | None,
     ) -> None:
-        threads = len(graph.threads)
         self.index = index
         self.graph = graph
-        self.prefix = prefix  # the query whose organizer's context the organizer's prompt begins with
         self.protocol = protocol
-        self.keys: Any = keys
+        self.keys = keys
         capacity = protocol.capacity
-        self.pool: Pool[Waiting] = Pool(None if capacity is None else capacity - 1)
-        self.missing = [1 + len(task.joins) for task in graph.tasks]  # what each task still waits for
-        self.context = [thread.shared for thread in graph.threads]  # tokens in each thread's context
-        self.waited_from = [math.nan] * threads
-        self.granted = [math.nan] * threads
-        self.ready = [math.nan] * threads
-        self.live: dict[int, Request | int] = {}  # what each thread has on the GPU, or the task that is its Delay
-        self.alive = 0  # threads that have begun and not ended
-        self.ended = [False] * threads
-        self.host: dict[int, Waiting] = {}  # workers whose parent does their work, and where it goes on after
-        self.joining: dict[int, int] = {}  # where slots are held until the Join: Joins made, by task that makes them
-        self.slotless: set[int] = set()  # workers that hold no slot: done inline, or dropped
-        self.less_prefill: dict[int, int] = {}  # by task: what it need not prefill because of that
-        self.less_tokens: dict[int, int] = {}  # the same where inserted tokens are decoded
-        self.homes: dict[int, int] = {}  # of inline workers: the thread in whose context they work
-        self.holders: dict[tuple[int, int], Holder] = {}  # each thread's KV on each replica, where memory is modelled
-        self.computed: dict[tuple[int, int], int] = {}  # tokens of each thread's context when it last left a replica
-        self.place: dict[int, int] = {}  # the replica that each thread was on last
+        self.pool: Pool[ThreadRun] = Pool(None if capacity is None else capacity - 1)
+        self.alive = 0
+        """Threads that were forked and have not left."""
         self.over = False
-        self.placed = 0  # workers that have one of the `max_workers` places of the run
-        self.placeless: set[int] = set()  # workers that wait for one
-
-    def home(self, thread: int) -> int:
-        """Return the thread in whose context `thread` works: its own, or that of who does its work."""
-        return self.homes.get(thread, thread) if self.homes else thread
-
-    def above(self, thread: int) -> tuple[Query | None, int]:
-        """Return whose context a thread's prompt begins with: its parent's, or another query's organizer's."""
-        return (self, self.graph.threads[thread].parent) if thread else (self.prefix, 0)
-
-    def begins_with_prefix(self, thread: int) -> bool:
-        """Whether this is the organizer's first request, and its prompt may begin with another query's context."""
-        return self.graph.prefix_of is not None and self.home(thread) == 0 and 0 not in self.place
+        """Whether it was answered, and with that all its threads have left."""
+        self.less_prefill: dict[int, int] = {}
+        """By task: what it need not prefill because workers were dropped or done inline."""
+        self.less_tokens: dict[int, int] = {}
+        """The same where inserted tokens are decoded."""
+        organizer = ThreadRun(self, 0, None, prefix)
+        self.threads = threads = [organizer]
+        for number in range(1, len(graph.threads)):
+            parent = threads[graph.threads[number].parent]
+            threads.append(ThreadRun(self, number, parent, parent))
+        self.last_forks = graph.tasks[organizer.last].forks if protocol.after_answer == "cancel" else ()
+        """Forks of the organizer's last task, if the answer cancels their workers before they begin."""
 
     def stored(self, step: int) -> int:
         """Return the tokens in memory of the threads that live, at an engine's `step`; shared ones count once."""
-        total = 0
-        for thread, granted in enumerate(self.granted):
-            if math.isnan(granted) or self.ended[thread]:
-                continue
-            host = self.host.get(thread)  # who does its work in a context of their own, if somebody does
-            total += self.context[thread]
-            total -= self.graph.threads[thread].shared if host is None else self.context[host.parent or 0]
-            live = self.live.get(thread)
-            if isinstance(live, Request):
-                # The thread's context has the whole prompt from the start, and what is decoded only at the end.
-                decoded = step - live.joined_step if live.state == DECODING else 0
-                total += live.emitted + decoded - live.prefill
-        return total
+        return sum(thread.stored(step) for thread in self.threads)
 
-    def last_forks(self) -> tuple[int, ...]:
-        """Forks of the organizer's last task, if the answer cancels their workers before they begin."""
-        return self.graph.tasks[self.graph.answer].forks if self.protocol.after_answer == "cancel" else ()
-
-
-def explain_deadlock(query: Query) -> Deadlock:
-    """Follow who waits for whom until it closes, or ends at what will never come."""
-    seen: dict[int, str] = {}
-    at = query.pool.queue[0].worker if query.pool.queue else 0
-    while at not in seen:
-        to, why = _blocker(query, at)
-        name = query.graph.threads[at].id
-        if to is None:
-            return Deadlock(query.index, (*seen.values(), f"{name} {why}"))
-        seen[at] = f"{name} {why.format(query.graph.threads[to].id)}"
-        at = to
-    threads = list(seen)
-    return Deadlock(query.index, tuple(seen[thread] for thread in threads[threads.index(at) :]))
-
-
-def _blocker(query: Query, thread: int) -> tuple[int | None, str]:
-    """Return the thread that `thread` waits for, if there is one, and how."""
-    graph = query.graph
-    if any(thread in (slot.worker, slot.parent) for slot in query.pool.queue):
-        holder = next((other for other in range(1, len(graph.threads)) if _holds_slot(query, other)), None)
-        return holder, "waits for a slot held by {}" if holder else "waits for a slot, and a pool of 1 has none"
-    if thread in query.placeless:
-        return None, "waits for one of the max_workers places, and all are taken"
-    if not _begun(query, thread):
-        return graph.threads[thread].parent, "waits to be forked by {}"
-    if query.ended[thread]:
-        if graph.threads[thread].joined_by < 0:
-            return None, "keeps its slot, and nobody joins it"
-        return graph.tasks[graph.threads[thread].joined_by].thread, "keeps its slot until {} joins it"
-    for child, resumed in query.host.items():
-        if resumed.parent == thread:
-            return child, "does the work of {} first"
-    joins = next(task.joins for i, task in enumerate(graph.tasks) if task.thread == thread and query.missing[i])
-    return next(child for child in joins if not query.ended[child]), "waits to join {}"
-
-
-def _begun(query: Query, thread: int) -> bool:
-    return not math.isnan(query.granted[thread])
-
-
-def _holds_slot(query: Query, thread: int) -> bool:
-    """Whether a worker has a slot: until it ends or, under release="join", until the task that joins it runs."""
-    if not _begun(query, thread) or thread in query.slotless:
-        return False
-    if not query.ended[thread]:
-        return True
-    joiner = query.graph.threads[thread].joined_by
-    if query.protocol.release == "return":
-        return False
-    return joiner < 0 or thread not in query.graph.tasks[joiner].joins[: query.joining.get(joiner, 0)]
+    def close(self) -> None:
+        """Let go of the threads: they know the query, and Python frees what goes round in circles late."""
+        self.threads = []
+        self.pool.queue.clear()

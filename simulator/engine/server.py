@@ -13,142 +13,91 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from math import inf
-from typing import Any
+from typing import NamedTuple
 
-import simpy
-from simpy.events import NORMAL
-
+from simulator.engine.clock import Call, EventClock
+from simulator.engine.query import DECODING, GONE, PREFILLING, Request
 from simulator.errors import ConfigError
 from simulator.machine.gpu import GPU
+from simulator.machine.policy import Entry, Queue
 
-__all__ = ["BatchServer", "EventClock", "Request"]
-
-
-class _Call(simpy.Event):
-    """An event that has happened when it is scheduled, as a `simpy.Timeout` has; its state is that of the class."""
-
-    _ok = True
-    _value = None
-
-    def __init__(self, clock: EventClock, callback: Callable[[Any], None]) -> None:
-        self.env = clock
-        self.callbacks = [callback]
+__all__ = ["BatchServer", "Calls", "Leap", "Settings"]
 
 
-class EventClock(simpy.Environment):
-    """A SimPy environment that can schedule at an absolute time.
+class Leap(NamedTuple):
+    """Engine steps that were alike but for the growing context, as an observer is told of them when they are over."""
 
-    `simpy.Environment.schedule` takes a delay, and ``now + (t - now)`` is not always ``t``: step boundaries would
-    drift.
-    """
-
-    def call_at(self, time: float, callback: Callable[[Any], None], priority: int = NORMAL) -> simpy.Event:
-        """Call `callback` at `time`; lower priorities first among equal times."""
-        event = _Call(self, callback)
-        heappush(self._queue, (time, priority, next(self._eid), event))  # type: ignore[misc]
-        return event
-
-    def is_settled(self) -> bool:
-        """Whether nothing else is to happen at this time."""
-        queue = self._queue
-        return not queue or queue[0][0] > self._now
-
-
-WAITING, PREFILLING, DECODING, GONE = range(4)
+    replica: int
+    start: float
+    """When the first of them began."""
+    steps: int
+    decodes: int
+    """Sequences that decoded."""
+    context: int
+    """Tokens they attended to at the first step; `decodes` more at each later one."""
+    prefill_tokens: int
+    """Prompt tokens processed, in a leap of one step."""
+    prefill_context: int
+    """Tokens that those attended to."""
+    stored: int
+    """Tokens in the contexts of all threads that live, before the first step; shared ones count once."""
 
 
-class Request:
-    """One task on the GPU: its request while it waits, its place in the batch while it runs."""
+class Calls(NamedTuple):
+    """What a server calls, and when."""
 
-    __slots__ = (
-        "context",
-        "decode_start",
-        "emitted",
-        "finish_step",
-        "holder",
-        "joined_step",
-        "key",
-        "owner",
-        "prefill",
-        "ready",
-        "replica",
-        "reported",
-        "start",
-        "state",
-        "task",
-        "thread",
-        "tokens",
-        "total",
-    )
+    done: Callable[[Request], None]
+    """With each request that leaves the batch, at that time."""
+    ask: Callable[[], None]
+    """At each boundary, after that; asks for `plan` to be called when all else of that time has happened."""
+    preempted: Callable[[Request], None]
+    """With each request that memory ran out for, before it goes back into the queue."""
+    stored: Callable[[int], int]
+    """For the tokens in memory at a step, where the cost asks for them."""
+    find: Callable[[Request], None] | None = None
+    """With each request before it is admitted, to settle what it need not process where memory never runs out."""
 
-    def __init__(
-        self, owner: Any, thread: int, task: int, tokens: int, prefill: int, context: int, ready: float
-    ) -> None:
-        self.owner = owner
-        self.thread = thread
-        self.task = task
-        self.tokens = tokens
-        self.prefill = prefill
-        """Prompt tokens still to be processed."""
-        self.context = context
-        """Tokens in its context when it began to decode; before that, those already in the cache."""
-        self.ready = ready
-        self.start = ready
-        self.decode_start = ready
-        self.key = 0.0
-        self.state = WAITING
-        self.joined_step = 0
-        """Step counter when it began to decode."""
-        self.finish_step = -1
-        """Step counter when its last token is out, while it decodes."""
-        self.emitted = 0
-        """Tokens out before it began to decode: the step that ends a prompt yields one. All of them, once it is
-        gone."""
-        self.reported = 0
-        """Tokens of earlier stays in the batch."""
-        self.total = context + prefill
-        """Tokens that its next token attends to, while it does not decode."""
-        self.replica = 0
-        self.holder: Any = None
-        """Its thread's KV, where memory is modelled."""
+
+class Settings(NamedTuple):
+    """What a run asks of all its GPUs."""
+
+    observe: Callable[[Leap], None] | None = None
+    """Called with each leap when it is over."""
+    choose: Callable[[Queue], Entry] | None = None
+    """Says who is admitted next, where the policy sees the queue; see `QueuePolicy`."""
+    tracked: bool = False
+    """Whether it matters on one GPU too what each thread has computed: where queries share prefixes."""
+    max_leap: int = 1 << 60
+    """Engine steps that one event may stand for. With 1 every step is an event, and the result is the same."""
 
 
 class BatchServer:
-    """Plays a `GPU`: holds the batch, waits out each leap, and reports finished sequences.
+    """Plays a `GPU`: holds the batch, waits out each leap, and reports finished sequences."""
 
-    Parameters
-    ----------
-    clock : EventClock
-    gpu : GPU
-    done : callable
-        Called with each request that leaves the batch, at that time.
-    ask : callable
-        Called at each boundary, after that; asks for `plan` to be called when all else of that time has happened.
-    """
-
-    def __init__(self, clock: EventClock, gpu: GPU, done: Callable[[Request], None], ask: Callable[[], None]) -> None:
+    def __init__(self, clock: EventClock, gpu: GPU, calls: Calls, settings: Settings, number: int) -> None:
         self.clock = clock
         self.gpu = gpu
+        self.number = number
         self.cost = gpu.cost
-        self.done = done
-        self.ask = ask
+        self.done, self.ask, self.preempted, self.stored, self.find = calls
+        self.observe, self.choose, _, self.max_leap = settings
         self.free_prefill = gpu.cost.prefill_is_free
         self.cache_seconds: Callable[[int, int, int], float] | None = getattr(gpu.cost, "cache_seconds", None)
-        self.stored: Callable[[], int] = int  # tokens in memory, where the cost asks for them
-        self.watch: Callable[[BatchServer], None] | None = None  # told of each leap when it is over
         self.budget = gpu.max_num_batched_tokens or 1 << 60
         self.prompt_budget = gpu.max_prefill_tokens or 1 << 60
         self.limit = min(gpu.max_num_seqs or 1 << 60, self.budget)
-        self.find: Callable[[Request], None] | None = None  # told of each request before it is admitted
-        self.waiting: list[tuple[float, float, int, int, int, Request]] = []
+        # By key, time of readiness, query and thread, task.
+        self.waiting: list[tuple[float, float, tuple[int, int], int, Request]] = []
         self.prefilling: deque[Request] = deque()
         self.prompts = 0  # tokens that they have to process, in all
-        self.running: list[tuple[int, int, int, int, Request]] = []  # by finish step, then query, thread, task
+        # By finish step, query and thread, task. A request that has left the batch early stays in it: its own finish
+        # step is another by then.
+        self.running: list[tuple[int, tuple[int, int], int, Request]] = []
         self.cancelled: list[Request] = []
         self.step = 0
         self.n = 0  # decoding sequences
         self.context = 0  # what they attend to, in all, at the current step
-        self.boundary: simpy.Event | None = None  # the end of the leap under way; None at a boundary
+        self.boundary: Call | None = None  # the end of the leap under way; None at a boundary
         self.leap_start = 0.0
         self.leap_steps = 0
         self.leap_stored = 0
@@ -158,8 +107,7 @@ class BatchServer:
 
     def submit(self, request: Request) -> None:
         """Put `request` in the queue; `plan` admits it."""
-        owner = request.owner
-        heappush(self.waiting, (request.key, request.ready, owner.index, request.thread, request.task, request))
+        heappush(self.waiting, (request.key, request.ready, request.thread.order, request.task, request))
 
     def keep(self, request: Request) -> None:
         """Let `request` go on in the place that its thread's last task has just left, at this boundary."""
@@ -174,21 +122,22 @@ class BatchServer:
         """Start the next leap, or cut the one under way if the batch is to change."""
         if self.boundary is not None:
             if self.cancelled or (self.waiting and self.n + len(self.prefilling) < self.limit):
-                self._cut()
+                self._cut(self.boundary)
             return
         if self._make_room() and self.waiting:
             self._admit()
         now = self.clock._now
         if self.cache_seconds:
-            self.leap_stored = self.stored()
+            self.leap_stored = self.stored(self.step)
         if self.prefilling and self.budget > self.n:
             seconds = self._prefill_step()
             self.leap_steps = 1
         elif self.n:
             running = self.running
-            while running[0][4].finish_step != running[0][0]:
+            while running[0][3].finish_step != running[0][0]:
                 heappop(running)
-            self.leap_steps = self._longest_leap(running[0][0] - self.step)
+            steps = running[0][0] - self.step
+            self.leap_steps = self._longest_leap(steps if steps < self.max_leap else self.max_leap)
             seconds = self._decode_seconds(self.leap_steps)
         else:
             self.log.extend((now, 0.0))
@@ -207,12 +156,38 @@ class BatchServer:
 
     def _admit(self) -> None:
         """Let in what waits, as far as it goes."""
+        if self.choose is not None:
+            self._admit_chosen(self.choose)
+            return
         waiting = self.waiting
         while waiting and self.n + len(self.prefilling) < self.limit:
-            request = waiting[0][5]
+            request = waiting[0][4]
             if request.state != GONE and not self._place(request):
                 break
             heappop(waiting)
+
+    def _admit_chosen(self, choose: Callable[[Queue], Entry]) -> None:
+        """Let in what the policy chooses, one after the other, as far as it goes."""
+        self.waiting = sorted(item for item in self.waiting if item[4].state != GONE)  # a heap as well
+        while self.waiting and self.n + len(self.prefilling) < self.limit:
+            entries = {
+                self._entry(request, request.tokens - request.emitted, request.prefill): index
+                for index, (*_, request) in enumerate(self.waiting)
+            }
+            running = [self._entry(each, each.tokens - each.emitted, each.prefill) for each in self.prefilling]
+            for finish, *_, each in self.running:
+                if each.finish_step == finish:
+                    running.append(self._entry(each, finish - self.step, 0))
+            entry = choose(Queue(self.clock.now, self.number, tuple(entries), tuple(sorted(running))))
+            if entry not in entries:
+                raise ConfigError(f"a policy must choose one of those that wait; got {entry!r:.120}")
+            index = entries[entry]
+            if not self._place(self.waiting[index][4]):
+                break
+            del self.waiting[index]
+
+    def _entry(self, request: Request, tokens: int, prefill: int) -> Entry:
+        return Entry(*request.thread.order, request.task, tokens, prefill, request.ready, request.key)
 
     def _place(self, request: Request) -> bool:
         """Put a request into the batch, if it fits."""
@@ -238,19 +213,29 @@ class BatchServer:
         self.n += 1
         self.context += request.context
         request.finish_step = finish = self.step + request.tokens - request.emitted
-        heappush(self.running, (finish, request.owner.index, request.thread, request.task, request))
+        heappush(self.running, (finish, request.thread.order, request.task, request))
 
     def _prefill_step(self) -> float:
         """Fill the rest of the token budget with prompt chunks; return the step's seconds."""
         self.chunks = self._chunks()
-        tokens = attended = 0
-        for request, chunk in self.chunks:
-            tokens += chunk
-            attended += chunk * request.context + chunk * (chunk + 1) // 2
+        tokens, attended = self._prompts_of_step()
         seconds = self.cost.step_seconds(self.n, self.context, tokens, attended)
         if self.cache_seconds:
             seconds += self.cache_seconds(self.n + tokens, self.leap_stored + tokens, 1)
         return seconds
+
+    def _prompts_of_step(self) -> tuple[int, int]:
+        """Return the prompt tokens of the step under way, and how many those attend to."""
+        tokens = attended = 0
+        for request, chunk in self.chunks:
+            tokens += chunk
+            attended += chunk * request.context + chunk * (chunk + 1) // 2
+        return tokens, attended
+
+    def _report(self, observe: Callable[[Leap], None]) -> None:
+        """Tell the observer of the leap that is over; its steps are not counted yet."""
+        batch = self.n, self.context, *self._prompts_of_step(), self.stored(self.step)
+        observe(Leap(self.number, self.leap_start, self.leap_steps, *batch))
 
     def _decode_seconds(self, steps: int) -> float:
         """Return the seconds of the next steps."""
@@ -273,14 +258,15 @@ class BatchServer:
             chunks.append((request, chunk))
         return chunks
 
-    def _cut(self) -> None:
-        """Bring the end of the leap forward to the first step boundary that has not passed."""
+    def _cut(self, boundary: Call) -> None:
+        """Bring the end of the leap under way forward to the first step boundary that has not passed."""
         if self.leap_steps == 1:
             return
         steps = max(self._steps_to_now(), 1)
         if steps < self.leap_steps:
             self.leap_steps = steps
             end = max(self.leap_start + self._decode_seconds(steps), self.clock.now)
+            boundary.cancel()
             self.boundary = self.clock.call_at(end, self._arrive)
 
     def _steps_to_now(self) -> int:
@@ -299,20 +285,18 @@ class BatchServer:
                 high = middle
         return low
 
-    def _arrive(self, event: simpy.Event) -> None:
+    def _arrive(self, _: object) -> None:
         """The leap is over: count its steps and hand back what finished."""
-        if event is not self.boundary:  # a leap that was cut
-            return
         self.boundary = None
-        if self.watch:
-            self.watch(self)
+        if self.observe is not None:
+            self._report(self.observe)
         self.busy += self.clock._now - self.leap_start
         self.step += self.leap_steps
         self.context += self.leap_steps * self.n
         step = self.step
         running = self.running
         while running and running[0][0] == step:
-            request = heappop(running)[4]
+            request = heappop(running)[3]
             if request.finish_step == step:
                 self._leave(request)
                 self.done(request)

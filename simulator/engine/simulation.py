@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from simulator.engine.run import Run
+from simulator.engine.server import Leap
 from simulator.errors import ConfigError, GraphError
 from simulator.graph import ExecutionGraph
 from simulator.machine.gpu import GPU, STEP_CLOCK, Cluster
-from simulator.machine.policy import Policy, fcfs
+from simulator.machine.policy import Policy, QueuePolicy, fcfs
 from simulator.support.checks import whole
 from simulator.timeline import Timeline
 from simulator.trace.protocol import Protocol
@@ -30,6 +31,7 @@ def simulate(
     policy: Policy = fcfs,
     max_workers: int | None = None,
     on_deadlock: Literal["raise", "record"] = "raise",
+    observe: Callable[[Leap], None] | None = None,
 ) -> Timeline:
     """Run queries on a GPU or a cluster of them, each with an agent pool of its own.
 
@@ -44,12 +46,15 @@ def simulate(
     arrivals : sequence of float or ClosedLoop, optional
         Seconds at which the queries arrive, one a graph; or how many users ask them one after another. Default: all
         at 0.
-    policy : callable
+    policy : callable or QueuePolicy
         Order of admission to a full batch; see `simulator.machine.policy`.
     max_workers : int, optional
         Workers of all queries that run at once, at most; more wait, first come first served. Default: no limit.
     on_deadlock : {"raise", "record"}
         Nested Forks on a full pool can wait for each other for ever. Raise, or list them in `Timeline.deadlocks`.
+    observe : callable, optional
+        Is told of each `Leap`, engine steps that were alike, when it is over. It learns what the steps held, and can
+        change nothing.
 
     Returns
     -------
@@ -89,9 +94,11 @@ def simulate(
         raise ConfigError(f"gpu must be a GPU, such as GPU(cost=LinearBatch(a=6e-3)), or a Cluster; got {gpu!r}")
     times = arrivals if isinstance(arrivals, ClosedLoop) else _times(arrivals, len(queries))
     whole("max_workers", max_workers, "from 1, or None for no limit")
+    if not callable(policy) and not isinstance(policy, QueuePolicy):
+        raise ConfigError(f"policy must be a function from a graph to keys, or a QueuePolicy; got {policy!r:.80}")
     if on_deadlock not in ("raise", "record"):
         raise ConfigError(f"on_deadlock must be raise or record, got {on_deadlock!r}")
-    return Run(queries, cluster, protocol, times, policy, max_workers).play(on_deadlock)
+    return Run(queries, cluster, protocol, times, policy, max_workers, observe).play(on_deadlock)
 
 
 def _times(arrivals: Sequence[float] | npt.NDArray[Any] | None, n: int) -> npt.NDArray[np.float64]:

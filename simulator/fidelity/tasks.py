@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from simulator.engine.run import Run
-from simulator.engine.server import BatchServer
+from simulator.engine.server import Leap
+from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError, TraceError
 from simulator.fidelity.calibration import Calibration, calibrate
 from simulator.fidelity.designs import LAWS
@@ -17,8 +17,7 @@ from simulator.fidelity.runs import RecordedRun, recorded_runs
 from simulator.fidelity.solve import solve
 from simulator.fidelity.steps import Steps
 from simulator.machine.cost import CostModel, LinearBatch
-from simulator.machine.gpu import GPU, Cluster
-from simulator.machine.policy import fcfs
+from simulator.machine.gpu import GPU
 from simulator.timeline import CANCELLED, Timeline
 from simulator.trace import Delay, Join, Trace
 
@@ -158,28 +157,23 @@ class _Log:
         self.starts: list[float] = []
         self.numbers: list[int] = []
 
-    def __call__(self, server: BatchServer) -> None:
+    def __call__(self, leap: Leap) -> None:
         """Note the leap that has just ended."""
-        n, k = server.n, server.leap_steps
-        prompt = sum(chunk for _, chunk in server.chunks)
-        attended = sum(chunk * request.context + chunk * (chunk + 1) // 2 for request, chunk in server.chunks)
-        grown = n * (k - 1) / 2
+        grown = leap.decodes * (leap.steps - 1) / 2
         row = {
-            "decodes": n,
-            "decode_context": round(server.context + grown),
-            "prefill_tokens": prompt,
-            "prefill_context": attended,
-            "kv_tokens": server.stored() + prompt + grown,
+            "decodes": leap.decodes,
+            "decode_context": round(leap.context + grown),
+            "prefill_tokens": leap.prefill_tokens,
+            "prefill_context": leap.prefill_context,
+            "kv_tokens": leap.stored + leap.prefill_tokens + grown,
             "seconds": 1.0,
         }
-        self.starts.append(server.leap_start)
+        self.starts.append(leap.start)
         self.numbers.append(self.number)
-        self.steps += [row] * k
-        self.number += k
+        self.steps += [row] * leap.steps
+        self.number += leap.steps
 
 
 def _simulate(run: RecordedRun, cost: CostModel, log: _Log) -> Timeline:
-    cluster = Cluster(replicas=[GPU(cost=cost, max_prefill_tokens=run.max_prefill_tokens)])
-    play = Run(tuple(run.graphs), cluster, None, np.array(run.arrivals), fcfs, run.max_workers)
-    play.fleet.servers[0].watch = log
-    return play.play("raise")
+    gpu = GPU(cost=cost, max_prefill_tokens=run.max_prefill_tokens)
+    return simulate(run.graphs, gpu=gpu, arrivals=run.arrivals, max_workers=run.max_workers, observe=log)

@@ -1,24 +1,85 @@
 """Who goes first when the batch is full.
 
 A policy is a function from a graph to one key a task; smaller keys are admitted first, equal ones in order of
-readiness, then query, thread, task. It decides admission only: what runs is not preempted.
+readiness, then query, thread, task. One that wants to see the queue and the time is a `QueuePolicy`. Either decides
+admission only: what runs is not preempted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from simulator.graph import ExecutionGraph
 from simulator.graph.critical_path import b_levels
 
-__all__ = ["POLICIES", "Policy", "critical_path_first", "fcfs", "organizer_first", "shortest_first"]
+__all__ = [
+    "POLICIES",
+    "Entry",
+    "Keys",
+    "Policy",
+    "Queue",
+    "QueuePolicy",
+    "critical_path_first",
+    "fcfs",
+    "organizer_first",
+    "shortest_first",
+]
 
-Policy = Callable[[ExecutionGraph], Sequence[float]]
+
+class Entry(NamedTuple):
+    """A request that waits for the batch, or is in it."""
+
+    query: int
+    thread: int
+    """Index into the threads of the query's graph; 0 is the organizer."""
+    task: int
+    tokens: int
+    """Tokens it has still to decode."""
+    prefill: int
+    """While it waits, tokens put into its context for it, or all of its context if it was preempted; in the batch,
+    tokens of its prompt that are still to be processed."""
+    since: float
+    """When it was ready."""
+    key: float
+    """What `QueuePolicy.keys` says of its task."""
+
+
+class Queue(NamedTuple):
+    """What a GPU has to do, as a policy sees it at a step boundary where there is room in the batch."""
+
+    now: float
+    replica: int
+    waiting: tuple[Entry, ...]
+    """At least one; by key, then time of readiness, query, thread, task."""
+    running: tuple[Entry, ...]
+    """By query, thread, task. Those that were admitted at this boundary are among them."""
+
+
+Keys = Callable[[ExecutionGraph], Sequence[float]]
 
 
 def fcfs(graph: ExecutionGraph) -> Sequence[float]:
     """First come, first served."""
     return (0.0,) * len(graph)
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePolicy:
+    """A policy that sees the queue: it is asked for each place in the batch that can be filled.
+
+    >>> QueuePolicy(lambda queue: max(queue.waiting, key=lambda entry: entry.tokens)).keys.__name__
+    'fcfs'
+    """
+
+    choose: Callable[[Queue], Entry]
+    """Returns the one of `Queue.waiting` that is admitted next. If memory is too short for it, nobody is admitted."""
+    keys: Keys = fcfs
+    """What it knows of the graph of each query: a key a task, computed when the query arrives."""
+
+
+Policy = Keys | QueuePolicy
 
 
 def critical_path_first(graph: ExecutionGraph) -> Sequence[float]:

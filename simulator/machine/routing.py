@@ -7,13 +7,13 @@ decodes, unless its thread goes on in the place that it has. It has no state of 
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable
-from typing import Protocol
 
 __all__ = ["ROUTINGS", "Choice", "Routing", "least_loaded", "prefix_affinity", "round_robin"]
 
 
-class Choice(Protocol):
+class Choice(typing.Protocol):
     """One request, and the replicas it may go to."""
 
     replicas: int
@@ -29,7 +29,7 @@ class Choice(Protocol):
         """Return how many requests wait there or are in the batch."""
         ...
 
-    def held(self, replica: int) -> int:
+    def cached(self, replica: int) -> int:
         """Return how many tokens of the request's context it need not process, if admitted there now."""
         ...
 
@@ -49,7 +49,7 @@ def least_loaded(choice: Choice) -> int:
 
 def prefix_affinity(choice: Choice) -> int:
     """Where most of the context is in KV memory: a query's threads stay together. Of several, the least loaded."""
-    return min(range(choice.replicas), key=lambda replica: (-choice.held(replica), choice.load(replica)))
+    return min(range(choice.replicas), key=lambda replica: (-choice.cached(replica), choice.load(replica)))
 
 
 ROUTINGS: dict[str, Routing] = {

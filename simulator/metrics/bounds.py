@@ -10,6 +10,7 @@ from simulator.graph import ExecutionGraph
 from simulator.graph.critical_path import critical_path
 from simulator.machine.cost import is_monotone
 from simulator.metrics.measures import Run
+from simulator.trace.full_pool import WHEN_FULL, Admission
 
 __all__ = ["lower_bound", "upper_bound"]
 
@@ -27,10 +28,11 @@ def lower_bound(run: Run) -> float:
     free = all(gpu.cost.prefill_is_free and gpu.num_kv_blocks is None for gpu in gpus)
     if not all(is_monotone(gpu.cost) for gpu in gpus):
         return math.nan
-    if protocol.when_full == "drop" or (protocol.when_full == "inline" and not free):
+    may = WHEN_FULL[protocol.when_full].may
+    if Admission.DROP in may or (Admission.INLINE in may and not free):
         return math.nan
     path = critical_path(run.graph, run.alone).latency
-    if protocol.capacity is None or protocol.when_full == "allow":
+    if protocol.capacity is None or Admission.START in may:
         return path
     needed = _needed(run.graph)
     work = math.fsum(seconds for seconds, is_needed in zip(run.alone, needed, strict=True) if is_needed)
@@ -64,7 +66,7 @@ def upper_bound(run: Run) -> float:
     holds = (
         protocol.capacity is not None
         and protocol.capacity >= 2
-        and protocol.when_full == "queue"
+        and WHEN_FULL[protocol.when_full].may == {Admission.QUEUE}
         and protocol.release == "return"
         and run.timeline.unit == "steps"
         and all(replica.gpu.max_num_seqs is None for replica in run.timeline.replicas)

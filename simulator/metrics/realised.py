@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
-from simulator.timeline import INLINE, Row, SpanKind, Timeline
+from simulator.timeline import BLOCKED, INLINE, Row, SpanKind, Timeline
 
 __all__ = ["BOUNDS", "Piece", "breakdown", "realised_path"]
 
@@ -88,7 +88,6 @@ class _Past:
         for row in timeline.stays(query):
             self.stays.setdefault(row.task, []).append(row)
         self.graph: ExecutionGraph = timeline.graphs[query]
-        self.blocks = timeline.protocol_of(query).when_full == "block"
         self.ends: dict[int, float] = {}
 
     def passed(self, task: int) -> float:
@@ -102,7 +101,7 @@ class _Past:
         first = self.stays[self.graph.threads[worker].first][0]
         if first.flags & INLINE:
             return self.ended(worker)
-        return first.granted if self.blocks else -math.inf
+        return first.granted if first.flags & BLOCKED else -math.inf
 
     def ended(self, worker: int) -> float:
         """When `worker` ended; infinity if it did not."""

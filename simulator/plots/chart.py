@@ -11,6 +11,7 @@ from simulator.graph import ExecutionGraph
 from simulator.metrics.realised import realised_path
 from simulator.timeline import CANCELLED, INLINE, Span, Timeline
 from simulator.trace import nesting
+from simulator.trace.full_pool import WHEN_FULL, Admission
 
 __all__ = ["Lane", "Scene", "compose", "printable"]
 
@@ -95,6 +96,7 @@ def compose(timeline: Timeline, query: int) -> Scene:
     for lane, span in scene.spans:
         seen[lane] += span.finish - span.start
     cut = {lane for _, lane in scene.cuts}
+    may = WHEN_FULL[timeline.protocol_of(query).when_full].may
     for lane, thread in enumerate(order):
         first, last = by_task.get(graph.threads[thread].first), by_task.get(graph.threads[thread].last)
         forked = by_task.get(graph.threads[thread].forked_by)
@@ -111,7 +113,7 @@ def compose(timeline: Timeline, query: int) -> Scene:
             since = max((row.finish for row in rows if row.thread == thread), default=-1.0)
             if since < 0 and forked is not None and not forked.flags & CANCELLED:
                 since = forked.finish
-            if since < 0 or (thread not in ran and timeline.protocol_of(query).when_full == "drop"):
+            if since < 0 or (thread not in ran and Admission.DROP in may):
                 continue
             scene.stuck.append((since, stopped, lane))
             if not math.isnan(answered):

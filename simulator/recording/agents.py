@@ -78,6 +78,8 @@ class Agent:
     blocked: list[Agent] = field(default_factory=list)
     """Who waits for its slot."""
     granted: bool = False
+    blocks: bool = False
+    """Whether its parent waits for its slot."""
     begun: bool = False
     """Whether its program has run at all, and so has a context."""
     ended: bool = False
@@ -117,8 +119,10 @@ class Query:
     number: int
     id: str
     arrival: float
+    slots: int
+    """Slots of its pool."""
     free: int
-    """Slots left in its pool."""
+    """Those left; below 0 where workers run beyond the capacity."""
     deadline: float
     meta: dict[str, str | int | float | bool | None]
     agents: list[Agent] = field(default_factory=list)

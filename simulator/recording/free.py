@@ -26,6 +26,7 @@ from simulator.trace import (
     ViolationKind,
     nesting,
 )
+from simulator.trace.full_pool import WHEN_FULL, Admission
 
 __all__ = ["ORGANIZER_PROMPT", "WORKER_PROMPT", "Prompts", "Question", "free"]
 
@@ -96,10 +97,11 @@ def free(session: Session, question: str, prompts: Prompts) -> Callable[[Agent, 
     Raises
     ------
     ConfigError
-        If the protocol wants sub-queries done inline: the model's own text cannot be two threads at once.
+        If the protocol may want sub-queries done inline: the model's own text cannot be two threads at once.
     """
-    if session.protocol.when_full == "inline":
-        raise ConfigError("a full pool cannot be inline in free mode; accepted are queue, block, drop, allow")
+    if Admission.INLINE in WHEN_FULL[session.protocol.when_full].may:
+        accepted = ", ".join(name for name, each in WHEN_FULL.items() if Admission.INLINE not in each.may)
+        raise ConfigError(f"a full pool cannot be inline in free mode; accepted are {accepted}")
     return lambda me, _: _Thinker(session, me, prompts).program(prompts.organizer.replace("{question}", question))
 
 

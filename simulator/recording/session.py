@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from simulator.recording.agents import Agent, Awaiting, Granted, Placed, Program, Query, Sleeping, Wish
 from simulator.recording.engine import Began, Burst, Ended, Engine, Event, Failed, Generate
 from simulator.recording.generation import Stint
 from simulator.trace import ORGANIZER, Trace, child_id
+from simulator.trace.full_pool import Admission, FullPool, admit
 from simulator.trace.protocol import Protocol
 
 __all__ = ["Session"]
@@ -70,8 +71,8 @@ class Session:
         """Begin a query that arrives at `arrival`; `make` begins its organizer's program."""
         capacity = self.protocol.capacity
         arrival = round(arrival, 6)
-        free = 1 << 60 if capacity is None else capacity - 1
-        query = Query(self.begun, id, arrival, free, arrival + self.timeout, meta)
+        slots = 1 << 60 if capacity is None else capacity - 1
+        query = Query(self.begun, id, arrival, slots, slots, arrival + self.timeout, meta)
         organizer = Agent(ORGANIZER, (self.begun, 0), query)
         query.agents.append(organizer)
         self.begun += 1
@@ -195,7 +196,7 @@ class Session:
             child.prompt_tokens = child.shared_tokens = self.engine.context(host.key)
             yield from make(child, host)
             child.ended = True
-        elif self.protocol.when_full == "block":
+        elif child.blocks:
             yield Granted(child)
 
     def _place(self, child: Agent) -> None:
@@ -206,16 +207,22 @@ class Session:
             self._take(child)
             return
         query.overflows += 1
-        match self.protocol.when_full:
-            case "allow":
+        found = FullPool(query.slots, query.slots - query.free, len(query.waiting))
+        match admit(self.protocol.when_full, found):
+            case Admission.START:
                 self._take(child)
-            case "queue" | "block":
+            case Admission.QUEUE:
                 query.waiting.append(child)
-            case "drop":
+            case Admission.BLOCK:
+                child.blocks = True
+                query.waiting.append(child)
+            case Admission.INLINE:
+                child.label = "inline"
+            case Admission.DROP:
                 query.agents.remove(child)
                 parent.children = {i: None if each is child else each for i, each in parent.children.items()}
-            case _:
-                child.label = "inline"
+            case unknown:
+                assert_never(unknown)
 
     def join(self, parent: Agent, index: int) -> Generator[Wish, Any, Agent | None]:
         """Wait for a worker; return it if there is one to be joined."""

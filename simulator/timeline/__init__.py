@@ -1,6 +1,7 @@
 """What happened when: the only output of a simulation. `simulator.timeline.export` writes it to files."""
 
 from simulator.timeline.columns import (
+    BLOCKED,
     CANCELLED,
     COLUMNS,
     INLINE,
@@ -16,6 +17,7 @@ from simulator.timeline.columns import (
 )
 
 __all__ = [
+    "BLOCKED",
     "CANCELLED",
     "COLUMNS",
     "INLINE",

@@ -30,6 +30,7 @@ from simulator.machine.gpu import GPU
 from simulator.trace.protocol import Protocol
 
 __all__ = [
+    "BLOCKED",
     "CANCELLED",
     "COLUMNS",
     "INLINE",
@@ -67,7 +68,7 @@ class Row(NamedTuple):
     tokens: int
     """Tokens decoded in this stay."""
     flags: int
-    """`CANCELLED`, `INLINE` and `PREEMPTED`, added up."""
+    """`CANCELLED`, `INLINE`, `PREEMPTED` and `BLOCKED`, added up."""
     replica: int
     """Which GPU it was on; -1 off the GPUs."""
 
@@ -83,6 +84,8 @@ INLINE = 2
 """Flag of a row: a full pool made the parent do this worker's task itself."""
 PREEMPTED = 4
 """Flag of a row: memory ran out, and the task had to leave the batch; a later row goes on with it."""
+BLOCKED = 8
+"""Flag of a row: a full pool made the parent of this worker wait until the worker had its slot."""
 
 
 class SpanKind(StrEnum):

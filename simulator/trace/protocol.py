@@ -8,14 +8,13 @@ from typing import Any, Literal, get_args
 
 from simulator.errors import ConfigError
 from simulator.support.checks import one_of, real, whole
+from simulator.trace.full_pool import WHEN_FULL
 from simulator.trace.model import ViolationKind
 
-__all__ = ["FORMAT_ERRORS", "WHEN_FULL", "AfterAnswer", "Protocol", "SlotRelease", "WhenFull"]
+__all__ = ["FORMAT_ERRORS", "WHEN_FULL", "AfterAnswer", "Protocol", "SlotRelease"]
 
-WhenFull = Literal["queue", "block", "inline", "drop", "allow"]
 SlotRelease = Literal["return", "join"]
 AfterAnswer = Literal["cancel", "finish"]
-WHEN_FULL: tuple[str, ...] = get_args(WhenFull)
 
 FORMAT_ERRORS = frozenset(
     {
@@ -40,11 +39,11 @@ class Protocol:
     """Pool capacity c: the organizer plus at most c - 1 live workers. None: no limit, and no eta/c. The paper uses 4
     for mathematics and 2 for Countdown."""
 
-    when_full: WhenFull = "queue"
+    when_full: str = "queue"
     """What a runtime does with a Fork on a full pool. ``queue``: the worker waits, its parent goes on (default: nothing
     of the trace is lost). ``block``: the parent waits. ``inline``: the parent does the sub-query itself. ``drop``: the
     worker never runs, its Join returns nothing. ``allow``: it runs all the same. Whatever is chosen here, the logical
-    clock counts the Fork as a pool overflow."""
+    clock counts the Fork as a pool overflow. These are the behaviours of `simulator.trace.full_pool.WHEN_FULL`."""
 
     release: SlotRelease = "return"
     """When a worker frees its slot: at its Return (default: a finished agent decodes nothing) or when it is joined."""

@@ -273,7 +273,7 @@ def test_queries_that_nobody_is_left_to_ask_are_counted_on_stderr(here, forksim)
     code, out, err = forksim("run", "stuck.jsonl", "--arrivals", "closed:1", "--max-workers", 1)
     assert code == 0
     deadlock, lost = err.splitlines()
-    assert "1.1 waits for one of the max_workers places, and all are taken" in deadlock
+    assert "1.1 waits for one of the max_workers seats, and all are taken" in deadlock
     assert lost == "forksim: 2 of 3 queries never arrived: each user waits for an answer in a deadlock"
     assert "queries 3, answered 0" in out
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator import GPU, Answer, Cluster, ConfigError, Delay, Think, Thread, Trace, compile_trace
+from simulator import GPU, Answer, Cluster, ConfigError, Delay, Think, Thread, Timeline, Trace, compile_trace
+from simulator.engine.clock import Call
 from simulator.engine.kv import Holder
 from simulator.engine.paged import PagedServer
-from simulator.engine.server import DECODING, PREFILLING
+from simulator.engine.query import DECODING, PREFILLING
 from tests.support.engine_scenarios import QUIET, Scenario, agree, scenarios
 
 MOST_STEPS = 20_000
@@ -52,21 +53,23 @@ def recount(server: PagedServer) -> None:
     assert server.prompts == sum(r.prefill for r in server.batch.values() if r.state == PREFILLING)
 
 
-@contextmanager
-def recounted() -> Iterator[None]:
-    """Recount at every plan of a `PagedServer`."""
-    plan = PagedServer.plan
-
-    def checked(server: PagedServer) -> None:
-        planning = server.boundary is None
-        plan(server)
-        assert server.step < MOST_STEPS, "it never ends"
-        if planning:
-            recount(server)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PagedServer, "plan", checked)
-        yield
+def recounted(scenario: Scenario, spoil: Callable[[PagedServer], None] | None = None) -> Timeline:
+    """Simulate event by event, and recount whenever a `PagedServer` has planned; before that, `spoil` it."""
+    run = scenario.run()
+    servers = [server for server in run.threads.fleet.servers if isinstance(server, PagedServer)]
+    planned: dict[PagedServer, Call | None] = dict.fromkeys(servers)
+    run.begin()
+    while run.clock.peek() < math.inf:
+        run.clock.step()
+        for server in servers:
+            leap = server.boundary
+            if leap is not None and leap is not planned[server] and server.leap_start == run.clock.now:
+                planned[server] = leap
+                assert server.step < MOST_STEPS, "it never ends"
+                if spoil:
+                    spoil(server)
+                recount(server)
+    return run.end("record")
 
 
 def tight(scenario: Scenario, blocks: int) -> Scenario:
@@ -79,15 +82,13 @@ def tight(scenario: Scenario, blocks: int) -> Scenario:
 
 def check(scenario: Scenario, blocks: int) -> None:
     scenario = tight(scenario, blocks)
-    with recounted():
-        try:
-            scenario.simulate()
-        except ConfigError as error:
-            refused = str(error)
-            assert "tokens in KV memory" in refused
-        else:
-            agree(scenario)
-            return
+    try:
+        recounted(scenario)
+    except ConfigError as error:
+        assert "tokens in KV memory" in str(error)
+    else:
+        agree(scenario)
+        return
     with pytest.raises(ConfigError):
         scenario.oracle()
 
@@ -111,8 +112,7 @@ def test_whatever_is_not_refused_is_answered_to_the_last_token(scenario: Scenari
     """Without a pool that deadlocks; in memory of any size."""
     scenario = replace(tight(scenario, blocks), max_workers=None)
     try:
-        with recounted():
-            timeline = scenario.simulate()
+        timeline = recounted(scenario)
     except ConfigError as error:
         assert "tokens in KV memory" in str(error)
         return
@@ -121,15 +121,12 @@ def test_whatever_is_not_refused_is_answered_to_the_last_token(scenario: Scenari
     assert timeline.column("tokens").sum() == sum(graph.tokens for graph in scenario.graphs)
 
 
-def test_the_recount_notices_a_lost_block(monkeypatch):
-    """The check itself: a cache that frees one block too few at the end of a request."""
-    release = PagedServer._release
+def test_the_recount_notices_a_lost_block():
+    """The check itself: a cache that has one block too few."""
 
-    def losing(server: PagedServer) -> None:
-        release(server)
+    def lose(server: PagedServer) -> None:
         server.cache.free -= 1
 
     graph = compile_trace(Trace("t", (Thread("organizer", (Think(3), Delay(1.0), Answer(2))),)))
-    monkeypatch.setattr(PagedServer, "_release", losing)
-    with recounted(), pytest.raises(AssertionError, match="== 100"):
-        Scenario([graph], GPU(num_kv_blocks=100, block_size=1)).simulate()
+    with pytest.raises(AssertionError, match="== 100"):
+        recounted(Scenario([graph], GPU(num_kv_blocks=100, block_size=1)), lose)

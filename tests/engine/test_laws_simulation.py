@@ -29,6 +29,7 @@ from simulator import (
 )
 from simulator.machine.policy import POLICIES
 from simulator.timeline import CANCELLED, COLUMNS
+from simulator.trace.full_pool import WHEN_FULL, Admission
 from tests.support.strategies import SECONDS, any_traces, arrivals, free_graphs, gpus, graphs, protocols, traces
 
 TIMES = COLUMNS[COLUMNS.index("waited_from") : COLUMNS.index("finish") + 1]
@@ -208,7 +209,7 @@ def test_tasks_run_once_after_what_they_wait_for(graphs, gpu, protocol, policy, 
 
 @given(UNIT, protocols(after_answer="finish", charge_inserted=False), gpus())
 def test_tokens_are_conserved(graphs, protocol, gpu):
-    assume(protocol.when_full != "drop")
+    assume(Admission.DROP not in WHEN_FULL[protocol.when_full].may)
     timeline = simulate(graphs, gpu=gpu, protocol=protocol, on_deadlock="record")
     assume(not timeline.deadlocks)
     assert len(timeline.rows) == sum(map(len, graphs))

@@ -190,7 +190,7 @@ def test_littles_law_of_the_batch(data, queries, gpu, replicas):
     timeline = simulate(queries, gpu=cluster, arrivals=times)
     for place, replica in enumerate(timeline.replicas):
         stays = timeline.rows[timeline.column("replica") == place]
-        inside = float((stays[:, 8] - stays[:, 6]).sum())
+        inside = float((stays["finish"] - stays["start"]).sum())
         assert len(replica.batch) or inside == 0
         if len(replica.batch):
             assert area(replica.batch, float(replica.batch[-1, 0])) == inside

@@ -89,7 +89,7 @@ def test_nested_workers_can_deadlock_over_places():
     )
     graph = compile_trace(Trace("t", threads))
     assert simulate(graph, max_workers=2).makespan == 5
-    with pytest.raises(DeadlockError, match=r"1\.1 waits for one of the max_workers places, and all are taken"):
+    with pytest.raises(DeadlockError, match=r"1\.1 waits for one of the max_workers seats, and all are taken"):
         simulate(graph, max_workers=1)
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import simulator.engine.fleet
 from simulator import (
     GPU,
     Answer,
+    Cluster,
     ConfigError,
     Fork,
     Join,
@@ -22,11 +22,7 @@ from simulator import (
     compile_trace,
     simulate,
 )
-from simulator.engine.run import Run
-from simulator.engine.server import BatchServer
 from simulator.machine.cost import SplitTable
-from simulator.machine.gpu import Cluster
-from simulator.machine.policy import fcfs
 from simulator.workload import generate
 from tests.support.stepwise import step_by_step
 
@@ -97,8 +93,8 @@ class Watched:
     def __init__(self):
         self.seen = []
 
-    def __call__(self, server):
-        self.seen.append((server.leap_start, server.stored()))
+    def __call__(self, leap):
+        self.seen.append((leap.start, leap.stored))
 
 
 @settings(max_examples=60)
@@ -114,9 +110,9 @@ def test_what_is_in_memory_is_what_the_rows_say(family, seed, capacity, when_ful
     rules = Protocol(capacity=capacity, when_full=when_full)
     graphs = [compile_trace(trace, rules) for trace in generate(family, 2, seed=seed)]
     cost = SplitTable((1, 10**6), (1.0, 1.0), r=1e-18)
-    run = Run(tuple(graphs), Cluster(replicas=[GPU(cost=cost)]), None, np.array([0.0, 3.0]), fcfs, max_workers)
-    run.fleet.servers[0].watch = watched = Watched()
-    timeline = run.play("record")
+    watched = Watched()
+    options = {"arrivals": [0.0, 3.0], "max_workers": max_workers, "on_deadlock": "record"}
+    timeline = simulate(graphs, gpu=GPU(cost=cost), observe=watched, **options)
     if timeline.deadlocks:
         return
     assert watched.seen
@@ -159,10 +155,7 @@ def test_leaps_are_steps_one_by_one(family, seed, later, max_workers):
     law = SplitTable((1, 3, 8, 128), (16e-3, 40e-3, 45e-3, 0.6), b=1e-3, c=6e-6, q=4e-6, r=2e-6, extrapolate="linear")
     gpu = GPU(cost=law, max_prefill_tokens=64)
     options = {"gpu": gpu, "arrivals": [0.0, later], "max_workers": max_workers, "on_deadlock": "record"}
-    leaps = simulate(graphs, **options)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simulator.engine.fleet, "BatchServer", step_by_step(BatchServer))
-        steps = simulate(graphs, **options)
+    leaps, steps = simulate(graphs, **options), step_by_step(graphs, **options)
     assert leaps.steps == steps.steps
     assert leaps.rows.shape == steps.rows.shape
     assert np.allclose(leaps.answered, steps.answered, rtol=1e-9, equal_nan=True)

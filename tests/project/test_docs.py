@@ -20,6 +20,7 @@ from simulator.machine.policy import POLICIES
 from simulator.metrics import METRICS, SUMMARIES
 from simulator.rewards import REWARDS, TERMS
 from simulator.trace import Answer, Delay, Fork, Join, Outcome, Return, Think, Thread, Trace, Violation, ViolationKind
+from simulator.trace.full_pool import WHEN_FULL
 from simulator.trace.protocol import FORMAT_ERRORS
 from simulator.trace.tokens import COUNTERS
 from simulator.workload import FAMILIES
@@ -197,6 +198,7 @@ def test_every_registry_is_in_the_table_of_extensions():
         LAWS,
         profiles,
         POLICIES,
+        WHEN_FULL,
         METRICS,
         SUMMARIES,
         TERMS,

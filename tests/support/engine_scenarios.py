@@ -11,13 +11,16 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
 
+import numpy as np
 from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
 from simulator import GPU, ClosedLoop, Cluster, ExecutionGraph, LinearBatch, Protocol, Timeline, compile_trace, simulate
+from simulator.engine.run import Run
 from simulator.machine.cost import ConstantRate, CostModel, DecodeSteps
 from simulator.machine.policy import POLICIES
 from simulator.machine.routing import ROUTINGS
+from simulator.trace.full_pool import WHEN_FULL, Admission
 from tests.support.oracle import oracle
 from tests.support.oracle_state import OracleResult, Row
 from tests.support.strategies import SECONDS, TICK, any_traces, arrivals, free_graphs, protocols, traces
@@ -46,6 +49,13 @@ class Scenario:
     def replicas(self) -> Sequence[GPU]:
         return self.gpu.replicas if isinstance(self.gpu, Cluster) else (self.gpu,)
 
+    def run(self) -> Run:
+        """The simulation before its first event, for tests that look into it."""
+        cluster = self.gpu if isinstance(self.gpu, Cluster) else Cluster(replicas=[self.gpu])
+        times = self.arrivals if isinstance(self.arrivals, ClosedLoop) else np.asarray(self.arrivals, dtype=float)
+        graphs, policy = tuple(self.graphs), POLICIES[self.policy]
+        return Run(graphs, cluster, self.protocol, times, policy, self.max_workers)
+
     def simulate(self) -> Timeline:
         return simulate(
             self.graphs,
@@ -64,7 +74,7 @@ class Scenario:
             routing=self.routing,
             protocol=self.protocol,
             arrivals=self.arrivals,
-            policy_key=POLICIES[self.policy],
+            policy=POLICIES[self.policy],
             max_workers=self.max_workers,
         )
 
@@ -114,7 +124,7 @@ def blocks_needed(graph: ExecutionGraph, protocol: Protocol, block_size: int) ->
         if task.tokens:
             context[task.thread] = max(context[task.thread] + task.prefill, 1) + task.tokens
             largest = max(largest, context[task.thread] - 1)
-    if protocol.when_full == "inline":  # anybody may do anybody's work
+    if Admission.INLINE in WHEN_FULL[protocol.when_full].may:  # anybody may do anybody's work
         largest = max(largest, sum(context))
     return -(-largest // block_size)
 

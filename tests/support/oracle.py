@@ -10,19 +10,28 @@ Here are the queries: instants and rounds, pools, places, arrivals, routing. The
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf, isnan
 
 from simulator import GPU, ClosedLoop, Cluster
 from simulator.graph import ExecutionGraph
 from simulator.machine.cost import DecodeSteps
+from simulator.machine.policy import Policy, QueuePolicy
+from simulator.trace.full_pool import WHEN_FULL, Admission, FullPool
 from simulator.trace.protocol import Protocol
 from tests.support.oracle_engine import Engine
-from tests.support.oracle_state import CANCELLED, INLINE, Holder, OracleResult, QueryState, Request, Row, TaskState
+from tests.support.oracle_state import (
+    BLOCKED,
+    CANCELLED,
+    INLINE,
+    Holder,
+    OracleResult,
+    QueryState,
+    Request,
+    Row,
+    TaskState,
+)
 from tests.support.paged_oracle import PagedEngine
-
-PolicyKey = Callable[[ExecutionGraph], Sequence[float]]
-"""Of a graph, one key a task: what waiting work is sorted by, smallest first."""
 
 Item = tuple[int, int, int]
 """Query, thread, task."""
@@ -35,12 +44,12 @@ def oracle(
     routing: str = "least-loaded",
     protocol: Protocol,
     arrivals: Sequence[float] | ClosedLoop,
-    policy_key: PolicyKey,
+    policy: Policy,
     max_workers: int | None = None,
 ) -> OracleResult:
     """Simulate `graphs`, one a query. `routing` is that of the cluster, by name."""
     replicas = gpu.replicas if isinstance(gpu, Cluster) else (gpu,)
-    return Oracle(graphs, replicas, routing, protocol, policy_key, max_workers).run(arrivals)
+    return Oracle(graphs, replicas, routing, protocol, policy, max_workers).run(arrivals)
 
 
 class Oracle:
@@ -50,7 +59,7 @@ class Oracle:
         replicas: Sequence[GPU],
         routing: str,
         protocol: Protocol,
-        policy_key: PolicyKey,
+        policy: Policy,
         max_workers: int | None,
     ) -> None:
         self.engines = [(PagedEngine if gpu.num_kv_blocks else Engine)(self, i, gpu) for i, gpu in enumerate(replicas)]
@@ -59,7 +68,8 @@ class Oracle:
         self.routed = 0
         self.protocol = protocol
         self.cancels = protocol.after_answer == "cancel"
-        self.keys = [policy_key(graph) for graph in graphs]
+        self.choose = policy.choose if isinstance(policy, QueuePolicy) else None
+        self.keys = [(policy.keys if isinstance(policy, QueuePolicy) else policy)(graph) for graph in graphs]
         capacity = inf if protocol.capacity is None else protocol.capacity
         self.queries = [
             QueryState(graph, [TaskState(1 + len(task.joins), task.tokens) for task in graph.tasks], capacity - 1)
@@ -213,16 +223,15 @@ class Oracle:
             child = forks[fork]
             fork += 1
             query.tasks[graph.threads[child].first].waited_from = self.now
-            if query.free > 0 or self.protocol.when_full == "allow":
-                query.overflows += query.free <= 0
+            query.overflows += query.free <= 0
+            admission = self.admission(query)
+            if admission == Admission.START:
                 self.take_slot(number, child)
-                continue
-            query.overflows += 1
-            if self.protocol.when_full == "drop":
+            elif admission == Admission.DROP:
                 query.dropped.add(child)
                 if graph.threads[child].joined_by >= 0:
                     self.less(number, graph.threads[child].joined_by, None)
-            elif self.protocol.when_full == "inline":
+            elif admission == Admission.INLINE:
                 query.inline.add(child)
                 query.paused[child] = (task, fork)
                 self.start_thread(number, child, place)
@@ -230,7 +239,8 @@ class Oracle:
             else:
                 query.live.add(child)
                 query.queue.append(child)
-                if self.protocol.when_full == "block":
+                if admission == Admission.BLOCK:
+                    query.blocked.add(child)
                     query.paused[child] = (task, fork)
                     return
         if following >= 0:
@@ -243,6 +253,14 @@ class Oracle:
             self.less(number, graph.threads[thread].joined_by, None)
         if thread in query.inline:
             self.go_on(number, *query.paused.pop(thread), place)
+
+    def admission(self, query: QueryState) -> Admission:
+        """What becomes of a worker that is forked now."""
+        if query.free > 0:
+            return Admission.START
+        slots = (self.protocol.capacity or 1) - 1
+        found = FullPool(slots, int(slots - query.free), len(query.queue))
+        return WHEN_FULL[self.protocol.when_full].decide(found)
 
     def take_slot(self, number: int, child: int) -> None:
         """`child` takes a slot, or needs none; it runs as soon as it has a place, too."""
@@ -373,7 +391,7 @@ class Oracle:
         s = query.tasks[task]
         assert not s.ended, "a task that is done goes on"
         s.ended = flags in (0, CANCELLED)
-        flags |= INLINE * (thread in query.inline)
+        flags |= INLINE * (thread in query.inline) | BLOCKED * (thread in query.blocked)
         times = (s.waited_from, s.granted, s.ready, s.start, s.decode_start, self.now)
         self.rows.append(Row(number, thread, task, *times, tokens - s.reported, flags, replica))
         s.reported = tokens

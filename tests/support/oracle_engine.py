@@ -6,6 +6,7 @@ from math import inf, isnan
 from typing import Any
 
 from simulator import GPU
+from simulator.machine.policy import Entry, Queue
 from tests.support.oracle_state import CANCELLED, Holder, ReplicaResult, Request
 
 LIVELOCK = 200_000
@@ -93,8 +94,12 @@ class Engine:
         self.batch = batch
         if self.make_room():
             self.waiting.sort(key=lambda r: r.key)
-            while self.waiting and len(self.batch) < self.room and self.admit(self.waiting[0]):
-                state = self.world.state(self.waiting.pop(0))
+            while self.waiting and len(self.batch) < self.room:
+                chosen = self.chosen()
+                if not self.admit(chosen):
+                    break
+                self.waiting.remove(chosen)
+                state = self.world.state(chosen)
                 state.start = self.world.now
                 if not self.batch[-1].prompt:
                     state.decode_start = self.world.now
@@ -102,6 +107,23 @@ class Engine:
             self.changes.append((self.world.now, len(self.batch)))
         if self.batch:
             self.start_step()
+
+    def chosen(self) -> Request:
+        """Who is admitted next."""
+        if self.world.choose is None:
+            return self.waiting[0]
+        waiting = [self.entry(request, self.to_prefill(request)) for request in self.waiting]
+        running = sorted(self.entry(request, request.prompt) for request in self.batch)
+        entry = self.world.choose(Queue(self.world.now, self.number, tuple(waiting), tuple(running)))
+        return self.waiting[waiting.index(entry)]
+
+    def entry(self, request: Request, prefill: int) -> Entry:
+        key, since, _ = request.key
+        return Entry(*request.number, request.wanted - request.tokens, prefill, since, key)
+
+    def to_prefill(self, request: Request) -> int:
+        """Tokens put into the context of a request that waits."""
+        return request.prefill
 
     def keep(self, request: Request, follow: Request) -> None:
         """`follow` goes on in the place of `request`."""

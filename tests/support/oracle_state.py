@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from simulator.graph import ExecutionGraph
 
-CANCELLED, INLINE, PREEMPTED = 1, 2, 4
+CANCELLED, INLINE, PREEMPTED, BLOCKED = 1, 2, 4, 8
 
 Holder = tuple[int, int]
 """Query and thread: whose context it is. An inline worker has none of its own."""
@@ -134,6 +134,8 @@ class QueryState:
     """Threads that hold a slot."""
     dropped: set[int] = field(default_factory=set)
     inline: set[int] = field(default_factory=set)
+    blocked: set[int] = field(default_factory=set)
+    """Workers that held up their parent until they had a slot."""
     live: set[int] = field(default_factory=set)
     """Threads that were started, or wait for a slot or a place, and have not ended."""
     context: dict[int, int] = field(default_factory=dict)

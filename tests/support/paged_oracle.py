@@ -69,6 +69,12 @@ class PagedEngine(Engine):
         if -(-last // self.memory.block_size) > self.memory.size:
             raise ConfigError(f"query {request.query}: task {request.task} never fits")
 
+    def to_prefill(self, request: Request) -> int:
+        """Of one that was preempted, all; of an empty context, the token that it is given."""
+        if request.total:
+            return self.context(request)
+        return max(request.prefill, 1 - self.context(request))
+
     def keep(self, request: Request, follow: Request) -> None:
         super().keep(request, follow)
         request.pinned = []

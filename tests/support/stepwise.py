@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from simulator.engine.server import BatchServer
+from collections.abc import Sequence
+
+import numpy as np
+
+from simulator import GPU, ExecutionGraph, Timeline
+from simulator.engine.run import Run
+from simulator.machine.gpu import Cluster
+from simulator.machine.policy import fcfs
 
 
-def step_by_step(server: type[BatchServer]) -> type[BatchServer]:
-    """Return a server like `server`, with an event for every engine step."""
-
-    class StepByStep(server):  # type: ignore[misc,valid-type]
-        def plan(self) -> None:
-            super().plan()
-            if self.boundary is not None and self.leap_steps > 1:
-                self.leap_steps = 1
-                end = self.leap_start + self._decode_seconds(1)
-                self.boundary = self.clock.call_at(max(end, self.clock.now), self._arrive)
-
-    return StepByStep
+def step_by_step(
+    graphs: Sequence[ExecutionGraph],
+    *,
+    gpu: GPU,
+    arrivals: Sequence[float] | None = None,
+    max_workers: int | None = None,
+    on_deadlock: str = "raise",
+) -> Timeline:
+    """Simulate with an event for every engine step."""
+    times = np.zeros(len(graphs)) if arrivals is None else np.asarray(arrivals, dtype=float)
+    run = Run(tuple(graphs), Cluster(replicas=[gpu]), None, times, fcfs, max_workers, max_leap=1)
+    return run.play(on_deadlock)

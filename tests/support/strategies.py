@@ -187,7 +187,7 @@ def protocols(**fixed: Any) -> st.SearchStrategy[Protocol]:
     """Protocols of all kinds that a simulation takes notice of, with what is `fixed`."""
     options: dict[str, st.SearchStrategy[Any]] = {
         "capacity": st.sampled_from((None, 2, 1, 2, 3, 3, 4, 5)),
-        "when_full": st.sampled_from(WHEN_FULL),
+        "when_full": st.sampled_from(list(WHEN_FULL)),
         "release": st.sampled_from(("return", "join")),
         "after_answer": st.sampled_from(("cancel", "finish")),
         "charge_inserted": st.booleans(),
