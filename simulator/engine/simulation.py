@@ -14,6 +14,7 @@ from simulator.errors import ConfigError, GraphError
 from simulator.graph import ExecutionGraph
 from simulator.machine.gpu import GPU, STEP_CLOCK, Cluster
 from simulator.machine.policy import Policy, QueuePolicy, fcfs
+from simulator.support.checks import whole
 from simulator.timeline import Timeline
 from simulator.trace.protocol import Protocol
 from simulator.workload import ClosedLoop
@@ -92,10 +93,7 @@ def simulate(
     if not isinstance(cluster, Cluster):
         raise ConfigError(f"gpu must be a GPU, such as GPU(cost=LinearBatch(a=6e-3)), or a Cluster; got {gpu!r}")
     times = arrivals if isinstance(arrivals, ClosedLoop) else _times(arrivals, len(queries))
-    if max_workers is not None and (
-        isinstance(max_workers, bool) or not isinstance(max_workers, int) or max_workers < 1
-    ):
-        raise ConfigError(f"max_workers must be a whole number from 1, or None for no limit; got {max_workers!r}")
+    whole("max_workers", max_workers, "from 1, or None for no limit")
     if not callable(policy) and not isinstance(policy, QueuePolicy):
         raise ConfigError(f"policy must be a function from a graph to keys, or a QueuePolicy; got {policy!r:.80}")
     if on_deadlock not in ("raise", "record"):

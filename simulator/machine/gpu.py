@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from simulator.errors import ConfigError
 from simulator.machine.cost import CostModel, DecodeSteps, unit_of
 from simulator.machine.routing import Routing, least_loaded
+from simulator.support.checks import whole
 
 __all__ = ["GPU", "STEP_CLOCK", "Cluster"]
 
@@ -41,11 +42,8 @@ class GPU:
         if isinstance(self.cost, type) or not hasattr(self.cost, "decode_seconds"):
             raise ConfigError(f"cost must be a cost model, such as LinearBatch(a=6e-3); got {self.cost!r}")
         for name in ("max_num_seqs", "max_num_batched_tokens", "max_prefill_tokens", "num_kv_blocks"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ConfigError(f"{name} must be a whole number from 1, or None for no limit; got {value!r}")
-        if isinstance(self.block_size, bool) or not isinstance(self.block_size, int) or self.block_size < 1:
-            raise ConfigError(f"block_size must be a whole number of tokens from 1; got {self.block_size!r}")
+            whole(name, getattr(self, name), "from 1, or None for no limit")
+        whole("block_size", self.block_size, kind="a whole number of tokens")
         if self.num_kv_blocks and getattr(self.cost, "cache_seconds", None):
             raise ConfigError(
                 "a cost with r counts all tokens in memory, and num_kv_blocks bounds them: give one of both"

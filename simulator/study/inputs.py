@@ -40,13 +40,7 @@ class Files(NamedTuple):
 
 
 def paths_of(source: Source, base: str) -> list[str]:
-    """Return the files of a source, each once, in order of its patterns and then of name.
-
-    Raises
-    ------
-    ConfigError
-        If a pattern matches nothing.
-    """
+    """Return the files of a source, each once, in order of its patterns and then of name; each must match something."""
     paths: dict[str, None] = {}
     for pattern in source.files:
         whole = os.path.join(base, pattern)
@@ -68,13 +62,7 @@ def _stamped(source: Source, base: str) -> tuple[tuple[str, ...], tuple[tuple[in
 
 
 def files_of(source: Source, base: str) -> Files:
-    """Return what is in the files of a source; read once a process.
-
-    Raises
-    ------
-    ConfigError
-        If a file cannot be opened, or no trace is in any.
-    """
+    """Return what is in the files of a source, which are read once a process and have at least one trace."""
     tokens = source.tokens if source.tokens in COUNTERS else os.path.join(base, source.tokens)
     files = _read(*_stamped(source, base), source.format, tokens, source.block_size)
     if not files.traces:
@@ -96,13 +84,7 @@ def _read(paths: tuple[str, ...], stamps: object, format: str | None, tokens: st
 
 
 def unreadable(study: Study) -> list[FormatError]:
-    """Return what cannot be read in the files of a study, of all its points.
-
-    Raises
-    ------
-    ConfigError
-        If a source has no trace at all.
-    """
+    """Return what cannot be read in the files of a study, of all its points."""
     faults: dict[str, FormatError] = {}
     for source in _file_sources(study):
         faults |= {str(fault): fault for fault in files_of(source, study.base).faults}

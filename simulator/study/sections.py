@@ -24,11 +24,6 @@ _SECTIONS: dict[str, type] = {"arrivals": Arrivals, "cluster": Hardware, "protoc
 def fields_of(document: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
     """Return the fields of the study that a document describes, which may say the names in `known`.
 
-    Raises
-    ------
-    ConfigError
-        If a key or a value is not what is accepted.
-
     >>> fields_of({"traces": {}, "window": {"warmup": 0.1}}, known=("traces", "window"))["window"].warmup
     0.1
     """

@@ -43,7 +43,7 @@ class Source:
     block_size: int | None = None
     """Tokens in a block of a Mooncake log's hash_ids."""
     weight: Positive = 1.0
-    """Share of the queries, relative to the weights of the other sources."""
+    """The source's share of the queries, relative to the weights of the others."""
 
     def __post_init__(self) -> None:
         check_fields(self, "a source's")
@@ -76,7 +76,7 @@ class Arrivals:
     variation: NonNegative | None = None
     """Coefficient of variation of the intervals of ``gamma``: 1 is Poisson, more is burstier, 0 a fixed interval."""
     users: Annotated[int, "from 1 to 10^9"] | None = None
-    """Of ``closed``."""
+    """Users of ``closed``."""
     think: NonNegative | None = None
     """Seconds from an answer to the user's next query, of ``closed``. Default 0."""
     speed: Positive | None = None
@@ -118,15 +118,15 @@ class Hardware:
 
     gpu: str | tuple[str, ...] = "steps"
     """What ``forksim run --gpu`` takes: ``steps``, a profile, its .toml file, ``rate:...``, ``linear:...``. Several
-    make a cluster of unlike replicas."""
+    names make a cluster of unlike replicas."""
     replicas: Annotated[int, "from 1 to 10,000"] = 1
-    """How many of each."""
+    """How many replicas there are of each."""
     routing: str = "least-loaded"
     policy: str = "fcfs"
     max_workers: Limit | None = None
-    """Workers of all queries at once, at most."""
+    """Most workers of all queries at once."""
     max_num_seqs: Limit | None = None
-    """This and the next: instead of what the profile says."""
+    """This and the next four: instead of what the profile says."""
     max_num_batched_tokens: Limit | None = None
     max_prefill_tokens: Limit | None = None
     num_kv_blocks: Limit | None = None

@@ -26,7 +26,7 @@ from simulator.trace.protocol import Protocol
 __all__ = ["Point", "Study", "load_study", "parse_study"]
 
 MAX_QUERIES = 10**7
-"""Of a run, samples included: it is held in memory."""
+"""Most queries of a run, samples included: a run is held in memory."""
 
 
 class Point(NamedTuple):
@@ -34,7 +34,7 @@ class Point(NamedTuple):
 
     number: int
     values: Mapping[str, Any]
-    """One value an axis."""
+    """The value of each axis."""
     study: Study
     """What is simulated there: a study without axes."""
 
@@ -50,7 +50,7 @@ class Study:
     queries : int, optional
         Queries of a run, drawn from the sources by weight. Default: every trace of every file once, in order.
     samples : int
-        How often each is thought about: a group of RL. Generated traces of a group share their prompt.
+        How often each query is thought about, as in a group of RL. Generated traces of a group share their prompt.
     arrivals, cluster, protocol, window
         See `Arrivals`, `Hardware`, `Protocol`, `Window`.
     axes : mapping from str to sequence
@@ -59,17 +59,19 @@ class Study:
     replications : int
         Runs of each point. Those of equal number share all random numbers, whatever the point.
     seed : int
-        Of all random numbers.
+        The seed that all random numbers follow from.
     metrics : sequence of str
         What is measured: metrics of a query (mean and percentiles of each), and of a run. See docs/studies.md.
     percentiles : sequence of float
+        Percentiles of each metric of a query, from 0 to 100.
     confidence : float
-        Of Student-t intervals.
+        Confidence of the Student-t intervals.
     baseline : mapping, optional
-        Axis values of the point that others are compared with.
+        Axis values of the point that the others are compared with.
     name : str
+        What tables call the study.
     base : str
-        Folder where relative paths start.
+        The folder from which relative paths start.
 
     Raises
     ------

@@ -22,8 +22,8 @@ from typing import Annotated, Any, Literal
 from simulator.errors import ConfigError
 
 __all__ = [
-    *("NonNegative", "Positive", "Share", "check_fields", "check_options", "choose", "is_whole", "mismatch", "one_of"),
-    *("real", "whole", "within"),
+    *("NonNegative", "Positive", "Share", "check_fields", "check_options", "choose", "is_real", "is_whole", "mismatch"),
+    *("one_of", "real", "whole", "within"),
 ]
 
 Positive = Annotated[float, "above 0"]
@@ -69,7 +69,8 @@ def is_whole(value: object) -> typing.TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_real(value: Any) -> bool:
+def is_real(value: Any) -> bool:
+    """Return whether a value is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -92,7 +93,7 @@ def real(name: str, value: Any, wanted: str = "", *, kind: str = "a number") -> 
     Traceback (most recent call last):
     simulator.errors.ConfigError: threshold must be a number above 0 and at most 1, got nan
     """
-    _check(_is_real, name, value, wanted, kind if wanted else "a finite number")
+    _check(is_real, name, value, wanted, kind if wanted else "a finite number")
 
 
 def _check(is_kind: Callable[[Any], bool], name: str, value: Any, wanted: str, kind: str) -> None:
@@ -190,7 +191,7 @@ def mismatch(value: Any, hint: Any) -> str:
 
 
 def _annotated(value: Any, kind: Any, wanted: str) -> str:
-    is_kind, name = (is_whole, "a whole number") if kind is int else (_is_real, "a number")
+    is_kind, name = (is_whole, "a whole number") if kind is int else (is_real, "a number")
     return "" if is_kind(value) and _range(wanted)[0](value) else f"{name} {wanted}"
 
 
@@ -222,7 +223,7 @@ _HANDLERS: dict[Any, Callable[..., str]] = {
     types.UnionType: _union,
     Literal: _literal,
     tuple: _tuple,
-    float: _if_not(_is_real, "a finite number"),
+    float: _if_not(is_real, "a finite number"),
     int: _if_not(lambda value: is_whole(value) and value >= 0, "a whole number from 0"),
     bool: _if_not(lambda value: isinstance(value, bool), "true or false"),
     str: _if_not(lambda value: isinstance(value, str), "a text"),

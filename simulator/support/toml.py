@@ -19,14 +19,7 @@ MAX_BYTES = 1 << 24
 
 
 def load_toml(kind: str, path: str | os.PathLike[str], make: Callable[[dict[str, Any]], T]) -> T:
-    """Return what `make` makes of the table in a TOML file.
-
-    Raises
-    ------
-    ConfigError
-        If the file cannot be read or is no TOML, or `make` refuses what it says. The message begins with what `kind` of
-        file it is, and its path.
-    """
+    """Return what `make` makes of the table in a TOML file. Errors begin with the `kind` of file and its path."""
     name = os.fspath(path)
     try:
         with open(name, encoding="utf-8") as file:

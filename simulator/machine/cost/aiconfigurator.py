@@ -9,8 +9,8 @@ from itertools import product
 from typing import Any
 
 from simulator.errors import ConfigError
-from simulator.machine.cost.base import check_number, check_whole
 from simulator.machine.cost.table import MeasuredTable
+from simulator.support.checks import real, whole
 
 __all__ = ["AIConfigurator"]
 
@@ -76,8 +76,8 @@ class AIConfigurator:
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
                 raise ConfigError(f"AIConfigurator: {name} must be a name, got {value!r}")
-        check_whole("AIConfigurator", "tensor_parallel", self.tensor_parallel, 1, 1024)
-        check_number("AIConfigurator", "overhead", self.overhead, 0, 3600, " seconds")
+        whole("AIConfigurator: tensor_parallel", self.tensor_parallel, "from 1 to 1,024")
+        real("AIConfigurator: overhead", self.overhead, "from 0 to 3600 seconds")
         if importlib.util.find_spec("aiconfigurator_core") is None:
             raise ConfigError("AIConfigurator needs aiconfigurator-core: pip install forksim[aiconfigurator]")
 

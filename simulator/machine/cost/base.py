@@ -9,9 +9,9 @@ import typing
 from dataclasses import fields
 from typing import Any, Literal
 
-from simulator.errors import ConfigError
+from simulator.support.checks import real
 
-__all__ = ["CostModel", "check_number", "check_numbers", "check_whole", "is_monotone", "unit_of"]
+__all__ = ["CostModel", "check_numbers", "is_monotone", "unit_of"]
 
 
 class CostModel(typing.Protocol):
@@ -55,21 +55,7 @@ def is_monotone(cost: CostModel) -> bool:
     return getattr(cost, "monotone", False) is True
 
 
-def check_number(owner: str, name: str, value: Any, low: float, high: float, unit: str = "") -> None:
-    """Refuse what is not a number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise ConfigError(f"{owner}: {name} must be a number from {low:g} to {high:g}{unit}, got {value!r}")
-
-
-def check_whole(owner: str, name: str, value: Any, low: int, high: int) -> None:
-    """Refuse what is not a whole number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(f"{owner}: {name} must be a whole number from {low:,} to {high:,}, got {value!r}")
-
-
 def check_numbers(model: Any) -> None:
     """Refuse a dataclass of numbers if one is negative, NaN or absurd."""
     for item in fields(model):
-        value = getattr(model, item.name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1e9:
-            raise ConfigError(f"{type(model).__name__}: {item.name} must be a number from 0 to 10^9, got {value!r}")
+        real(f"{type(model).__name__}: {item.name}", getattr(model, item.name), "from 0 to 10^9")

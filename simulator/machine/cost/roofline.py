@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from simulator.errors import ConfigError
-from simulator.machine.cost.base import check_number, check_whole
 from simulator.machine.cost.shapes import Datasheet, ModelShape
+from simulator.support.checks import real, whole
 
 __all__ = ["Roofline"]
 
@@ -81,16 +81,15 @@ class Roofline:
     """Seconds of every step."""
 
     def __post_init__(self) -> None:
-        owner = "Roofline"
         if not isinstance(self.model, ModelShape):
             raise ConfigError(f"Roofline: model must be a ModelShape, got {self.model!r:.80}")
         if not isinstance(self.gpu, Datasheet):
             raise ConfigError(f"Roofline: gpu must be a Datasheet, got {self.gpu!r:.80}")
-        check_whole(owner, "tensor_parallel", self.tensor_parallel, 1, 1024)
+        whole("Roofline: tensor_parallel", self.tensor_parallel, "from 1 to 1,024")
         for name in ("alpha", "beta"):
-            check_number(owner, name, getattr(self, name), 0.001, 1)
+            real(f"Roofline: {name}", getattr(self, name), "from 0.001 to 1")
         for name in ("overhead", "allreduce_seconds"):
-            check_number(owner, name, getattr(self, name), 0, 3600, " seconds")
+            real(f"Roofline: {name}", getattr(self, name), "from 0 to 3600 seconds")
         model, g = self.model, self.tensor_parallel
         if model.heads % g:
             raise ConfigError(f"Roofline: tensor_parallel ({g}) must divide the {model.heads} heads")

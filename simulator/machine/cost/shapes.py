@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simulator.errors import ConfigError
-from simulator.machine.cost.base import check_number, check_whole
+from simulator.support.checks import real, whole
 
 __all__ = ["Datasheet", "ModelShape"]
 
@@ -44,12 +44,11 @@ class ModelShape:
     """Experts that a token goes through."""
 
     def __post_init__(self) -> None:
-        owner = "ModelShape"
         for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocab", "experts"):
-            check_whole(owner, name, getattr(self, name), 1, 10**8)
-        check_whole(owner, "experts_per_token", self.experts_per_token, 1, self.experts)
+            whole(f"ModelShape: {name}", getattr(self, name), "from 1 to 100,000,000")
+        whole("ModelShape: experts_per_token", self.experts_per_token, f"from 1 to {self.experts}")
         for name in ("weight_bytes", "kv_bytes"):
-            check_number(owner, name, getattr(self, name), 0.125, 8)
+            real(f"ModelShape: {name}", getattr(self, name), "from 0.125 to 8")
         if self.heads % self.kv_heads:
             raise ConfigError(f"ModelShape: heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
 
@@ -105,4 +104,4 @@ class Datasheet:
             ("memory", 1e6, 1e15),
             ("link_bandwidth", 1e6, 1e18),
         ):
-            check_number("Datasheet", name, getattr(self, name), low, high)
+            real(f"Datasheet: {name}", getattr(self, name), f"from {low:g} to {high:g}")

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from simulator.errors import ConfigError
-from simulator.machine.cost.base import check_number
+from simulator.support.checks import real, whole
 
 __all__ = ["SplitTable"]
 
@@ -60,9 +60,9 @@ class SplitTable:
         if self.extrapolate not in (None, "linear"):
             raise ConfigError(f'SplitTable: extrapolate must be "linear" or None, got {self.extrapolate!r}')
         for name in ("b", "c", "q", "r", "overhead"):
-            check_number("SplitTable", name, getattr(self, name), 0, 3600, " seconds")
-        tokens = _entries("tokens", self.tokens, int, 1, 10**9)
-        seconds = _entries("seconds", self.seconds, (int, float), 1e-12, 3600)
+            real(f"SplitTable: {name}", getattr(self, name), "from 0 to 3600 seconds")
+        tokens = _entries("tokens", self.tokens, whole, "from 1 to 10^9")
+        seconds = _entries("seconds", self.seconds, real, "from 1e-12 to 3600")
         if any(a >= b for a, b in pairwise(tokens)):
             raise ConfigError(f"SplitTable: tokens must increase; got {tokens!r:.80}")
         if len(tokens) != len(seconds):
@@ -117,7 +117,7 @@ class SplitTable:
         return self.seconds[i] + self._slopes[i] * (tokens - self.tokens[i])
 
 
-def _entries(name: str, values: Any, kind: Any, low: float, high: float) -> tuple[Any, ...]:
+def _entries(name: str, values: Any, check: Callable[..., None], wanted: str) -> tuple[Any, ...]:
     try:
         entries = tuple(values)
     except TypeError:
@@ -125,6 +125,5 @@ def _entries(name: str, values: Any, kind: Any, low: float, high: float) -> tupl
     if len(entries) < 2:
         raise ConfigError(f"SplitTable: {name} must be two or more, got {entries!r:.80}")
     for value in entries:
-        if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-            raise ConfigError(f"SplitTable: {name} must be numbers from {low:g} to {high:g}, got {value!r:.80}")
+        check(f"SplitTable: {name}", value, wanted, kind="numbers")
     return entries

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 from simulator.errors import ConfigError
-from simulator.machine.cost.base import check_number
+from simulator.support.checks import is_real, real, whole
 
 __all__ = ["MeasuredTable"]
 
@@ -75,7 +75,7 @@ class MeasuredTable:
     def __post_init__(self) -> None:
         if self.extrapolate not in (None, "linear"):
             raise ConfigError(f'MeasuredTable: extrapolate must be "linear" or None, got {self.extrapolate!r}')
-        check_number("MeasuredTable", "overhead", self.overhead, 0, 3600, " seconds")
+        real("MeasuredTable: overhead", self.overhead, "from 0 to 3600 seconds")
         self._take("sequences", "contexts", "seconds")
         if self.prefill_tokens or self.prefill_cached or self.prefill_seconds:
             self._take("prefill_tokens", "prefill_cached", "prefill_seconds")
@@ -200,8 +200,8 @@ def _axis(name: str, values: Any, first: int) -> Axis:
         axis = tuple(values)
     except TypeError:
         raise ConfigError(f"MeasuredTable: {name} must be whole numbers, got {values!r:.80}") from None
-    if any(isinstance(value, bool) or not isinstance(value, int) or not first <= value <= 10**9 for value in axis):
-        raise ConfigError(f"MeasuredTable: {name} must be whole numbers from {first} to 10^9, got {axis!r:.80}")
+    for value in axis:
+        whole(f"MeasuredTable: {name}", value, f"from {first} to 10^9", kind="whole numbers")
     if len(axis) < 2 or any(a >= b for a, b in pairwise(axis)):
         raise ConfigError(f"MeasuredTable: {name} must be two or more, increasing; got {axis!r:.80}")
     return axis
@@ -219,7 +219,7 @@ def _grid(name: str, values: Any, across: Axis, down: Axis) -> Grid:
         )
     for i, row in zip(across, grid, strict=True):
         for j, value in zip(down, row, strict=True):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1e-12 <= value <= 3600:
+            if not (is_real(value) and 1e-12 <= value <= 3600):
                 raise ConfigError(
                     f"MeasuredTable: {name} at ({i}, {j}) must be above 0 and at most 3600, got {value!r}"
                 )

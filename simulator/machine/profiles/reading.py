@@ -19,6 +19,8 @@ from simulator.machine.cost import (
     Roofline,
 )
 from simulator.machine.gpu import GPU
+from simulator.support.checks import one_of, whole
+from simulator.support.toml import parse_toml
 
 __all__ = ["KINDS", "MEMORY_SHARE", "Profile", "parse_profile", "shipped"]
 
@@ -85,14 +87,7 @@ def parse_profile(text: str, name: str) -> Profile:
     >>> parse_profile(text, "mine").gpu.cost.a
     0.02
     """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"profile {name}: not TOML: {error}") from None
-    try:
-        return _profile(table, name)
-    except ConfigError as error:
-        raise ConfigError(f"profile {name}: {error}") from None
+    return parse_toml(f"profile {name}", text, lambda table: _profile(table, name))
 
 
 def _profile(table: dict[str, Any], name: str) -> Profile:
@@ -103,8 +98,7 @@ def _profile(table: dict[str, Any], name: str) -> Profile:
     for key in ("kind", "source", "date"):
         if key not in provenance:
             raise ConfigError(f"[provenance] must say {key}")
-    if provenance["kind"] not in KINDS:
-        raise ConfigError(f"kind must be one of {', '.join(KINDS)}; got {provenance['kind']!r}")
+    one_of("kind", provenance["kind"], KINDS)
     source = provenance["source"]
     if not isinstance(source, str) or not source.strip():
         raise ConfigError(f"source must say where the numbers come from; got {source!r}")
@@ -117,8 +111,7 @@ def _profile(table: dict[str, Any], name: str) -> Profile:
     hardware, model, gpus = (table.get(key, default) for key, default in _WHERE.items())
     datasheet = None if hardware is None else _known(hardware, "hardware", _hardware())
     shape = None if model is None else _known(model, "model", _models())
-    if isinstance(gpus, bool) or not isinstance(gpus, int) or not 1 <= gpus <= 1024:
-        raise ConfigError(f"tensor_parallel must be a whole number from 1 to 1,024; got {gpus!r}")
+    whole("tensor_parallel", gpus, "from 1 to 1,024")
     gpu = GPU(cost=_cost(cost, shape, datasheet, gpus), name=name, **(ENGINE | engine))
     kv = memory = None
     if datasheet and shape:

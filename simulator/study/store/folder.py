@@ -15,10 +15,9 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from simulator.errors import ConfigError
-from simulator.study.store.journal import Log, pack, scan, seal, unpack, writing
+from simulator.study.store.journal import Log, Runs, pack, scan, seal, unpack, writing
 from simulator.study.store.results import FORMAT, JOURNAL, LOCK, PARTS, STUDY, digest, refuse_odd, refuse_study
 from simulator.study.store.rows import Row, plain_row, query_chunks, typed_chunks
-from simulator.study.store.runs import Runs
 from simulator.support.files import atomic
 from simulator.support.tables import Columns, can_write_parquet, column_file
 

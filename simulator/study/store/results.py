@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from simulator.errors import ConfigError
-from simulator.study.store.journal import scan
+from simulator.study.store.journal import Runs, scan
 from simulator.study.store.rows import joined, typed_chunks
-from simulator.study.store.runs import Runs
 
 __all__ = [
     "FORMAT",

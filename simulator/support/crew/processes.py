@@ -36,6 +36,8 @@ class _Process:
     pipe: Connection[Any, Any]
     """This end of it."""
     started: bool = False
+    code: int | None = None
+    """Its exit code, once it is gone."""
 
 
 def process_crew(
@@ -109,23 +111,25 @@ class _Processes:
     def end(self, workers: Sequence[_Process], *, kill: bool) -> None:
         for worker in workers:
             worker.pipe.close()  # which it takes as a request to leave
-            if kill:
+            if kill and worker.code is None:
                 worker.process.kill()
         for worker in workers:
             _end(worker)
 
 
 def _end(worker: _Process) -> int:
-    """Wait until a process is gone, and return its exit code."""
-    worker.pipe.close()
-    worker.process.join(_LEAVE_SECONDS)
-    if worker.process.exitcode is None:
-        worker.process.kill()
-        worker.process.join()
-    code = worker.process.exitcode
-    assert code is not None
-    worker.process.close()
-    return code
+    """Wait until a process is gone, and return its exit code. Again it returns the same: an interrupt may come at any
+    time.
+    """
+    if worker.code is None:
+        worker.pipe.close()
+        worker.process.join(_LEAVE_SECONDS)
+        if worker.process.exitcode is None:
+            worker.process.kill()
+            worker.process.join()
+        worker.code = worker.process.exitcode or 0
+        worker.process.close()
+    return worker.code
 
 
 def _ending(code: int) -> str:
