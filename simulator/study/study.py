@@ -15,7 +15,7 @@ import numpy as np
 from simulator.errors import ConfigError
 from simulator.machine.cost import DecodeSteps
 from simulator.study.documents import canonical, label, plain
-from simulator.study.measures import checked_metrics, metric_columns
+from simulator.study.measures import check_metric, metric_columns
 from simulator.study.sections import fields_of
 from simulator.study.spec import Arrivals, Hardware, Source, Window
 from simulator.support.options import Share, check_fields, choose
@@ -126,7 +126,8 @@ class Study:
                 raise ConfigError(f"traces.{name} must be a Source; got {source!r:.80}")
         self._check_numbers()
         self._check_queries()
-        checked_metrics(self.metrics)
+        for name in self.metrics:
+            check_metric(name)
         self.cluster.cluster(self.base)
         if self.baseline is not None:
             object.__setattr__(self, "baseline", {name: label(value) for name, value in self.baseline.items()})
