@@ -215,7 +215,7 @@ def _trials(found: Found, name: str, unit: str) -> None:
     """Print every value that was tried."""
     asked = [each for each in found.objectives]
     grows = any(estimate.objective.metric == BACKLOG for trial in found.trials for estimate in trial.estimates)
-    titles = [f"{each.metric}{' s' if each.is_time and unit == 'seconds' else ''}" for each in asked]
+    titles = [each.metric + " s" * (each.column.metric.unit_on(unit) == "seconds") for each in asked]
     table = _table(name, "runs", *titles, *(["left over"] if grows else []), "busy", "verdict")
     for trial in found.trials:
         cells = []

@@ -6,14 +6,13 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from simulator.metrics import Metrics
+from simulator.metrics import BOUNDS, METRICS, Metrics
 from simulator.rewards import FORMAT_ERROR, Score
 from simulator.trace import Violation
 
@@ -39,9 +38,6 @@ REWARD_LEGEND = """\
 reward = accuracy + concurrency, or R_FE if there is a format error; concurrency = lambda * min(eta/c, tau) / tau.
 T: decode steps to the answer. eta: mean number of active agents during T."""
 """What the columns of `rewards_table` mean."""
-
-BOUNDS = ("decode", "worker", "prefill", "delay", "wait_batch", "wait_pool")
-_BOUND_NAMES = {"decode": "organizer", "worker": "workers", "wait_batch": "batch", "wait_pool": "pool slot"}
 
 
 def number(value: float) -> str:
@@ -85,22 +81,13 @@ def printable(text: str, limit: int = 120) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
-class Column(NamedTuple):
-    """One column of the table of metrics."""
-
-    title: str
-    cell: Callable[[Metrics], str]
-    needed: bool = True
-    """Whether it is there on a narrow screen, too."""
-
-
 def bound_by(metrics: Metrics) -> str:
     """Return what most of the latency was spent on, and its share."""
-    shares = {name: metrics[f"bound_{name}"] for name in BOUNDS}
+    shares = {name: metrics[name] for name in (f"bound_{bound}" for bound in BOUNDS)}
     if any(math.isnan(share) for share in shares.values()) or not any(shares.values()):
         return "-"
     name = max(shares, key=lambda key: shares[key])
-    return f"{_BOUND_NAMES.get(name, name)} {shares[name]:.0%}"
+    return f"{METRICS[name].heading} {shares[name]:.0%}"
 
 
 def faults(violations: Iterable[Violation]) -> Text:
@@ -122,6 +109,11 @@ def _table(titles: Iterable[str], *, title: str | None = None, narrow: bool = Fa
     return table
 
 
+_COLUMNS = ("work", "critical_path_steps", "latency", "speedup", "eta", "eta_over_c", "peak_concurrency")
+_NEEDED = ("critical_path_steps", "latency", "speedup", "eta")
+"""Those of them for which a narrow screen has room."""
+
+
 def metrics_table(rows: Iterable[Metrics], unit: str, *, title: str | None = None, narrow: bool = False) -> Table:
     """Return a table with one line a query.
 
@@ -134,26 +126,20 @@ def metrics_table(rows: Iterable[Metrics], unit: str, *, title: str | None = Non
     narrow : bool
         Leave out what a screen of 80 columns has no room for.
     """
-    whole = count if unit == "steps" else number
-    columns = [
-        Column("tokens", lambda m: count(m.work), needed=False),
-        Column("T steps", lambda m: count(m.critical_path_steps)),
-        Column(
-            "latency" if unit == "steps" else "latency s",
-            lambda m: "deadlock" if math.isnan(m.latency) else whole(m.latency),
-        ),
-        Column("speed-up", lambda m: number(m.speedup)),
-        Column("eta", lambda m: number(m.eta)),
-        Column("eta/c", lambda m: number(m.eta_over_c), needed=False),
-        Column("peak", lambda m: count(m.peak_concurrency), needed=False),
-        Column("bound by", bound_by),
-    ]
-    columns = [column for column in columns if column.needed or not narrow]
-    table = _table((column.title for column in columns), title=title, narrow=narrow)
+    names = _NEEDED if narrow else _COLUMNS
+    table = _table((*(METRICS[name].heading_on(unit) for name in names), "bound by"), title=title, narrow=narrow)
     for metrics in rows:
-        cells = (column.cell(metrics) for column in columns)
-        table.add_row(Text(printable(metrics.name)), *cells, faults(metrics.violations))
+        cells = {name: _cell(metrics[name], METRICS[name].unit_on(unit)) for name in names}
+        if math.isnan(metrics.latency):
+            cells["latency"] = "deadlock"
+        name, violations = Text(printable(metrics.name)), faults(metrics.violations)
+        table.add_row(name, *cells.values(), bound_by(metrics), violations)
     return table
+
+
+def _cell(value: float, unit: str) -> str:
+    """Return a value as a table shows it: plain numbers and seconds are real, what is counted in other units whole."""
+    return number(value) if unit in ("", "seconds") else count(value)
 
 
 def rewards_table(rows: Iterable[tuple[str, Score]], *, narrow: bool = False) -> Table:
@@ -239,15 +225,6 @@ class Tally:
         )
 
 
-_TITLES = {
-    "critical_path_steps": "T steps",
-    "work": "tokens",
-    "speedup": "speed-up",
-    "eta_over_c": "eta/c",
-    "peak_concurrency": "peak",
-}
-
-
 def summary_table(tally: Tally, unit: str = "steps") -> Table:
     """Return the totals as a table: mean, median and 95th percentile of each number."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -256,8 +233,6 @@ def summary_table(tally: Tally, unit: str = "steps") -> Table:
         table.add_column(title, justify="right")
     for name, value in tally.summary().items():
         if isinstance(value, dict) and "mean" in value:
-            title = (
-                "latency s" if name == "latency" and unit == "seconds" else _TITLES.get(name, name.replace("_", " "))
-            )
+            title = METRICS[name].heading_on(unit) if name in METRICS else name.replace("_", " ")
             table.add_row(title, *(number(value[key]) for key in ("mean", "p50", "p95")))
     return table

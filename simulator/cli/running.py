@@ -31,7 +31,7 @@ from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
 from simulator.graph.compiler import compile_trace
 from simulator.machine.cost import unit_of
-from simulator.metrics import METRICS, Metrics, measure, summarize
+from simulator.metrics import METRICS, SUMMARIES, Metrics, measure, summarize
 from simulator.support.files import atomic
 from simulator.timeline import Timeline
 from simulator.timeline.export import SPAN_FIELDS, span_rows
@@ -180,8 +180,7 @@ def _print(shown: list[Metrics], tally: Tally, unit: str, run: dict[str, float] 
     if tally.traces > 1:
         show(summary_table(tally, unit))
     if run:
-        facts = ", ".join(f"{name.replace('_', ' ')} {count(value)}" for name, value in run.items())
-        facts = facts.replace("per second", f"per {unit.removesuffix('s')}")
+        facts = ", ".join(f"{SUMMARIES[name].title_on(unit)} {count(value)}" for name, value in run.items())
         say(f"{'one GPU' if gpus == 1 else f'{gpus:,} GPUs'} for all: {facts}\n")
     say(tally.sentence())
     if shown:

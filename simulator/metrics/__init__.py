@@ -1,15 +1,18 @@
 """Functions of a timeline: metrics of a query and of a run, what bound a query, what it would have taken alone."""
 
-from simulator.metrics.measures import METRICS, SUMMARIES, Metrics, Run, measure, summarize
+from simulator.metrics.measures import METRICS, SUMMARIES, Metrics, QueryView, measure, summarize
+from simulator.metrics.metric import TIME, Metric
 from simulator.metrics.realised import BOUNDS, Piece, breakdown, realised_path
 
 __all__ = [
     "BOUNDS",
     "METRICS",
     "SUMMARIES",
+    "TIME",
+    "Metric",
     "Metrics",
     "Piece",
-    "Run",
+    "QueryView",
     "breakdown",
     "measure",
     "realised_path",

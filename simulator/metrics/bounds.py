@@ -9,13 +9,13 @@ import numpy as np
 from simulator.graph import ExecutionGraph
 from simulator.graph.critical_path import critical_path
 from simulator.machine.cost import is_monotone
-from simulator.metrics.measures import Run
+from simulator.metrics.measures import QueryView
 from simulator.trace.full_pool import WHEN_FULL, Admission
 
 __all__ = ["lower_bound", "upper_bound"]
 
 
-def lower_bound(run: Run) -> float:
+def lower_bound(view: QueryView) -> float:
     """Critical path, or what the answer needs over c, whichever is longer; each task as if alone on the GPU.
 
     No more than c agents are active at once, and none goes faster than alone. (R. P. Brent, J. ACM 21:2, 1974.) NaN for
@@ -23,19 +23,19 @@ def lower_bound(run: Run) -> float:
     not say that it is ``monotone``, as a table of measured steps, in which a larger batch may be faster than a smaller
     one. ``allow`` has no limit.
     """
-    protocol = run.timeline.protocol_of(run.query)
-    gpus = [replica.gpu for replica in run.timeline.replicas]
+    protocol = view.timeline.protocol_of(view.query)
+    gpus = [replica.gpu for replica in view.timeline.replicas]
     free = all(gpu.cost.prefill_is_free and gpu.num_kv_blocks is None for gpu in gpus)
     if not all(is_monotone(gpu.cost) for gpu in gpus):
         return math.nan
     may = WHEN_FULL[protocol.when_full].may
     if Admission.DROP in may or (Admission.INLINE in may and not free):
         return math.nan
-    path = critical_path(run.graph, run.alone).latency
+    path = critical_path(view.graph, view.alone).latency
     if protocol.capacity is None or Admission.START in may:
         return path
-    needed = _needed(run.graph)
-    work = math.fsum(seconds for seconds, is_needed in zip(run.alone, needed, strict=True) if is_needed)
+    needed = _needed(view.graph)
+    work = math.fsum(seconds for seconds, is_needed in zip(view.alone, needed, strict=True) if is_needed)
     return max(path, work / protocol.capacity)
 
 
@@ -53,7 +53,7 @@ def _needed(graph: ExecutionGraph) -> list[bool]:
     return needed
 
 
-def upper_bound(run: Run) -> float:
+def upper_bound(view: QueryView) -> float:
     """``(W - S) / (c - 1) + S``: W all that might run, S the critical path; NaN where it does not hold.
 
     R. L. Graham (SIAM J. Appl. Math. 17:2, 1969), for c - 1 workers: at any step c - 1 of them are active, and then the
@@ -62,18 +62,18 @@ def upper_bound(run: Run) -> float:
     whole arrivals, no Delays; a pool that queues and frees its places at Return, c from 2; and no Forks of workers, as
     one that waits for its own holds a place.
     """
-    protocol, graph = run.timeline.protocol_of(run.query), run.graph
+    protocol, graph = view.timeline.protocol_of(view.query), view.graph
     holds = (
         protocol.capacity is not None
         and protocol.capacity >= 2
         and WHEN_FULL[protocol.when_full].may == {Admission.QUEUE}
         and protocol.release == "return"
-        and run.timeline.unit == "steps"
-        and all(replica.gpu.max_num_seqs is None for replica in run.timeline.replicas)
-        and not np.any(run.timeline.arrivals % 1)
+        and view.timeline.unit == "steps"
+        and all(replica.gpu.max_num_seqs is None for replica in view.timeline.replicas)
+        and not np.any(view.timeline.arrivals % 1)
         and not any(task.seconds or (task.forks and task.thread) for task in graph.tasks)
     )
     if not holds or protocol.capacity is None:
         return math.nan
-    path = critical_path(graph, run.alone).latency
-    return float((math.fsum(run.alone) - path) / (protocol.capacity - 1) + path)
+    path = critical_path(graph, view.alone).latency
+    return float((math.fsum(view.alone) - path) / (protocol.capacity - 1) + path)

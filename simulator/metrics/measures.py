@@ -1,7 +1,7 @@
 """What a timeline amounts to. Pure functions: nothing here simulates or plots.
 
-`measure` looks at one query and `summarize` at the whole run. Both are dicts of small functions, `METRICS` and
-`SUMMARIES`; a new metric is one function and one line.
+`measure` looks at one query and `summarize` at the whole run. What they compute is listed in `METRICS` and
+`SUMMARIES`, and so are its units and titles; a new metric is one function and one line.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ import numpy as np
 from simulator.graph import ExecutionGraph
 from simulator.graph.clock import DecodeClock, decode_clock
 from simulator.graph.critical_path import critical_path
+from simulator.metrics.metric import TIME, Metric, values_of
 from simulator.metrics.realised import BOUNDS, breakdown
 from simulator.metrics.uncontended import seconds_alone
 from simulator.timeline import SpanKind, Timeline
 from simulator.trace import Outcome, Violation
 
-__all__ = ["METRICS", "SUMMARIES", "Metrics", "Run", "measure", "summarize"]
+__all__ = ["METRICS", "SUMMARIES", "Metrics", "QueryView", "measure", "summarize"]
 
 
 @dataclass(frozen=True)
-class Run:
+class QueryView:
     """One query of a timeline, and what several metrics need of it, computed once."""
 
     timeline: Timeline
@@ -49,7 +50,7 @@ class Run:
 
     @cached_property
     def spans(self) -> dict[SpanKind, float]:
-        """Seconds of all its threads by kind."""
+        """Time of all its threads by kind, in the timeline's unit."""
         seconds = dict.fromkeys(SpanKind, 0.0)
         for span in self.timeline.spans(self.query):
             seconds[span.kind] += span.finish - span.start
@@ -57,133 +58,131 @@ class Run:
 
     @cached_property
     def breakdown(self) -> dict[str, float]:
-        """See `breakdown`."""
+        """What its latency was spent on, in shares; see `simulator.metrics.breakdown`. Empty without an answer."""
         return breakdown(self.timeline, self.query) if not math.isnan(self.latency) else {}
 
     @cached_property
     def alone(self) -> list[float]:
-        """Seconds of each task alone in the batch."""
+        """Time of each task alone in the batch, in the timeline's unit."""
         return seconds_alone(self.timeline, self.query)
 
     @property
     def latency(self) -> float:
-        """Seconds from arrival to answer; NaN without an answer."""
+        """Time from arrival to answer, in the timeline's unit; NaN without an answer."""
         return float(self.timeline.latency[self.query])
 
 
-def _latency(run: Run) -> float:
-    """Time from arrival to answer, in the timeline's unit."""
-    return run.latency
-
-
-def _critical_path_steps(run: Run) -> float:
+def _critical_path_steps(view: QueryView) -> float:
     """Critical-path latency T on the decode-step clock: the paper's latency."""
-    return run.clock.latency
+    return view.clock.latency
 
 
-def _critical_path_seconds(run: Run) -> float:
-    """Longest path to the answer if every task had the GPU to itself and no slot were short: a floor under `latency`
-    (but for ``drop`` and ``inline``, which change the work).
+def _critical_path_seconds(view: QueryView) -> float:
+    """Longest path to the answer if every task had the GPU to itself and no slot were short: a floor under the latency,
+    but for ``drop`` and ``inline``, which change the work.
     """
-    return critical_path(run.graph, run.alone).latency
+    return critical_path(view.graph, view.alone).latency
 
 
-def _work(run: Run) -> float:
+def _work(view: QueryView) -> float:
     """Tokens decoded, those of cancelled workers up to their end included."""
-    return float(run.timeline.of_query(run.query)["tokens"].sum())
+    return float(view.timeline.of_query(view.query)["tokens"].sum())
 
 
-def _eta(run: Run) -> float:
+def _eta(view: QueryView) -> float:
     """Concurrency ratio: mean number of active agents on the decode-step clock."""
-    return run.clock.eta
+    return view.clock.eta
 
 
-def _eta_over_c(run: Run) -> float:
+def _eta_over_c(view: QueryView) -> float:
     """Eta over the pool capacity; NaN without a capacity."""
-    return run.clock.eta / run.capacity if run.capacity else math.nan
+    return view.clock.eta / view.capacity if view.capacity else math.nan
 
 
-def _peak_concurrency(run: Run) -> float:
-    """Most agents active at once on the decode-step clock."""
-    return run.clock.peak_concurrency
-
-
-def _concurrency(run: Run) -> float:
+def _concurrency(view: QueryView) -> float:
     """Mean number of active agents on the simulated clock, from arrival to answer."""
-    return _active(run) / run.latency if run.latency else 0.0
+    return _active(view) / view.latency if view.latency else 0.0
 
 
-def _active(run: Run) -> float:
+def _active(view: QueryView) -> float:
     busy = (SpanKind.DECODE, SpanKind.PREFILL, SpanKind.DELAY)
-    end = float(run.timeline.answered[run.query])
-    counted = run.timeline.protocol_of(run.query).count_organizer
+    end = float(view.timeline.answered[view.query])
+    counted = view.timeline.protocol_of(view.query).count_organizer
     return math.fsum(
         max(min(span.finish, end) - span.start, 0.0)
-        for span in run.timeline.spans(run.query)
+        for span in view.timeline.spans(view.query)
         if span.kind in busy and (span.thread or counted)
     )
 
 
-def _overflows(run: Run) -> float:
-    """Forks that found the pool full, on the decode-step clock."""
-    return run.clock.overflows
-
-
-def _violations(run: Run) -> float:
-    """Breaches of the protocol, of every kind."""
-    return len(run.clock.violations)
-
-
-def _speedup_steps(run: Run) -> float:
+def _speedup_steps(view: QueryView) -> float:
     """Steps one agent would take for what all agents did by T, over T."""
-    return run.clock.total_steps / run.clock.latency if run.clock.latency else 1.0
+    return view.clock.total_steps / view.clock.latency if view.clock.latency else 1.0
 
 
-def _saved(run: Run) -> float:
+def _saved(view: QueryView) -> float:
     """Share of those steps that working together saves: ``1 - 1 / speedup_steps``."""
-    return 1 - run.clock.latency / run.clock.total_steps if run.clock.total_steps else 0.0
+    return 1 - view.clock.latency / view.clock.total_steps if view.clock.total_steps else 0.0
 
 
-def _speedup(run: Run) -> float:
+def _speedup(view: QueryView) -> float:
     """Time of all that was decoded, one task after another and each alone in the batch, over the latency."""
-    rows = run.timeline.of_query(run.query)
+    rows = view.timeline.of_query(view.query)
     done: dict[int, float] = {}
     for task, tokens in zip(rows["task"].tolist(), rows["tokens"].tolist(), strict=True):
         done[int(task)] = done.get(int(task), 0) + tokens
-    return math.fsum(seconds_alone(run.timeline, run.query, done)) / run.latency if run.latency else 1.0
+    return math.fsum(seconds_alone(view.timeline, view.query, done)) / view.latency if view.latency else 1.0
 
 
-def _queueing_delay(run: Run) -> float:
+def _queueing_delay(view: QueryView) -> float:
     """Time on the realised critical path spent waiting for the batch or for a slot."""
-    waits = run.breakdown.get("wait_batch", math.nan) + run.breakdown.get("wait_pool", math.nan)
-    return waits * run.latency
+    waits = view.breakdown.get("wait_batch", math.nan) + view.breakdown.get("wait_pool", math.nan)
+    return waits * view.latency
 
 
-METRICS: dict[str, Callable[[Run], float]] = {
-    "latency": _latency,
-    "critical_path_steps": _critical_path_steps,
-    "critical_path_seconds": _critical_path_seconds,
-    "eta": _eta,
-    "eta_over_c": _eta_over_c,
-    "peak_concurrency": _peak_concurrency,
-    "overflows": _overflows,
-    "violation_count": _violations,
-    "work": _work,
-    "speedup_steps": _speedup_steps,
-    "saved": _saved,
-    "speedup": _speedup,
-    "concurrency": _concurrency,
-    "queueing_delay": _queueing_delay,
+def _spent(kind: SpanKind) -> Callable[[QueryView], float]:
+    return lambda view: view.spans[kind]
+
+
+def _share(bound: str) -> Callable[[QueryView], float]:
+    return lambda view: view.breakdown.get(bound, math.nan)
+
+
+_BOUND_BY = {
+    "decode": "organizer",
+    "worker": "workers",
+    "prefill": "prefill",
+    "delay": "delay",
+    "wait_batch": "batch",
+    "wait_pool": "pool slot",
+}
+
+METRICS: dict[str, Metric[QueryView]] = {
+    "latency": Metric(lambda view: view.latency, TIME, "lower", "latency"),
+    "critical_path_steps": Metric(_critical_path_steps, "steps", "lower", "critical path", "T steps"),
+    "critical_path_seconds": Metric(_critical_path_seconds, TIME, "lower", "critical path without queueing"),
+    "eta": Metric(_eta, "", "higher", "eta"),
+    "eta_over_c": Metric(_eta_over_c, "", "higher", "eta/c"),
+    "peak_concurrency": Metric(
+        lambda view: view.clock.peak_concurrency, "agents", "higher", "peak concurrency", "peak"
+    ),
+    "overflows": Metric(lambda view: view.clock.overflows, "Forks", "lower", "overflows"),
+    "violation_count": Metric(lambda view: len(view.clock.violations), "violations", "lower", "violations"),
+    "work": Metric(_work, "tokens", "lower", "tokens"),
+    "speedup_steps": Metric(_speedup_steps, "", "higher", "speed-up in steps"),
+    "saved": Metric(_saved, "", "higher", "share of steps saved", "saved"),
+    "speedup": Metric(_speedup, "", "higher", "speed-up"),
+    "concurrency": Metric(_concurrency, "", "higher", "concurrency"),
+    "queueing_delay": Metric(_queueing_delay, TIME, "lower", "queueing delay"),
+    "wait_join": Metric(_spent(SpanKind.WAIT_JOIN), TIME, None, "wait for Joins"),
+    "wait_pool": Metric(_spent(SpanKind.WAIT_POOL), TIME, "lower", "wait for a pool slot"),
+    "wait_batch": Metric(_spent(SpanKind.WAIT_BATCH), TIME, "lower", "wait for the batch"),
     **{
-        kind.value: (lambda run, kind=kind: run.spans[kind])  # type: ignore[misc]
-        for kind in (SpanKind.WAIT_JOIN, SpanKind.WAIT_POOL, SpanKind.WAIT_BATCH)
-    },
-    **{
-        f"bound_{name}": (lambda run, name=name: run.breakdown.get(name, math.nan))  # type: ignore[misc]
-        for name in BOUNDS
+        f"bound_{bound}": Metric(_share(bound), "", None, f"share bound by {_BOUND_BY[bound]}", _BOUND_BY[bound])
+        for bound in BOUNDS
     },
 }
-"""What `measure` computes of a query, by name."""
+"""Metrics of a query, by name: what `measure` computes. Their functions take a `QueryView`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,12 +221,12 @@ def measure(timeline: Timeline, query: int = 0) -> Metrics:
     (17.0, 1.1764705882352942, 1.1764705882352942, 0.5882352941176471)
     """
     timeline.of_query(query)  # refuses a query that is not there
-    run = Run(timeline, query)
-    trace = run.graph.trace
+    view = QueryView(timeline, query)
+    trace = view.graph.trace
     return Metrics(
-        run.graph.name,
-        {name: float(function(run)) for name, function in METRICS.items()},
-        run.clock.violations,
+        view.graph.name,
+        {name: float(value) for name, value in values_of(METRICS, view).items()},
+        view.clock.violations,
         trace.outcome if trace else None,
     )
 
@@ -255,6 +254,10 @@ def _tokens_per_second(timeline: Timeline) -> float:
     return float(timeline.column("tokens").sum() / timeline.makespan) if timeline.makespan else 0.0
 
 
+def _mean_latency(timeline: Timeline) -> float:
+    return float(np.nanmean(timeline.latency)) if not np.isnan(timeline.latency).all() else math.nan
+
+
 def _percentile(q: float) -> Callable[[Timeline], float]:
     def latency(timeline: Timeline) -> float:
         answered = timeline.latency[~np.isnan(timeline.latency)]
@@ -263,22 +266,26 @@ def _percentile(q: float) -> Callable[[Timeline], float]:
     return latency
 
 
-SUMMARIES: dict[str, Callable[[Timeline], float]] = {
-    "queries": len,
-    "answered": lambda timeline: int(np.count_nonzero(~np.isnan(timeline.answered))),
-    "makespan": lambda timeline: timeline.makespan,
-    "latency_mean": lambda t: float(np.nanmean(t.latency)) if not np.isnan(t.latency).all() else math.nan,
-    "latency_p50": _percentile(50),
-    "latency_p95": _percentile(95),
-    "latency_p99": _percentile(99),
-    "utilization": _utilization,
-    "slot_utilization": _slot_utilization,
-    "mean_batch": _mean_batch,
-    "tokens_per_second": _tokens_per_second,
-    "forks_on_full_pool": lambda timeline: int(timeline.overflows.sum()),
-    "deadlocks": lambda timeline: len(timeline.deadlocks),
+SUMMARIES: dict[str, Metric[Timeline]] = {
+    "queries": Metric(len, "queries", None, "queries"),
+    "answered": Metric(
+        lambda timeline: int(np.count_nonzero(~np.isnan(timeline.answered))), "queries", "higher", "answered"
+    ),
+    "makespan": Metric(lambda timeline: timeline.makespan, TIME, "lower", "makespan"),
+    "latency_mean": Metric(_mean_latency, TIME, "lower", "latency mean"),
+    "latency_p50": Metric(_percentile(50), TIME, "lower", "latency p50"),
+    "latency_p95": Metric(_percentile(95), TIME, "lower", "latency p95"),
+    "latency_p99": Metric(_percentile(99), TIME, "lower", "latency p99"),
+    "utilization": Metric(_utilization, "", "higher", "utilization"),
+    "slot_utilization": Metric(_slot_utilization, "", "higher", "slot utilization"),
+    "mean_batch": Metric(_mean_batch, "sequences", "higher", "mean batch"),
+    "tokens_per_second": Metric(_tokens_per_second, "tokens per time", "higher", "tokens per time"),
+    "forks_on_full_pool": Metric(
+        lambda timeline: int(timeline.overflows.sum()), "Forks", "lower", "forks on full pool"
+    ),
+    "deadlocks": Metric(lambda timeline: len(timeline.deadlocks), "", "lower", "deadlocks"),
 }
-"""What `summarize` computes of a run, by name."""
+"""Metrics of a whole run, by name: what `summarize` computes. Their functions take a `Timeline`."""
 
 
 def summarize(timeline: Timeline) -> dict[str, float]:
@@ -290,4 +297,4 @@ def summarize(timeline: Timeline) -> dict[str, float]:
     >>> summary["makespan"], summary["mean_batch"]
     (6.0, 1.3333333333333333)
     """
-    return {name: function(timeline) for name, function in SUMMARIES.items()}
+    return values_of(SUMMARIES, timeline)

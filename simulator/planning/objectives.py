@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from simulator.errors import ConfigError
-from simulator.study.measures import QUERY_METRICS, RUN_METRICS, percentile_column
-from simulator.support.checks import choose, one_of, real
+from simulator.study.measures import Column, check_metric, is_of_run, percentile_column, read_column
+from simulator.support.checks import one_of, real
 
 __all__ = ["Objective", "parse_objective", "parse_objectives"]
 
@@ -19,15 +19,13 @@ _RELATIONS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-_SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
-_TIMES = re.compile(r"(latency|makespan|queueing_delay|wait_\w+|critical_path_seconds|\w+_bound)(_|$)")
+_UNITS = {"": {"%": 0.01}, "seconds": {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}}
+"""Ways to say a limit in the unit of a metric; in any other it is said in that unit itself."""
 _FORM = re.compile(
     r"\s*(?P<metric>[^<>=\s]+)\s*(?P<relation><=|>=|<|>)"
-    r"\s*(?P<limit>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>%|[a-z]*)\s*",
+    r"\s*(?P<limit>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>(?:[^\s\d_.+<>=-][^<>=]*?)?)\s*",
     re.ASCII,
 )
-
-
 _STATISTIC = re.compile(r"mean|p\d+(\.\d+)?", re.ASCII)
 
 
@@ -65,20 +63,9 @@ class Objective:
         return None if len(ends) == 2 else ends.pop()
 
     @property
-    def base(self) -> str:
-        """The metric that the column is of: ``latency`` of ``latency_p95``."""
-        return self.metric if self.metric in RUN_METRICS else self.metric.rpartition("_")[0]
-
-    @property
-    def percentile(self) -> float | None:
-        """Which percentile the column is, if it is one."""
-        statistic = self.metric.rpartition("_")[2]
-        return float(statistic[1:]) if self.base != self.metric and statistic != "mean" else None
-
-    @property
-    def is_time(self) -> bool:
-        """Whether the limit is a time."""
-        return bool(_TIMES.match(self.metric))
+    def column(self) -> Column:
+        """What the column is of, with the metric's unit and title."""
+        return read_column(self.metric)
 
     def __str__(self) -> str:
         return f"{self.metric} {self.relation} {self.limit:g}"
@@ -91,8 +78,8 @@ def parse_objective(text: str, unit: str = "seconds") -> Objective:
     ----------
     text : str
         METRIC RELATION NUMBER [UNIT]. Metrics of a query end in ``_mean`` or a percentile such as ``_p95``; ``p95`` is
-        short for ``latency_p95``, ``mean`` for ``latency_mean``. Units: ms, s, min, h of a time in seconds, steps of
-        one in decode steps, % of anything that is no time.
+        short for ``latency_p95``, ``mean`` for ``latency_mean``. Units: ms, s, min, h of a time in seconds; % of a
+        plain number; else that of the metric, such as steps or tokens.
     unit : {"seconds", "steps"}
         What times are in.
 
@@ -107,43 +94,46 @@ def parse_objective(text: str, unit: str = "seconds") -> Objective:
     Traceback (most recent call last):
     simulator.errors.ConfigError: 'thruput >= 5': no metric is called 'thruput'; did you mean throughput? ...
     """
-    found = _FORM.fullmatch(text) if isinstance(text, str) else None
-    if found is None:
+    form = _FORM.fullmatch(text) if isinstance(text, str) else None
+    if form is None:
         raise ConfigError(
             f"an objective is METRIC < NUMBER [UNIT], such as 'p95 < 10 s' or 'throughput >= 5'; got {text!r:.80}"
         )
     try:
-        metric = _column(found["metric"])
-        plain = Objective(metric, found["relation"], float(found["limit"]))
+        metric = _column(form["metric"])
+        plain = Objective(metric, form["relation"], float(form["limit"]))
     except ConfigError as error:
         raise ConfigError(f"{text!r:.80}: {error}") from None
-    return Objective(metric, plain.relation, plain.limit * _scale(text, plain, found["unit"], unit))
+    return Objective(metric, plain.relation, plain.limit * _scale(text, plain, form["unit"], unit))
 
 
-def _column(name: str) -> str:
-    """Return the column that `name` is, or is short for."""
-    if name in RUN_METRICS:
+def _column(text: str) -> str:
+    """Return the column that `text` is, or is short for."""
+    full = f"latency_{text}" if _STATISTIC.fullmatch(text) else text
+    name, statistic, _ = column = read_column(full)
+    check_metric(name)
+    if is_of_run(name):
+        if statistic:
+            raise ConfigError(f"{name} is of the whole run, and has no {statistic}")
         return name
-    full = f"latency_{name}" if _STATISTIC.fullmatch(name) else name
-    base, _, statistic = full.rpartition("_")
-    if base in QUERY_METRICS and _STATISTIC.fullmatch(statistic):
-        if statistic != "mean" and not float(statistic[1:]) <= 100:
-            raise ConfigError(f"percentiles are from 0 to 100; got {statistic[1:]}")
-        return full if statistic == "mean" else percentile_column(base, float(statistic[1:]))
-    if full in QUERY_METRICS:
-        raise ConfigError(f"{full} is of each query: say {full}_mean, or a percentile such as {full}_p95")
-    choose(base if _STATISTIC.fullmatch(statistic) else full, [*QUERY_METRICS, *RUN_METRICS], "metric")
-    raise ConfigError(f"{base} is of the whole run, and has no {statistic}")
+    if not statistic:
+        raise ConfigError(f"{name} is of each query: say {name}_mean, or a percentile such as {name}_p95")
+    if column.percentile is None:
+        return full
+    if column.percentile > 100:
+        raise ConfigError(f"percentiles are from 0 to 100; got {statistic[1:]}")
+    return percentile_column(name, column.percentile)
 
 
-def _scale(text: str, objective: Objective, said: str, unit: str) -> float:
-    if not said:
-        return 1.0
-    accepted = {"%": 0.01} if not objective.is_time else {"steps": 1.0} if unit == "steps" else _SECONDS
-    if said not in accepted:
-        what = f"{objective.metric} is a time in {unit}" if objective.is_time else f"{objective.metric} is no time"
-        raise ConfigError(f"{text!r:.80}: {what}, and takes {', '.join(accepted)} or no unit; got {said!r}")
-    return accepted[said]
+def _scale(text: str, objective: Objective, said: str, clock: str) -> float:
+    """Return what a limit is multiplied by that was said in some unit."""
+    unit = objective.column.metric.unit_on(clock)
+    accepted = _UNITS.get(unit, {unit: 1.0})
+    if said and said not in accepted:
+        what = f"a time in {unit}" if unit in ("seconds", "steps") else "no time"
+        takes = f"takes {', '.join(accepted)} or no unit; got {said!r:.40}"
+        raise ConfigError(f"{text!r:.80}: {objective.metric} is {what}, and {takes}")
+    return accepted[said] if said else 1.0
 
 
 def parse_objectives(texts: Iterable[str], unit: str = "seconds") -> tuple[Objective, ...]:

@@ -120,7 +120,7 @@ def plan(
     real("backlog", backlog, "above 0 and below 1, or None for no test", kind="a share")
     if name.partition(".")[0] in study.FIXED:
         raise ConfigError(f"{name} is how a study is run, not what is simulated: it cannot be searched")
-    if study.cluster.dollars_per_gpu_hour is None and any(each.base == "cost_per_query" for each in objectives):
+    if study.cluster.dollars_per_gpu_hour is None and any(each.metric == "cost_per_query" for each in objectives):
         raise ConfigError("cost_per_query needs a price: dollars_per_gpu_hour in [cluster]")
     asked = _measuring(study, objectives)
     for value in values if len(values) <= _CHECKED else (values[0], values[-1]):
@@ -139,9 +139,10 @@ def plan(
 
 def _measuring(study: Study, objectives: Sequence[Objective]) -> Study:
     """Return the study with all metrics that objectives ask for."""
-    metrics = [*study.metrics, *_SHOWN, *(objective.base for objective in objectives)]
-    percentiles = [*study.percentiles, *(each.percentile for each in objectives if each.percentile is not None)]
-    return study.with_(metrics=tuple(dict.fromkeys(metrics)), percentiles=tuple(dict.fromkeys(percentiles)))
+    columns = [objective.column for objective in objectives]
+    metrics = dict.fromkeys([*study.metrics, *_SHOWN, *(column.name for column in columns)])
+    asked = (column.percentile for column in columns if column.percentile is not None)
+    return study.with_(metrics=tuple(metrics), percentiles=tuple(dict.fromkeys([*study.percentiles, *asked])))
 
 
 def _batch(study: Study, name: str, executor: Executor) -> Batch:

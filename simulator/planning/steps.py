@@ -91,7 +91,7 @@ def rollout_step(timeline: Timeline, *, slices: int = 10) -> RolloutStep:
         median_latency=float(np.median(latency)),
         idle=np.array([1 - each.busy / makespan if makespan else 0.0 for each in timeline.replicas]),
         batch=_batch(timeline, begin, slices),
-        mean_batch=SUMMARIES["mean_batch"](timeline),
+        mean_batch=SUMMARIES["mean_batch"].function(timeline),
     )
 
 

@@ -109,7 +109,7 @@ def _thin(found: Found) -> list[str]:
     return [
         f"{each.metric} of {least:.0f} queries a run is about the largest of them; take more queries."
         for each in found.objectives
-        if each.percentile is not None and each.percentile < 100 and least * (100 - each.percentile) / 100 < 1
+        if (percentile := each.column.percentile) is not None and percentile < 100 and least * (100 - percentile) < 100
     ]
 
 
@@ -144,7 +144,8 @@ def _ends(found: Found) -> str:
 
 
 def _unit(objective: Objective, unit: str) -> str:
-    return "" if not objective.is_time else " steps" if unit == "steps" else " s"
+    said = objective.column.metric.unit_on(unit)
+    return f" {'s' if said == 'seconds' else said}" if said else ""
 
 
 def _objective(objective: Objective, unit: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simulator.plots.findings import WITHIN, near_best
-from simulator.plots.means import Line, Mean, Points, higher_is_better, label_of, shown, words_of
+from simulator.plots.means import Line, Mean, Points, higher_is_better, label_of, shown
 from simulator.plots.style import INK
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def latency_capacity(
     'mean latency, seconds'
     """
     points = Points(table)
-    found = points.metric(metric)
+    found, higher = points.metric(metric), higher_is_better(metric)
     lines = points.lines(x, by)
     from simulator.plots import canvas, marks
 
@@ -89,7 +89,7 @@ def latency_capacity(
         ax.plot(along[some], found.value[some], gid="line", zorder=3, **look.line())
         if line.label:
             entries.append((marks.swatch(**look.line()), line.label))
-        best = near_best(found.value[some], higher=higher_is_better(metric))
+        best = None if higher is None else near_best(found.value[some], higher=higher)
         if best is not None and len(some) > 1:
             knee = some[best]
             knees.append((line, knee))
@@ -105,7 +105,7 @@ def latency_capacity(
     marks.number_axis(ax, "x", along, x, ticks=True, unlimited=unlimited)
     marks.number_axis(ax, "y", np.concatenate(seen), label_of(metric, table.unit))
     facts = [*_knees(points, metric, x, knees), *points.facts(metric)]
-    marks.finish(ax, f"{words_of(metric)} by {x}", facts, entries, own=own)
+    marks.finish(ax, f"{points.title(metric)} by {x}", facts, entries, own=own)
     return ax
 
 

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from simulator.errors import ConfigError
-from simulator.metrics import METRICS, Run
+from simulator.metrics import METRICS, QueryView
 from simulator.plots.chart import Scene, compose, printable
 from simulator.plots.curves import draw_concurrency
 from simulator.timeline import Timeline
@@ -104,17 +104,17 @@ def gantt(
 
 def headline(timeline: Timeline, query: int, scene: Scene, unit: str) -> list[str]:
     """Return what one would ask first."""
-    run = Run(timeline, query)
+    view = QueryView(timeline, query)
     facts = [f"query {query + 1:,} of {len(timeline):,}"] if len(timeline) > 1 else []
-    facts.append("never answered" if math.isnan(run.latency) else f"latency {_amount(run.latency)} {unit}")
+    facts.append("never answered" if math.isnan(view.latency) else f"latency {_amount(view.latency)} {unit}")
     workers = len(scene.lanes) - 1
     facts.append(f"{workers:,} worker{'' if workers == 1 else 's'}")
     if timeline.overflows[query]:
         facts.append(f"pool full {timeline.overflows[query]:,} ×")
-    eta = f"η {run.clock.eta:.2f}" + (f", η/c {METRICS['eta_over_c'](run):.2f}" if run.capacity else "")
-    same = run.latency == run.clock.latency
-    logical = [eta] if same else [f"latency {_amount(run.clock.latency)}", eta]
-    if not same or not math.isclose(METRICS["concurrency"](run), run.clock.eta):
+    eta = f"η {view.clock.eta:.2f}" + (f", η/c {METRICS['eta_over_c'].function(view):.2f}" if view.capacity else "")
+    same = view.latency == view.clock.latency
+    logical = [eta] if same else [f"latency {_amount(view.clock.latency)}", eta]
+    if not same or not math.isclose(METRICS["concurrency"].function(view), view.clock.eta):
         # The pool, the batch or a Delay had its say: eta is not the mean of the curve beneath.
         logical[0] = f"on the decode-step clock: {logical[0]}"
     facts += logical

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
-from simulator.plots.means import Points, higher_is_better, label_of, short, shown, words_of
+from simulator.plots.means import Points, higher_is_better, label_of, short, shown
 from simulator.plots.style import FONT, INK
 
 if TYPE_CHECKING:
@@ -93,8 +93,9 @@ def heatmap(table: Table, *, x: str, y: str, metric: str = "latency_mean", ax: A
     figure: Any = ax.figure
     figure.draw_without_rendering()  # lays it out, so that the room of the title and of the numbers is known
     facts = points.facts(metric, intervals=False)
-    if len(finite):
-        loss = np.where(np.isfinite(values), -values if higher_is_better(metric) else values, np.inf)
+    higher = higher_is_better(metric)
+    if len(finite) and higher is not None:
+        loss = np.where(np.isfinite(values), -values if higher else values, np.inf)
         row, column = (int(i) for i in np.unravel_index(int(loss.argmin()), shape))
         _frame(ax, column, row)
         where = f"{x} = {shown(list(columns)[column])}, {y} = {shown(list(rows)[row])}"
@@ -106,7 +107,7 @@ def heatmap(table: Table, *, x: str, y: str, metric: str = "latency_mean", ax: A
         entries.append((marks.swatch("failed"), "a run failed"))
     if not np.isfinite(values).all():
         entries.append((_swatch_of_nothing(), "no value"))
-    marks.finish(ax, f"{words_of(metric)} by {' and '.join(short([x, y]))}", facts, entries, own=own, grid="")
+    marks.finish(ax, f"{points.title(metric)} by {' and '.join(short([x, y]))}", facts, entries, own=own, grid="")
     ax.grid(False)
     ax.spines[:].set_visible(False)
     _write(ax, values, lambda value: shades(norm(value)))

@@ -9,7 +9,7 @@ import numpy as np
 
 from simulator.errors import ConfigError
 from simulator.plots.findings import power_knee, saturated
-from simulator.plots.means import Line, Points, label_of, shown, words_of
+from simulator.plots.means import Line, Points, label_of, shown
 from simulator.plots.style import INK
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def knee(
         marks.mark_failed(ax, across.value[broken], up.value[broken])
         entries.append((marks.swatch("failed"), "a run failed"))
     facts = [*_words(points, load, knees, latency, throughput), *points.facts(latency, throughput)]
-    marks.finish(ax, f"{words_of(latency)} against {words_of(throughput)}", facts, entries, own=own)
+    marks.finish(ax, f"{points.title(latency)} against {points.title(throughput)}", facts, entries, own=own)
     order = [*(i for _, i in knees), *(int(i) for line in lines for i in (*line.points[[0, -1]], *line.points))]
     named = [i for i in dict.fromkeys(order) if np.isfinite(across.value[i]) and np.isfinite(up.value[i])]
     curves: list[Any] = [(across.value[line.points], up.value[line.points]) for line in lines] + marks.bars(
@@ -144,7 +144,7 @@ def _words(points: Points, load: str, knees: list[tuple[Line, int]], latency: st
         return [f"knee, the greatest throughput / latency: {each}", f"labelled with {load}"]
     i = knees[0][1]
     gained, paid = float(points.metric(throughput).value[i]), float(points.metric(latency).value[i])
-    where = f"{words_of(throughput)} {shown(gained)}, {words_of(latency)} {shown(paid)}"
+    where = f"{points.title(throughput)} {shown(gained)}, {points.title(latency)} {shown(paid)}"
     return [f"knee at {load} = {shown(values[i])}: the greatest throughput / latency", where, f"labelled with {load}"]
 
 

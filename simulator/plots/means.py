@@ -11,37 +11,17 @@ from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
 from simulator.plots.chart import printable
+from simulator.study.measures import read_column
 from simulator.support.checks import choose
 
 if TYPE_CHECKING:
     from simulator.study.table import Table
 
-__all__ = ["MOST_LINES", "Line", "Mean", "Points", "higher_is_better", "label_of", "short", "shown", "words_of"]
+__all__ = ["MOST_LINES", "Line", "Mean", "Points", "higher_is_better", "label_of", "short", "shown"]
 
 MOST_LINES = 16
 """More lines than this cannot be told apart."""
 _LABEL = 24  # characters of a value, or of an axis beside it
-_SUFFIX = re.compile(r"(.+)_(mean|p[0-9.]+)")
-_MORE_OF_RUN = (
-    "throughput",
-    "tokens_per_second",
-    "utilization",
-    "slot_utilization",
-    "mean_batch",
-    "answered",
-    "counted",
-)
-_MORE_OF_QUERY = ("eta", "eta_over_c", "concurrency", "peak_concurrency", "speedup", "speedup_steps", "saved")
-_HIGHER = frozenset((*_MORE_OF_RUN, *_MORE_OF_QUERY))
-_TIMES = frozenset(
-    ("latency", "makespan", "lower_bound", "upper_bound", "queueing_delay", "wait_join", "wait_pool", "wait_batch")
-)
-_UNITS = {
-    "critical_path_seconds": "seconds",
-    "critical_path_steps": "decode steps",
-    "cost_per_query": "dollars",
-    "work": "tokens",
-}
 
 
 class Mean(NamedTuple):
@@ -99,6 +79,10 @@ class Points:
         """Return the mean of each point and its interval."""
         choose(name, self.table.metrics, "metric of the table")
         return Mean(*(np.asarray(self.summary[name + end], dtype=float) for end in ("", "_low", "_high")))
+
+    def title(self, metric: str) -> str:
+        """Return what a metric is called in a sentence."""
+        return read_column(metric).title_on(self.table.unit)
 
     def varied(self) -> list[str]:
         """Return the axes that have more than one value."""
@@ -161,7 +145,7 @@ class Points:
         missing = {name: ~np.isfinite(self.metric(name).value) for name in metrics}
         without = int(np.any(list(missing.values()), axis=0).sum()) if missing else 0
         if without:
-            names = " or ".join(words_of(name) for name, none in missing.items() if none.any())
+            names = " or ".join(self.title(name) for name, none in missing.items() if none.any())
             facts.append(f"{without:,} of {self.count:,} points without {names}")
         return facts
 
@@ -192,42 +176,23 @@ def shown(value: Any) -> str:
     return f"{value:,.0f}" if size >= 1000 else f"{value:.4g}"
 
 
-def words_of(metric: str) -> str:
-    """Return what a column of metrics is called in a sentence.
+def label_of(metric: str, clock: str) -> str:
+    """Return the label of an axis of that metric, with its unit, where time is counted in `clock`.
 
-    >>> words_of("latency_mean"), words_of("queueing_delay_p95"), words_of("cost_per_query")
-    ('mean latency', 'p95 queueing delay', 'cost per query')
+    >>> label_of("latency_p95", "steps"), label_of("throughput", "seconds"), label_of("work_mean", "seconds")
+    ('p95 latency, decode steps', 'throughput, queries per second', 'mean tokens')
     """
-    base, which = _parts(metric)
-    return f"{which} {base}".strip().replace("_", " ")
+    column = read_column(metric)
+    unit = column.metric.unit_on(clock)
+    said = "" if unit == column.metric.title_on(clock) else re.sub(r"\bsteps?\b", r"decode \g<0>", unit)
+    return ", ".join(filter(None, (column.title_on(clock), said)))
 
 
-def label_of(metric: str, unit: str) -> str:
-    """Return the label of an axis of that metric, with its unit.
+def higher_is_better(metric: str) -> bool | None:
+    """Return whether more of a metric is better; None if it is neither better nor worse.
 
-    >>> label_of("latency_p95", "steps"), label_of("throughput", "seconds"), label_of("eta_mean", "seconds")
-    ('p95 latency, decode steps', 'throughput, queries per second', 'mean eta')
+    >>> higher_is_better("throughput"), higher_is_better("latency_p95"), higher_is_better("bound_worker_mean")
+    (True, False, None)
     """
-    base, _ = _parts(metric)
-    time = "decode steps" if unit == "steps" else unit
-    if base in _TIMES:
-        return f"{words_of(metric)}, {time}"
-    if base == "throughput":
-        return f"throughput, queries per {time.removesuffix('s')}"
-    if base == "tokens_per_second":
-        return f"tokens per {time.removesuffix('s')}"
-    return f"{words_of(metric)}, {_UNITS[base]}" if base in _UNITS else words_of(metric)
-
-
-def higher_is_better(metric: str) -> bool:
-    """Return whether more of a metric is better.
-
-    >>> higher_is_better("throughput"), higher_is_better("latency_p95"), higher_is_better("speedup_mean")
-    (True, False, True)
-    """
-    return _parts(metric)[0] in _HIGHER
-
-
-def _parts(metric: str) -> tuple[str, str]:
-    found = _SUFFIX.fullmatch(metric)
-    return (found[1], found[2]) if found else (metric, "")
+    better = read_column(metric).metric.better
+    return None if better is None else better == "higher"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
 from simulator.plots.findings import pareto_front
-from simulator.plots.means import MOST_LINES, Points, higher_is_better, label_of, short, shown, words_of
+from simulator.plots.means import MOST_LINES, Points, higher_is_better, label_of, short, shown
 from simulator.plots.style import INK
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def pareto(
     facts = [f"{len(front):,} of {points.count:,} points are on the front", *points.facts(cost, latency)]
     if axes:
         facts.insert(1, f"labelled with {' / '.join(axes)}")
-    marks.finish(ax, f"{words_of(latency)} against {words_of(cost)}", facts, entries, own=own)
+    marks.finish(ax, f"{points.title(latency)} against {points.title(cost)}", facts, entries, own=own)
     if axes:
         texts = points.names(axes)
         named = [*front[[0, -1]].tolist(), *front.tolist()]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from simulator.metrics import METRICS, SUMMARIES, Run
+from simulator.metrics import METRICS, SUMMARIES, TIME, Metric, QueryView
 from simulator.metrics.bounds import lower_bound, upper_bound
+from simulator.metrics.metric import record_of
 from simulator.study.spec import Window
 from simulator.support.checks import choose
 from simulator.timeline import Timeline
@@ -20,14 +23,15 @@ from simulator.timeline import Timeline
 __all__ = [
     "QUERY_METRICS",
     "RUN_METRICS",
+    "Column",
     "Observed",
-    "checked_metrics",
+    "check_metric",
     "columns_of",
+    "is_of_run",
     "metric_columns",
     "percentile_column",
+    "read_column",
 ]
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,34 +84,89 @@ class Observed:
         return self.gpus * self.dollars_per_gpu_hour / 3600 / throughput
 
 
-QUERY_METRICS: dict[str, Callable[[Run], float]] = {**METRICS, "lower_bound": lower_bound, "upper_bound": upper_bound}
-"""Metrics of a query that a study takes, by name: all of `METRICS`, and two bounds of the latency."""
-
-RUN_METRICS: dict[str, Callable[[Observed], float]] = {
-    **{
-        name: (lambda seen, function=function: float(function(seen.timeline)))  # type: ignore[misc]
-        for name, function in SUMMARIES.items()
-        if not name.startswith("latency")
+QUERY_METRICS: ChainMap[str, Metric[QueryView]] = ChainMap(
+    {
+        "lower_bound": Metric(lower_bound, TIME, None, "lower bound"),
+        "upper_bound": Metric(upper_bound, TIME, None, "upper bound"),
     },
-    "unanswered": lambda seen: int(np.count_nonzero(np.isnan(seen.timeline.answered))),
-    "counted": lambda seen: int(np.count_nonzero(seen.counted)),
-    "throughput": lambda seen: seen.throughput,
-    "gpus": lambda seen: seen.gpus,
-    "cost_per_query": lambda seen: seen.cost,
+    METRICS,
+)
+"""Metrics of a query that a study takes, by name: two bounds of the latency, and all of `simulator.metrics.METRICS`."""
+
+RUN_METRICS: dict[str, Metric[Observed]] = {
+    "unanswered": Metric(
+        lambda seen: int(np.count_nonzero(np.isnan(seen.timeline.answered))), "queries", "lower", "unanswered"
+    ),
+    "counted": Metric(lambda seen: int(np.count_nonzero(seen.counted)), "queries", None, "counted"),
+    "throughput": Metric(lambda seen: seen.throughput, "queries per time", "higher", "throughput"),
+    "gpus": Metric(lambda seen: seen.gpus, "GPUs", "lower", "GPUs"),
+    "cost_per_query": Metric(lambda seen: seen.cost, "dollars", "lower", "cost per query"),
 }
-"""Metrics of a run that a study takes, by name. Those of `simulator.metrics.SUMMARIES` are of the whole run;
-``counted``, ``throughput`` and ``cost_per_query`` of its window."""
+"""Metrics of the window of a run, by name. A study also takes those of the whole run, in
+`simulator.metrics.SUMMARIES`."""
+
+_STATISTIC = re.compile(r"(.+)_(mean|p\d+(?:\.\d+)?(?:e-\d+)?)", re.ASCII)
 
 
-def checked_metrics(names: Sequence[str]) -> None:
-    """Raise `ConfigError` unless all are metrics."""
-    for name in names:
-        choose(name, [*QUERY_METRICS, *RUN_METRICS], "metric")
+class Column(NamedTuple):
+    """What a column of a study's rows is of."""
+
+    name: str
+    """The metric's name: ``latency`` of ``latency_p95``."""
+    statistic: str
+    """Which number of those of all queries: ``mean``, ``p95``; empty for a metric of a run, which is one number."""
+    metric: Metric[Any]
+
+    @property
+    def percentile(self) -> float | None:
+        """Which percentile it is, if it is one."""
+        return float(self.statistic[1:]) if self.statistic.startswith("p") else None
+
+    def title_on(self, clock: str) -> str:
+        """Return what people call it, where time is counted in `clock`."""
+        return f"{self.statistic} {self.metric.title_on(clock)}".strip()
 
 
-def _query_metrics(names: Sequence[str]) -> list[str]:
-    """Return those that are metrics of a query; the latency always, first."""
-    return list(dict.fromkeys(["latency", *(name for name in names if name in QUERY_METRICS)]))
+def read_column(text: str) -> Column:
+    """Return what a column is of. A metric that is not listed now, as in results of another program, has no unit.
+
+    >>> column = read_column("queueing_delay_p99.9")
+    >>> column.title_on("seconds"), column.metric.unit_on("seconds"), column.percentile
+    ('p99.9 queueing delay', 'seconds', 99.9)
+    >>> read_column("makespan").name, read_column("cuts_mean").title_on("steps")
+    ('makespan', 'mean cuts')
+    """
+    split = _STATISTIC.fullmatch(text)
+    name, statistic = text, ""
+    if split and text not in RUN_METRICS and (split[1] in QUERY_METRICS or text not in SUMMARIES):
+        name, statistic = split[1], split[2]
+    registry = _registry(name)
+    unknown: Metric[Any] = Metric(lambda of: math.nan, "", None, name.replace("_", " "))
+    return Column(name, statistic, unknown if registry is None else record_of(registry, name))
+
+
+def _registry(name: str) -> Mapping[str, Metric[Any]] | None:
+    """Return the registry of a metric that a study takes; None where there is no such metric."""
+    if name in RUN_METRICS:
+        return RUN_METRICS
+    split = _STATISTIC.fullmatch(name)
+    if name in SUMMARIES and not (split and split[1] in QUERY_METRICS):  # latency_mean is a column of latency
+        return SUMMARIES
+    return QUERY_METRICS if name in QUERY_METRICS else None
+
+
+def check_metric(name: str) -> None:
+    """Raise `ConfigError` unless a study takes a metric of that name."""
+    registry = _registry(name)
+    if registry is None:
+        choose(name, [each for each in (*QUERY_METRICS, *SUMMARIES, *RUN_METRICS) if _registry(each)], "metric")
+    else:
+        record_of(registry, name)
+
+
+def is_of_run(name: str) -> bool:
+    """Whether a metric that a study takes is one number a run, and not one a query."""
+    return _registry(name) is not QUERY_METRICS
 
 
 def metric_columns(names: Sequence[str], percentiles: Sequence[float]) -> list[str]:
@@ -116,10 +175,10 @@ def metric_columns(names: Sequence[str], percentiles: Sequence[float]) -> list[s
     >>> metric_columns(["latency", "throughput"], [50, 99.9])
     ['latency_mean', 'latency_p50', 'latency_p99.9', 'throughput', 'unanswered']
     """
-    found = []
+    columns = []
     for name in dict.fromkeys([*names, "unanswered"]):
-        found += [name] if name in RUN_METRICS else _columns(name, percentiles)
-    return found
+        columns += [name] if is_of_run(name) else _columns(name, percentiles)
+    return columns
 
 
 def percentile_column(name: str, percentile: float) -> str:
@@ -153,29 +212,25 @@ def columns_of(
         "counted": seen.counted.astype(np.int64),
         "latency": timeline.latency,
     }
-    wanted = [name for name in _query_metrics(names) if name != "latency"]
+    wanted = [name for name in dict.fromkeys(names) if name != "latency" and not is_of_run(name)]
     if wanted:
-        for name, column in _each_query(timeline, wanted).items():
-            queries[name] = column
+        functions = [QUERY_METRICS[name].function for name in wanted]
+        views = (QueryView(timeline, query) for query in range(count))
+        # Of what was never answered, or never arrived, there is what can be said of it.
+        values = np.array([[float(function(view)) for function in functions] for view in views], dtype=np.float64)
+        queries |= dict(zip(wanted, values.T.copy(), strict=True))
     if seen.max_workers is not None and "upper_bound" in queries:
         queries["upper_bound"][:] = math.nan
     measured = seen.counted & ~np.isnan(timeline.answered)
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name in dict.fromkeys([*names, "unanswered"]):
         if name in RUN_METRICS:
-            found[name] = float(RUN_METRICS[name](seen))
-            continue
-        values = queries[name][measured]
-        numbers = [float(np.mean(values)), *np.percentile(values, percentiles).tolist()] if len(values) else []
-        columns = _columns(name, percentiles)
-        found |= dict(zip(columns, numbers or [math.nan] * len(columns), strict=True))
-    return found, queries
-
-
-def _each_query(timeline: Timeline, names: Sequence[str]) -> Mapping[str, Floats]:
-    """Return metrics of all queries; what was never answered, or never arrived, has what can be said of it."""
-    rows = []
-    for query in range(len(timeline)):
-        run = Run(timeline, query)
-        rows.append([float(QUERY_METRICS[name](run)) for name in names])
-    return dict(zip(names, np.array(rows, dtype=np.float64).T.copy(), strict=True))
+            metrics[name] = float(RUN_METRICS[name].function(seen))
+        elif is_of_run(name):
+            metrics[name] = float(SUMMARIES[name].function(timeline))
+        else:
+            of_queries = queries[name][measured]
+            numbers = [np.mean(of_queries), *np.percentile(of_queries, percentiles)] if len(of_queries) else []
+            columns = _columns(name, percentiles)
+            metrics |= dict(zip(columns, map(float, numbers or [math.nan] * len(columns)), strict=True))
+    return metrics, queries

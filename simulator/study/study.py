@@ -16,7 +16,7 @@ from simulator.errors import ConfigError
 from simulator.machine.cost import unit_of
 from simulator.study.axes import check_axes, check_baseline, indices_at, n_points, put
 from simulator.study.documents import canonical, label, plain
-from simulator.study.measures import checked_metrics, metric_columns
+from simulator.study.measures import check_metric, metric_columns
 from simulator.study.sections import fields_of
 from simulator.study.spec import Arrivals, Hardware, Source, Window
 from simulator.support.checks import Share, check_fields, real, whole
@@ -129,7 +129,8 @@ class Study:
                 raise ConfigError(f"traces.{name} must be a Source; got {source!r:.80}")
         self._check_numbers()
         self._check_queries()
-        checked_metrics(self.metrics)
+        for name in self.metrics:
+            check_metric(name)
         self.cluster.cluster(self.base)
         if self.axes:
             self._check_axes()

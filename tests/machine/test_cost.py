@@ -42,7 +42,7 @@ from simulator.machine.cost import (
     usage,
 )
 from simulator.machine.profiles import gpu_from_text, load_profile, parse_profile, profiles
-from simulator.metrics import Run as QueryView
+from simulator.metrics import QueryView
 from simulator.metrics.bounds import lower_bound
 from simulator.study import Hardware
 

@@ -35,7 +35,7 @@ from simulator import (
     decode_clock,
     simulate,
 )
-from simulator.metrics import METRICS, Run
+from simulator.metrics import METRICS, QueryView
 from simulator.plots import batch, concurrency, gantt, save, side_by_side
 from simulator.plots.curves import active_agents, thinned
 
@@ -318,7 +318,7 @@ def test_the_curve_adds_up_to_eta(workers, count_organizer, last):
     area = float(np.dot(agents[:-1], np.diff(times)))
     clock = decode_clock(timeline.graphs[0].trace, timeline.graphs[0].protocol)
     assert area == clock.active_steps
-    assert area == pytest.approx(METRICS["concurrency"](Run(timeline, 0)) * timeline.latency[0])
+    assert area == pytest.approx(METRICS["concurrency"].function(QueryView(timeline, 0)) * timeline.latency[0])
     if len(agents):
         assert agents[-1] == 0
         assert agents.max() >= clock.peak_concurrency
