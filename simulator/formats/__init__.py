@@ -67,34 +67,19 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     "native": Format("native", "JSON lines, all a Trace holds", native.parse, native.render, native.detect),
-    "verifiers": Format("verifiers", "rollouts of verifiers; read only", verifiers.parse, None, verifiers.detect),
+    "verifiers": Format("verifiers", "a rollout of verifiers", verifiers.parse, None, verifiers.detect),
     "asyncthink": Format("asyncthink", "<FORK-1> <JOIN-1>", asyncthink.parse, asyncthink.render, asyncthink.detect),
-    "multiverse": Format(
-        "multiverse", "<Parallel> <Goal> <Path>", multiverse.parse, multiverse.render, multiverse.detect
-    ),
-    "threadweaver": Format(
-        "threadweaver", "<Parallel> <Outlines> <Thread>", threadweaver.parse, threadweaver.render, threadweaver.detect
-    ),
-    "parallel_r1": Format(
-        "parallel_r1", "<Parallel> <Path> <Summary>", parallel_r1.parse, parallel_r1.render, parallel_r1.detect
-    ),
+    "multiverse": Format("multiverse", "<Goal> <Path>", multiverse.parse, multiverse.render, multiverse.detect),
+    "threadweaver": Format("threadweaver", "<Thread>", threadweaver.parse, threadweaver.render, threadweaver.detect),
+    "parallel_r1": Format("parallel_r1", "<Path> <Summary>", parallel_r1.parse, parallel_r1.render, parallel_r1.detect),
 }
+"""Formats of one trace's text. `detect` asks them in this order whether they know a text."""
 
 LOGS: dict[str, LogFormat] = {
-    "native": LogFormat("native", "a Trace a line", native.sniff, native.read, native.write, unit="record"),
-    "verifiers": LogFormat(
-        "verifiers", "a rollout a line, or an episode of several", verifiers.sniff, verifiers.read, unit="record"
-    ),
-    "mooncake": LogFormat(
-        "mooncake", "a request a line, with the blocks of its prompt", mooncake.sniff, mooncake.read, unit="record"
-    ),
-    "agentic_mooncake": LogFormat(
-        "agentic_mooncake",
-        "a header, then the requests of fork/join queries",
-        agentic.sniff,
-        agentic.read,
-        agentic.write,
-    ),
+    "native": LogFormat("native", "a Trace a line", native.sniff, native.read, native.write, "record"),
+    "verifiers": LogFormat("verifiers", "rollouts, or episodes", verifiers.sniff, verifiers.read, None, "record"),
+    "mooncake": LogFormat("mooncake", "requests that share prefixes", mooncake.sniff, mooncake.read, None, "record"),
+    "agentic_mooncake": LogFormat("agentic_mooncake", "requests of agents", agentic.sniff, agentic.read, agentic.write),
 }
 """Formats of files. `simulator.read` asks them in this order whether they know a file, or a line of it; lines that none
 knows are objects with a text in one of `FORMATS`."""

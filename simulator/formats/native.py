@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from simulator.errors import FormatError
-from simulator.formats.logs.base import Line, Reading
+from simulator.formats.logs import base
 from simulator.trace import Outcome, Trace
 from simulator.trace.tokens import TokenCounter, by_characters
 
@@ -42,7 +42,6 @@ class _Nothing(msgspec.Struct, tag_field="schema", tag="forksim.trace/0"):
 
 
 _decoder: msgspec.json.Decoder[Trace | _Nothing] = msgspec.json.Decoder(Trace | _Nothing)
-_encoder = msgspec.json.Encoder()
 _OBJECT = re.compile(r"\s*\{")
 _SCHEMA = re.compile(rb'"schema"\s*:\s*"forksim\.trace/')
 
@@ -93,10 +92,7 @@ def encode(trace: Trace) -> bytes:
     >>> encode(Trace("a", (Thread("organizer", ()),)))
     b'{"schema":"forksim.trace/1","id":"a","threads":[{"id":"organizer","actions":[]}]}'
     """
-    try:
-        return _encoder.encode(trace)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise FormatError(f"trace {trace.id!r} cannot be written as JSON: {error}") from None
+    return base.encode(trace, trace.id)
 
 
 def parse(
@@ -107,18 +103,10 @@ def parse(
     keep_text: bool = True,
     outcome: Outcome | None = None,
 ) -> Trace:
-    """Return the Trace of a text that is one record.
+    """Return the Trace of a text that is one record, which may span lines here.
 
-    Parameters
-    ----------
-    text : str
-        One JSON object; here it may span lines.
-    id, count
-        Not used: the record has its own.
-    keep_text : bool
-        Whether actions keep their text.
-    outcome : Outcome, optional
-        How the answer was judged, where the record does not say.
+    The parameters are those of `simulator.parse`. The record has its own `id` and token counts; an `outcome` counts
+    where the record has none.
 
     Raises
     ------
@@ -184,7 +172,7 @@ def sniff(line: bytes) -> bool:
     return b'"schema"' in line and _SCHEMA.search(line) is not None and line.lstrip()[:1] == b"{"
 
 
-def read(lines: Iterable[Line], reading: Reading) -> Iterator[Trace]:
+def read(lines: Iterable[base.Line], reading: base.Reading) -> Iterator[Trace]:
     """Yield the trace of each line."""
     for _, line in lines:
         trace = _decode(line, "object on one line")

@@ -8,7 +8,7 @@ import msgspec
 
 from simulator.errors import FormatError
 from simulator.formats import LOGS, asyncthink, detect, lookup, native, render
-from simulator.formats.logs.base import Line, Reading, decode
+from simulator.formats.logs.base import Line, Reading, decode, encode
 from simulator.trace import MAX_TOKENS, Outcome, Trace
 from simulator.trace.tokens import TokenCounter, spread
 
@@ -64,10 +64,7 @@ def line_of(trace: Trace, format: str) -> str:
     judged = trace.outcome or Outcome()
     record = {"id": trace.id, "output": render(trace, format)}
     record |= {key: value for key, value in msgspec.structs.asdict(judged).items() if value is not None}
-    try:
-        return msgspec.json.encode(record).decode()
-    except UnicodeEncodeError as error:
-        raise FormatError(f"trace {trace.id!r} cannot be written as JSON: {error}") from None
+    return encode(record, trace.id).decode()
 
 
 def trace_of(record: Record, name: str, format: str | None, count: TokenCounter, keep: bool) -> Trace:

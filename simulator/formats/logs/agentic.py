@@ -23,16 +23,16 @@ from typing import Any, Literal
 import msgspec
 
 from simulator.errors import FormatError
-from simulator.formats.logs.base import Line, Reading, check_milliseconds, check_tokens, decode
+from simulator.formats.logs.base import Line, Reading, check_milliseconds, check_tokens, decode, encode
 from simulator.formats.logs.requests import requests
-from simulator.formats.logs.to_threads import Row
+from simulator.formats.logs.to_threads import DependencyRow, Row
 from simulator.formats.logs.to_trace import to_trace
 from simulator.graph.compiler import compile_trace
 from simulator.trace import MAX_TOKENS, Trace
 
 __all__ = ["SCHEMA", "VERSION", "PlayReader", "Writer", "read", "sniff", "write"]
 
-SCHEMA = "dynamo.agentic_mooncake"
+SCHEMA: Literal["dynamo.agentic_mooncake"] = "dynamo.agentic_mooncake"
 VERSION = 2
 
 
@@ -41,6 +41,7 @@ class _Header(msgspec.Struct):
     version: int
     block_size: int
     hash_id_scope: Literal["local"]
+    source: Any = None
 
 
 _headers = msgspec.json.Decoder(_Header)
@@ -224,47 +225,31 @@ class Writer:
         name = self._name(trace.id)
         ids = [f"{self.plays:08d}.{request.thread:04d}.{request.index:04d}" for request in asked]
         rows = []
-        for i, request in enumerate(asked):
-            row: dict[str, Any] = {
-                "request_id": ids[i],
-                "play_id": name,
-                "source_play_ordinal": self.plays,
-                "session_id": graph.threads[request.thread],
-                "model": model if isinstance(model, str) and model.strip() else "unknown",
-                "input_length": request.input_length,
-                "output_length": request.output_length,
-                "hash_ids": request.blocks,
-                "not_before_ms": (arrival + max(first, request.wait)) * 1000,
-                "dependencies": [
-                    {
-                        "request_id": ids[each.request],
-                        "trigger": "completion",
-                        "delay_ms": each.seconds * 1000,
-                        "relation": each.relation,
-                    }
+        for request_id, request in zip(ids, asked, strict=True):
+            row = Row(
+                request_id=request_id,
+                play_id=name,
+                source_play_ordinal=self.plays,
+                session_id=graph.threads[request.thread],
+                model=model if isinstance(model, str) and model.strip() else "unknown",
+                input_length=request.input_length,
+                output_length=request.output_length,
+                hash_ids=request.blocks,
+                not_before_ms=(arrival + max(first, request.wait)) * 1000,
+                dependencies=[
+                    DependencyRow(ids[each.request], "completion", each.seconds * 1000, each.relation)
                     for each in request.dependencies
                 ],
-            }
-            try:
-                rows.append(msgspec.json.encode(row).decode())
-            except UnicodeEncodeError as error:
-                raise FormatError(f"trace {trace.id!r} cannot be written as JSON: {error}") from None
+            )
+            rows.append(encode(row, trace.id).decode())
         if not self.plays:
-            yield self._header()
+            source = {"format": "forksim.trace/1", "digest": "none"}
+            header = _Header(SCHEMA, VERSION, self.block_size, "local", source)
+            yield encode(header, trace.id).decode()
         self.plays += 1
         self.names[name] = self.names.get(name, 0)
         self.blocks = max(self.blocks, 1 + max(max(request.blocks) for request in asked))
         yield from rows
-
-    def _header(self) -> str:
-        header = {
-            "schema": SCHEMA,
-            "version": VERSION,
-            "block_size": self.block_size,
-            "hash_id_scope": "local",
-            "source": {"format": "forksim.trace/1", "digest": "none"},
-        }
-        return msgspec.json.encode(header).decode()
 
     def _name(self, id: str) -> str:
         """Return a name that no play before has."""

@@ -13,7 +13,7 @@ from simulator.errors import ConfigError, FormatError
 from simulator.trace import MAX_SECONDS, MAX_TOKENS, Trace
 from simulator.trace.tokens import TokenCounter, by_characters
 
-__all__ = ["Line", "LogFormat", "Reading", "check_block_size", "check_milliseconds", "check_tokens", "decode"]
+__all__ = ["Line", "LogFormat", "Reading", "check_block_size", "check_milliseconds", "check_tokens", "decode", "encode"]
 
 T = TypeVar("T")
 Line = tuple[int, bytes]
@@ -88,6 +88,23 @@ def decode(decoder: Callable[[bytes | str], T], line: bytes | str, what: str) ->
         raise FormatError(f"not {what}: {error}") from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise FormatError(f"not one complete JSON object on one line: {error}") from None
+
+
+def encode(record: Any, id: str) -> bytes:
+    """Return what says the trace `id` as JSON.
+
+    Raises
+    ------
+    FormatError
+        If JSON cannot say it.
+
+    >>> encode({"id": "q7"}, "q7")
+    b'{"id":"q7"}'
+    """
+    try:
+        return msgspec.json.encode(record)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FormatError(f"trace {id!r} cannot be written as JSON: {error}") from None
 
 
 def check_block_size(size: int | None) -> None:

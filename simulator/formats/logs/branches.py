@@ -16,16 +16,12 @@ __all__ = ["Rollout", "Strand", "Turn", "strands_of", "turns_of"]
 _FOLLOWS = ("continuation", "compaction")
 
 
-class Link(msgspec.Struct):
-    """An edge into a node."""
-
+class _Link(msgspec.Struct):  # an edge into a node
     node: int
     type: str
 
 
-class Message(msgspec.Struct):
-    """What was said."""
-
+class _Message(msgspec.Struct):  # what was said
     content: Any = None
     reasoning_content: str | None = None
     tool_calls: list[Any] | None = None
@@ -34,40 +30,32 @@ class Message(msgspec.Struct):
 class Node(msgspec.Struct):
     """A message, after its parent."""
 
-    message: Message
+    message: _Message
     parent: int | None = None
-    semantic_parents: list[Link] = []
+    semantic_parents: list[_Link] = []
     sampled: bool = False
     mask: list[bool] = []
 
 
-class Usage(msgspec.Struct):
-    """Tokens of a call."""
-
+class _Usage(msgspec.Struct):  # tokens of a call
     prompt_tokens: int
     completion_tokens: int
     cached_input_tokens: int | None = None
 
 
-class Time(msgspec.Struct):
-    """Seconds since the epoch."""
-
+class _Time(msgspec.Struct):  # seconds since the epoch
     start: float = 0.0
     end: float = 0.0
 
 
-class Call(msgspec.Struct):
-    """A model call, and the node it made."""
-
+class _Call(msgspec.Struct):  # a model call, and the node it made
     node: int | None = None
-    usage: Usage | None = None
-    time: Time = msgspec.field(default_factory=Time)
+    usage: _Usage | None = None
+    time: _Time = msgspec.field(default_factory=_Time)
     finish_reason: str | None = None
 
 
-class Reward(msgspec.Struct):
-    """A reward as it was recorded."""
-
+class _Reward(msgspec.Struct):  # a reward as it was recorded
     score: float = 0.0
     weight: float = 1.0
 
@@ -77,8 +65,8 @@ class Rollout(msgspec.Struct):
 
     nodes: list[Node]
     id: str | None = None
-    calls: list[Call] = []
-    rewards: dict[str, Reward | None] = {}
+    calls: list[_Call] = []
+    rewards: dict[str, _Reward | None] = {}
     metrics: dict[str, float | None] = {}
     info: dict[str, Any] = {}
 
@@ -128,7 +116,7 @@ def turns_of(rollout: Rollout, count: TokenCounter) -> list[Turn]:
             continue
         said = node.message.content
         text = (node.message.reasoning_content or "") + (said if isinstance(said, str) else "")
-        call = calls.get(number, Call())
+        call = calls.get(number, _Call())
         usage, time = call.usage, call.time
         tokens = usage.completion_tokens if usage else sum(node.mask) or count(text)
         seen = usage.prompt_tokens + (usage.cached_input_tokens or 0) if usage else None

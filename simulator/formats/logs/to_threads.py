@@ -27,11 +27,12 @@ class DependencyRow(msgspec.Struct):
     relation: str
 
 
-class Row(msgspec.Struct):
+class Row(msgspec.Struct, kw_only=True):
     """A request, as a file says it. Keys that are not here are ignored."""
 
     request_id: str
     play_id: str
+    source_play_ordinal: int | None = None
     session_id: str
     model: str
     input_length: int
@@ -39,7 +40,6 @@ class Row(msgspec.Struct):
     hash_ids: list[int]
     not_before_ms: float
     dependencies: list[DependencyRow] = []
-    source_play_ordinal: int | None = None
 
 
 @dataclass(eq=False, slots=True)

@@ -14,6 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from simulator.errors import TraceError
 from simulator.formats.logs.requests import requests
 from simulator.formats.logs.to_threads import Node, Row, ThreadDraft, refuse, to_threads
+from simulator.formats.texts import is_path
 from simulator.graph.compiler import compile_trace
 from simulator.trace import MAX_NESTING, ORGANIZER, Trace, child_id
 
@@ -35,7 +36,9 @@ def to_trace(rows: Sequence[tuple[int, Row]], block_size: int) -> Trace:
     FormatError
         If they are no fork/join trace. The message names the request, and why; `line` is its line.
 
-    >>> trace = to_trace([(2, Row("r", "q7", "main", "a-model", 100, 9, [0, 1], 1500.0))], 64)
+    >>> tokens = {"input_length": 100, "output_length": 9, "hash_ids": [0, 1]}
+    >>> row = Row(request_id="r", play_id="q7", session_id="main", model="a-model", not_before_ms=1500.0, **tokens)
+    >>> trace = to_trace([(2, row)], 64)
     >>> trace.id, trace.arrival, trace.organizer.prompt_tokens, trace.organizer.actions
     ('q7', 1.5, 100, (Answer(tokens=9, text=None, start=None, finish=None),))
     """
@@ -119,7 +122,7 @@ def _family(sessions: list[ThreadDraft], nodes: dict[str, Node]) -> ThreadDraft:
     """
     named = {session.name: session for session in sessions}
     known = {ORGANIZER, *named}
-    ours = all(name == ORGANIZER or (_is_path(name) and _above(name) in known) for name in named)
+    ours = all(name == ORGANIZER or (is_path(name) and _above(name) in known) for name in named)
     roots = [session for session in sessions if not session.nodes[0].row.dependencies]
     if ours and (ORGANIZER in named or len(roots) > 1):
         organizer = named.get(ORGANIZER) or ThreadDraft(ORGANIZER)
@@ -144,13 +147,6 @@ def _family(sessions: list[ThreadDraft], nodes: dict[str, Node]) -> ThreadDraft:
         if not session.thread:
             raise refuse(session.nodes[0], f"is of session {session.name!r}, whose spawns go round in a circle")
     return organizer
-
-
-def _is_path(name: str) -> bool:
-    return all(
-        part.isascii() and part.isdecimal() and len(part) <= 10 and (part[0] != "0" or part == "0")
-        for part in name.split(".")
-    )
 
 
 def _above(name: str) -> str:

@@ -44,7 +44,7 @@ from simulator.trace import (
 )
 from simulator.trace.tokens import TokenCounter, by_characters, counter_name, spread
 
-__all__ = ["detect", "parse", "read", "records", "sniff", "trace_of"]
+__all__ = ["detect", "parse", "read", "sniff", "trace_of"]
 
 
 class _Episode(msgspec.Struct):
@@ -65,29 +65,6 @@ def detect(text: str) -> bool:
     return _OBJECT.match(text) is not None and sniff(text.encode(errors="replace"))
 
 
-def records(text: str | bytes, name: str = "rollout", **options: Any) -> list[Trace]:
-    """Return the traces of one line; `options` are those of `trace_of`.
-
-    Raises
-    ------
-    FormatError
-        If the line holds none.
-
-    >>> line = '{"task": {}, "nodes": [{"message": {"content": "9"}, "sampled": true}]}'
-    >>> [trace.id for trace in records('{"task": {}, "traces": [' + line + "," + line + "]}", "x")]
-    ['x.1', 'x.2']
-    """
-    try:
-        episode = _decode_episode(text)
-        rollouts = [_decode_rollout(text)] if episode.traces is None else episode.traces
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise FormatError(f"is no rollout of verifiers: {error}") from None
-    if not rollouts:
-        raise FormatError("is an episode of verifiers without traces")
-    many = len(rollouts) > 1
-    return [_trace(each, f"{name}.{i}" if many else name, **options) for i, each in enumerate(rollouts, 1)]
-
-
 def parse(
     text: str,
     *,
@@ -98,18 +75,8 @@ def parse(
 ) -> Trace:
     """Return the Trace of a rollout, or of an episode of one.
 
-    Parameters
-    ----------
-    text : str
-        One JSON object.
-    id : str
-        The trace's name, where the record has none.
-    count : callable
-        Counts tokens where neither usage nor masks are recorded.
-    keep_text : bool
-        Whether actions keep their text.
-    outcome : Outcome, optional
-        How the answer was judged; by default a reward or metric ``correct`` of 0 or 1.
+    The parameters are those of `simulator.parse`. Tokens are counted where neither usage nor masks are recorded. The
+    outcome is by default a reward or metric ``correct`` of 0 or 1.
 
     Raises
     ------
@@ -120,10 +87,10 @@ def parse(
     >>> parse('{"task": {}, "nodes": [{"message": {}, "sampled": true}], "calls": [' + call + "]}").organizer.actions
     (Answer(tokens=7, text='', start=None, finish=None),)
     """
-    found = records(text, id, count=count, keep_text=keep_text, outcome=outcome)
-    if len(found) > 1:
-        raise FormatError(f"is an episode of {len(found)} traces, which simulator.read reads; here accepted is one")
-    return found[0]
+    traces = _traces(text, id, count=count, keep_text=keep_text, outcome=outcome)
+    if len(traces) > 1:
+        raise FormatError(f"is an episode of {len(traces)} traces, which simulator.read reads; here accepted is one")
+    return traces[0]
 
 
 def sniff(line: bytes) -> bool:
@@ -137,9 +104,27 @@ def sniff(line: bytes) -> bool:
 
 
 def read(lines: Iterable[Line], reading: Reading) -> Iterator[Trace]:
-    """Yield the traces of each line."""
+    """Yield the traces of each line.
+
+    >>> rollout = '{"task": {}, "nodes": [{"message": {"content": "9"}, "sampled": true}]}'
+    >>> line = '{"task": {}, "traces": [' + rollout + "," + rollout + "]}"
+    >>> [trace.id for trace in read([(7, line.encode())], Reading("x"))]
+    ['x:7.1', 'x:7.2']
+    """
     for number, line in lines:
-        yield from records(line, reading.id(number), count=reading.count, keep_text=reading.keep_text)
+        yield from _traces(line, reading.id(number), count=reading.count, keep_text=reading.keep_text)
+
+
+def _traces(text: str | bytes, name: str, **options: Any) -> list[Trace]:
+    try:
+        episode = _decode_episode(text)
+        rollouts = [_decode_rollout(text)] if episode.traces is None else episode.traces
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise FormatError(f"is no rollout of verifiers: {error}") from None
+    if not rollouts:
+        raise FormatError("is an episode of verifiers without traces")
+    many = len(rollouts) > 1
+    return [_trace(each, f"{name}.{i}" if many else name, **options) for i, each in enumerate(rollouts, 1)]
 
 
 def trace_of(record: Any, **options: Any) -> Trace:
