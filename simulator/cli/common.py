@@ -16,7 +16,7 @@ from rich.table import Table
 
 from simulator.cli.report import printable
 from simulator.errors import ConfigError, FormatError, SimulatorError
-from simulator.formats import FORMATS
+from simulator.formats import writable
 from simulator.formats.reading import read
 from simulator.trace import Trace
 from simulator.trace.tokens import COUNTERS, TokenCounter, load_tokenizer
@@ -35,9 +35,7 @@ __all__ = [
 ]
 
 Paths = Annotated[list[str], typer.Argument(metavar="TRACE...", help="Files of traces, or - for standard input.")]
-To = Annotated[
-    str, typer.Option("--to", metavar="FORMAT", help=f"Format to write: {', '.join(FORMATS)}, agentic_mooncake.")
-]
+To = Annotated[str, typer.Option("--to", metavar="FORMAT", help=f"Format to write: {', '.join(writable())}.")]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines, for machines.")]
 

@@ -15,7 +15,7 @@ import typer
 
 from simulator.cli.common import Input
 from simulator.errors import ConfigError
-from simulator.formats import FORMATS, LOGS
+from simulator.formats import readable
 from simulator.machine.cost import COSTS, usage
 from simulator.machine.gpu import Cluster
 from simulator.machine.policy import POLICIES
@@ -81,7 +81,7 @@ class ReadOptions:
     format: Annotated[
         str | None,
         typer.Option(
-            metavar="FORMAT", help=f"Format of all traces: {', '.join([*FORMATS, *LOGS])}; by default found from each."
+            metavar="FORMAT", help=f"Format of all traces: {', '.join(readable())}; by default found from each."
         ),
     ] = None
     tokens: Annotated[

@@ -11,7 +11,7 @@ import typer
 from simulator.cli.common import Paths, To, complain, stdout
 from simulator.cli.options import ReadOptions, grouped
 from simulator.errors import ConfigError, FormatError
-from simulator.formats.reading import dump, sayer
+from simulator.formats.reading import dump, writer
 from simulator.support.files import atomic
 from simulator.trace import Trace
 from simulator.workload import FAMILIES, PRESETS
@@ -68,7 +68,7 @@ def convert(
 
 def _write(traces: Iterable[Trace], out: str | None, to: str, block_size: int | None = None) -> int:
     """Write what can be said in the format `to`; return the exit code."""
-    sayer(to, block_size)  # wrong options are told before anything is read
+    writer(to, block_size)  # wrong options are told before anything is read
     refused: list[FormatError] = []
 
     def refuse(error: FormatError) -> None:

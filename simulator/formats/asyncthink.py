@@ -22,8 +22,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import accumulate
 
 from simulator.errors import FormatError
+from simulator.formats.texts import MAX_WORKERS, Faults, filler, is_path
 from simulator.trace import (
     MAX_INDEX,
     MAX_NESTING,
@@ -38,7 +40,6 @@ from simulator.trace import (
     Think,
     Thread,
     Trace,
-    Violation,
     ViolationKind,
     child_id,
 )
@@ -48,38 +49,15 @@ __all__ = ["detect", "parse", "render"]
 
 # One character class up to a fixed bound, then something outside it: nothing here can backtrack.
 _TAGS = re.compile(r"<(/?(?:FORK|JOIN|RETURN|ANSWER)-?[0-9]{0,40})>")
+_PARTS = re.compile(r"(/?)([A-Z]+)(-?)([0-9]*)")
 _FORK, _JOIN, _RETURN, _ANSWER = 1, 3, 5, 7  # odd kinds open, the even one after each closes; 0 is no tag
+_NO_TAG = (9, -2)  # behind the last: it ends whatever is open
 _NAMES = {"FORK": _FORK, "JOIN": _JOIN, "RETURN": _RETURN, "ANSWER": _ANSWER}
-MAX_WORKERS = 10_000
 MAX_TAGS = 100_000  # of one thread: what follows is read as text, so that hostile text cannot fill memory
 _HINT = re.compile(r"</?(?:FORK|JOIN|RETURN|ANSWER|WORKER)")
 _SECTION = re.compile(r"\n?<WORKER-?([\d.]{1,200})>")
-_PLAIN = re.compile(r"0|[1-9][0-9]{0,9}").fullmatch
+_PLAIN = re.compile(r"0|[1-9][0-9]{0,9}").fullmatch  # the index of a worker of the organizer
 _RETURNED = re.compile(r"<RETURN>([^<]*)</RETURN>")
-MAX_FAULTS = 100
-
-
-class _Faults:
-    """Violations found so far; beyond `MAX_FAULTS` only their number is kept, so that hostile text cannot fill
-    memory.
-    """
-
-    def __init__(self) -> None:
-        self.found: list[Violation] = []
-        self.dropped = 0
-
-    def add(self, kind: ViolationKind, thread: str, message: str, offset: int | None = None) -> None:
-        if len(self.found) < MAX_FAULTS:
-            self.found.append(Violation(kind, thread, message, offset=offset))
-        else:
-            self.dropped += 1
-
-    def all(self) -> tuple[Violation, ...]:
-        if self.dropped:
-            self.found.append(
-                Violation(ViolationKind.MORE_FAULTS, ORGANIZER, f"and {self.dropped} more faults of this text")
-            )
-        return tuple(self.found)
 
 
 def parse(
@@ -99,14 +77,8 @@ def parse(
         The organizer's text, with or without ``<WORKER-i>`` sections after it.
     workers : mapping from str to str, optional
         Text of each worker by id (``"1"``, nested ``"1.2"``).
-    id : str
-        The trace's name.
-    count : callable
-        Counts the tokens of a piece of text.
-    keep_text : bool
-        Whether actions keep their text. Scoring does not need it.
-    outcome : Outcome, optional
-        How the answer was judged.
+    id, count, keep_text, outcome
+        As of `simulator.parse`.
 
     Raises
     ------
@@ -122,20 +94,20 @@ def parse(
     >>> trace.faults
     ()
     """
-    faults = _Faults()
+    faults = Faults()
     texts = dict(workers) if workers else {}
     if "<WORKER" in text:
         text = _cut_sections(text, texts, faults)
     names = _in_order(texts, faults)
-    forked: dict[str, int] = {}
-    threads = [Thread(ORGANIZER, _scan(text, ORGANIZER, texts, forked, count, keep_text, faults))]
+    scan = _Scan(texts, count, keep_text, faults)
+    threads = [Thread(ORGANIZER, scan.thread(ORGANIZER, text))]
     for name in names:
-        actions = _scan(texts[name], name, texts, forked, count, keep_text, faults)
-        threads.append(Thread(name, actions, forked.get(name, 0)))
+        actions = scan.thread(name, texts[name])
+        threads.append(Thread(name, actions, scan.forked.get(name, 0)))
     return Trace(id, tuple(threads), outcome, counter_name(count), None, faults.all())
 
 
-def _in_order(texts: Mapping[str, str], faults: _Faults) -> list[str]:
+def _in_order(texts: Mapping[str, str], faults: Faults) -> list[str]:
     """Return the workers' ids, parents before children, without those whose parent is not recorded."""
     if all(map(_PLAIN, texts)):
         return sorted(texts, key=int)
@@ -143,22 +115,20 @@ def _in_order(texts: Mapping[str, str], faults: _Faults) -> list[str]:
     for name in sorted(texts, key=_path):
         parent = name.rpartition(".")[0]
         if (parent and parent not in kept) or name.count(".") >= MAX_NESTING:
-            faults.add(
-                ViolationKind.WORKER_WITHOUT_FORK, ORGANIZER, f"worker {name[:40]} is recorded but not its parent"
-            )
+            message = f"worker {name[:40]} is recorded but not its parent"
+            faults.add(ViolationKind.WORKER_WITHOUT_FORK, ORGANIZER, message)
         else:
             kept[name] = None
     return list(kept)
 
 
 def _path(name: str) -> tuple[int, ...]:
-    parts = name.split(".")
-    if not all(map(_PLAIN, parts)):
+    if not is_path(name):
         raise FormatError(f"a worker is called by its Fork index, like '1' or nested '1.2'; got {name[:40]!r}")
-    return tuple(map(int, parts))
+    return tuple(map(int, name.split(".")))
 
 
-def _cut_sections(text: str, texts: dict[str, str], faults: _Faults) -> str:
+def _cut_sections(text: str, texts: dict[str, str], faults: Faults) -> str:
     """Move the ``<WORKER-i>`` sections of `text` into `texts` and return what precedes them."""
     organizer, at = "", 0
     for match in _SECTION.finditer(text):
@@ -172,14 +142,15 @@ def _cut_sections(text: str, texts: dict[str, str], faults: _Faults) -> str:
         if stop < 0:
             faults.add(ViolationKind.UNCLOSED_TAG, name, f"<WORKER-{name[:40]}> is never closed", start)
             close = stop = len(text)
+        message = ""
         if name in texts:
-            faults.add(ViolationKind.STRAY_TAG, ORGANIZER, f"a second text for worker {name[:40]}", start)
+            message = f"a second text for worker {name[:40]}"
         elif len(texts) >= MAX_WORKERS:
-            faults.add(
-                ViolationKind.STRAY_TAG, ORGANIZER, f"more than {MAX_WORKERS} workers; the rest is left out", start
-            )
-        elif not all(map(_PLAIN, name.split("."))):
-            faults.add(ViolationKind.STRAY_TAG, ORGANIZER, f"<WORKER-{name[:40]}> is no path of Fork indices", start)
+            message = f"more than {MAX_WORKERS} workers; the rest is left out"
+        elif not is_path(name):
+            message = f"<WORKER-{name[:40]}> is no path of Fork indices"
+        if message:
+            faults.add(ViolationKind.STRAY_TAG, ORGANIZER, message, start)
         else:
             texts[name] = text[end:close]
         at = stop + 1
@@ -189,124 +160,179 @@ def _cut_sections(text: str, texts: dict[str, str], faults: _Faults) -> str:
 
 @lru_cache(maxsize=4096)
 def _read_tag(tag: str) -> tuple[int, int]:
-    """Return the kind and the index of a tag, without its brackets; -1 for no index. An index may be too large."""
-    name = tag.lstrip("/").rstrip("0123456789")
-    digits = tag.lstrip("/")[len(name) :]
-    kind = _NAMES[name.rstrip("-")]
-    closes = tag.startswith("/")
-    if kind > _JOIN:  # these have no index
-        return (0 if digits or name.endswith("-") else kind + closes), -1
-    if not digits:
-        return (kind + 1 if closes and not name.endswith("-") else 0), -1
-    return kind + closes, int(digits)
+    """Return the kind and the index of a tag; -1 for no index. An index may be too large."""
+    match = _PARTS.fullmatch(tag)
+    assert match is not None
+    closes, name, hyphen, digits = match.groups()
+    kind = _NAMES[name]
+    # A Return and an Answer have no index; that of a Fork or a Join may be missing where it ends.
+    known = not (digits or hyphen) if kind > _JOIN else bool(digits or (closes and not hyphen))
+    return (kind + bool(closes) if known else 0), int(digits or -1)
 
 
-def _scan(
-    text: str,
-    name: str,
-    texts: Mapping[str, str],
-    forked: dict[str, int],
-    count: TokenCounter,
-    keep: bool,
-    faults: _Faults,
-) -> tuple[Action, ...]:
-    """Return the actions in one thread's text. `forked` collects the prompt tokens of the workers it forks."""
-    is_organizer = name == ORGANIZER
-    by_length = count is by_characters  # then lengths do, and nothing needs putting together
-    last = _ANSWER if is_organizer else _RETURN
-    actions: list[Action] = []
-    parts = _TAGS.split(text, MAX_TAGS)  # text, tag, text, tag, ..., text
-    thinking = parts[0]  # text that belongs to no action yet; CPython appends to it in place
-    inside = opening = ""
-    offset = len(thinking)
-    opened = index = opened_at = 0
-    ended = False
-    returned: dict[int, int] = {}  # what Joins without a closing tag insert
-    closings: frozenset[tuple[int, int]] = frozenset()
-    for place in range(1, len(parts), 2):
-        tag = parts[place]
-        piece = parts[place + 1]
-        kind, number = _read_tag(tag)
-        at = offset
-        offset += len(tag) + len(piece) + 2
-        if opened:
-            if kind == opened + 1 and (number == index or number < 0):
-                if thinking:
-                    tokens = (len(thinking) + 3) >> 2 if by_length else count(thinking)
-                    actions.append(Think(tokens, thinking if keep else None))
-                kept = inside if keep else None
-                if opened == _JOIN:
-                    asked = (len(opening) + 5) >> 2 if by_length else count(f"<{opening}>")
-                    inserted = (len(inside) + len(tag) + 5) >> 2 if by_length else count(f"{inside}<{tag}>")
-                    actions.append(Join(index, asked, inserted, kept))
-                else:
-                    size = len(opening) + len(inside) + len(tag)
-                    tokens = (size + 7) >> 2 if by_length else count(f"<{opening}>{inside}<{tag}>")
-                    if opened == _FORK:
-                        actions.append(Fork(index, tokens, kept))
-                        forked.setdefault(str(index) if is_organizer else f"{name}.{index}", tokens)
-                    else:
-                        actions.append(Answer(tokens, kept) if is_organizer else Return(tokens, kept))
-                        ended = True
-                thinking = piece
-                opened = 0
+class _Scan:
+    """Reads the texts of a trace's threads, each in one pass from tag to tag.
+
+    A text is cut at its tags: piece 0, tag 0, piece 1, tag 1, ..., the last piece.
+    """
+
+    def __init__(self, texts: Mapping[str, str], count: TokenCounter, keep: bool, faults: Faults) -> None:
+        self.texts = texts
+        self.count = count
+        self.by_length = count is by_characters  # then lengths do, and no pieces need putting together
+        self.keep = keep
+        self.faults = faults
+        self.forked: dict[str, int] = {}
+        """The prompt tokens of the workers that are forked."""
+        self.returned: dict[str, int] = {}
+        """The tokens of what workers return, where Joins without a closing tag insert it."""
+
+    def thread(self, name: str, text: str) -> tuple[Action, ...]:
+        """Return the actions in the text of one thread."""
+        opens = (_FORK, _JOIN, _ANSWER if name == ORGANIZER else _RETURN)
+        parts = _TAGS.split(text, MAX_TAGS)
+        self.name = name
+        self.pieces = parts[::2]
+        self.tags = parts[1::2]
+        read = self.read = list(map(_read_tag, self.tags))
+        read.append(_NO_TAG)
+        self.actions: list[Action] = []
+        self.start = 0
+        """The first piece that belongs to no action yet."""
+        self.ended = False
+        self.offsets: list[int] = []
+        self.closings: frozenset[tuple[int, int]] = frozenset()
+        at, n = 0, len(self.tags)
+        while at < n:
+            kind, index = read[at]
+            if kind not in opens or index > MAX_INDEX:
+                if kind:
+                    self._stray(at)
+                at += 1
                 continue
-            # Some runtimes insert a worker's tags with its text; but a worker's own Return may follow a bare Join.
-            inserted_tag = opened == _JOIN and kind in (_RETURN, _RETURN + 1)
-            if inserted_tag and not is_organizer:
-                closings = closings or frozenset(map(_read_tag, parts[1::2]))
-                inserted_tag = not closings.isdisjoint(((_JOIN + 1, index), (_JOIN + 1, -1)))
-            if inserted_tag or not kind & 1:
-                if kind and not inserted_tag:
-                    faults.add(ViolationKind.STRAY_TAG, name, f"<{tag}> closes nothing", at)
-                inside += f"<{tag}>{piece}"
-                continue
-            if opened == _JOIN:
-                if index not in returned:
-                    returned[index] = _returned(texts.get(child_id(name, index), ""), count)
-                if thinking:
-                    actions.append(Think(count(thinking), thinking if keep else None))
-                actions.append(Join(index, count(f"<{opening}>"), returned[index]))
-                thinking = inside
+            after, number = read[at + 1]
+            if after == kind + 1 and (number == index or number < 0):  # what nearly all are
+                self._close(kind, index, at, at + 1)
+                at += 2
             else:
-                faults.add(ViolationKind.UNCLOSED_TAG, name, f"<{opening}> is never closed", opened_at)
-                thinking += f"<{opening}>{inside}"
-            opened = 0
-        if kind in (_FORK, _JOIN, last):
-            if number <= MAX_INDEX:
-                opened, index, opening, opened_at, inside = kind, number, tag, at, piece
-                continue
-            faults.add(ViolationKind.STRAY_TAG, name, f"sub-query index {number} is above 10^9", at)
-        elif kind:
-            where = "the organizer" if is_organizer else "a worker"
-            why = f"has no place in {where}" if kind & 1 else "closes nothing"
-            faults.add(ViolationKind.STRAY_TAG, name, f"<{tag}> {why}", at)
-        thinking += f"<{tag}>{piece}"
-    if opened == _JOIN:
+                at = self._element(at)
+        if n >= MAX_TAGS and _TAGS.search(parts[-1]):
+            message = f"what follows the first {MAX_TAGS} tags is read as text"
+            self.faults.add(ViolationKind.STRAY_TAG, name, message)
+        if self.start < n or parts[-1]:
+            self._rest(n)
+        return tuple(self.actions)
+
+    def _element(self, opening: int) -> int:
+        """Read on from an opening tag; return the number of the first tag behind what it opens."""
+        read = self.read
+        kind, index = read[opening]
+        at = opening + 1
+        while True:
+            other, number = read[at]
+            if other == kind + 1 and (number == index or number < 0):
+                self._close(kind, index, opening, at)
+                return at + 1
+            if not (kind == _JOIN and self._is_inserted(other, index)):
+                if other & 1:  # another opens, or the text ends
+                    break
+                if other:
+                    self._fault(at, f"<{self.tags[at]}> closes nothing")
+            at += 1
+        if kind == _JOIN:
+            self._bare_join(opening, index)
+        else:
+            self._fault(opening, f"<{self.tags[opening]}> is never closed", ViolationKind.UNCLOSED_TAG)
+        return at
+
+    def _close(self, kind: int, index: int, opening: int, closing: int) -> None:
+        """Make the action of an element."""
+        pieces, by_length, count = self.pieces, self.by_length, self.count
+        thinking = pieces[opening] if self.start == opening else self._text(self.start, opening)
+        inside = pieces[closing] if closing == opening + 1 else self._text(opening + 1, closing)
         if thinking:
-            actions.append(Think(count(thinking), thinking if keep else None))
-        actions.append(Join(index, count(f"<{opening}>"), _returned(texts.get(child_id(name, index), ""), count)))
-        thinking = inside
-    elif opened:
-        faults.add(ViolationKind.UNCLOSED_TAG, name, f"<{opening}> is never closed", opened_at)
-        thinking += f"<{opening}>{inside}"
-    if len(parts) > 2 * MAX_TAGS and _TAGS.search(parts[-1]):
-        faults.add(ViolationKind.STRAY_TAG, name, f"what follows the first {MAX_TAGS} tags is read as text")
-    if thinking and not (ended and thinking.isspace()):
-        boxed = thinking.rfind("\\boxed{") if is_organizer and not ended else -1
-        answer = thinking[boxed:] if boxed >= 0 else ""
-        thinking = thinking[:boxed] if answer else thinking
-        if thinking:
-            actions.append(Think(count(thinking), thinking if keep else None))
+            tokens = (len(thinking) + 3) >> 2 if by_length else count(thinking)
+            self.actions.append(Think(tokens, thinking if self.keep else None))
+        tag = self.tags[opening]
+        end = self.tags[closing]
+        self.start = closing + 1
+        kept = inside if self.keep else None
+        if kind == _JOIN:
+            asked = (len(tag) + 5) >> 2 if by_length else count(f"<{tag}>")
+            inserted = (len(inside) + len(end) + 5) >> 2 if by_length else count(f"{inside}<{end}>")
+            self.actions.append(Join(index, asked, inserted, kept))
+            return
+        size = len(tag) + len(inside) + len(end)
+        tokens = (size + 7) >> 2 if by_length else count(f"<{tag}>{inside}<{end}>")
+        if kind == _FORK:
+            self.actions.append(Fork(index, tokens, kept))
+            self.forked.setdefault(child_id(self.name, index), tokens)
+        else:
+            self.actions.append(Answer(tokens, kept) if kind == _ANSWER else Return(tokens, kept))
+            self.ended = True
+
+    def _bare_join(self, opening: int, index: int) -> None:
+        """Make the Join of a tag that nothing closes: what the worker returned is taken to be inserted."""
+        worker = child_id(self.name, index)
+        if worker not in self.returned:
+            returned = _RETURNED.search(self.texts.get(worker, ""))
+            self.returned[worker] = self.count(returned[1]) if returned else 0
+        self._think(self._text(self.start, opening))
+        self.actions.append(Join(index, self.count(f"<{self.tags[opening]}>"), self.returned[worker]))
+        self.start = opening + 1
+
+    def _rest(self, end: int) -> None:
+        """Make the last actions, of what follows all others."""
+        text = self._text(self.start, end)
+        if self.ended and text.isspace():
+            return
+        boxed = text.rfind("\\boxed{") if self.name == ORGANIZER and not self.ended else -1
+        answer = text[boxed:] if boxed >= 0 else ""
+        self._think(text[:boxed] if answer else text)
         if answer:
-            actions.append(Answer(count(answer), answer if keep else None))
-    return tuple(actions)
+            self.actions.append(Answer(self.count(answer), answer if self.keep else None))
 
+    def _think(self, text: str) -> None:
+        if text:
+            self.actions.append(Think(self.count(text), text if self.keep else None))
 
-def _returned(worker: str, count: TokenCounter) -> int:
-    """Return the tokens of what a worker's text returns."""
-    found = _RETURNED.search(worker)
-    return count(found[1]) if found else 0
+    def _is_inserted(self, kind: int, index: int) -> bool:
+        """Whether a tag in an open Join was inserted with the worker's text, as some runtimes do with a Return's.
+
+        A worker's own Return may follow a Join that nothing closes, though.
+        """
+        if kind not in (_RETURN, _RETURN + 1):
+            return False
+        if self.name == ORGANIZER:
+            return True
+        self.closings = self.closings or frozenset(self.read)
+        return not self.closings.isdisjoint(((_JOIN + 1, index), (_JOIN + 1, -1)))
+
+    def _text(self, first: int, last: int) -> str:
+        """Return the text from one piece to another, with the tags between them."""
+        if first == last:
+            return self.pieces[first]
+        parts = [self.pieces[first]]
+        for at in range(first, last):
+            parts += ("<", self.tags[at], ">", self.pieces[at + 1])
+        return "".join(parts)
+
+    def _stray(self, at: int) -> None:
+        """Say why a tag is text of what it stands in."""
+        kind, index = self.read[at]
+        tag = f"<{self.tags[at]}>"
+        if not kind & 1:
+            self._fault(at, f"{tag} closes nothing")
+        elif kind in (_FORK, _JOIN):
+            self._fault(at, f"sub-query index {index} is above 10^9")
+        else:
+            self._fault(at, f"{tag} has no place in {'the organizer' if self.name == ORGANIZER else 'a worker'}")
+
+    def _fault(self, at: int, message: str, kind: ViolationKind = ViolationKind.STRAY_TAG) -> None:
+        if not self.offsets:
+            lengths = zip(map(len, self.pieces), map(len, self.tags), strict=False)
+            self.offsets = list(accumulate(piece + tag + 2 for piece, tag in lengths))
+        self.faults.add(kind, self.name, message, self.offsets[at] - len(self.tags[at]) - 2)
 
 
 def detect(text: str) -> bool:
@@ -321,14 +347,9 @@ def detect(text: str) -> bool:
     return _TAGS.search(text) is not None or _SECTION.search(text) is not None
 
 
-def _filler(characters: int) -> str:
-    """Return neutral text: a word and a token each four characters."""
-    return ("tok " * (characters // 4 + 1))[:characters] if characters > 0 else ""
-
-
 def _tagged(text: str | None, tokens: int, opening: str, closing: str) -> str:
     if text is None:
-        text = _filler(4 * tokens - len(opening) - len(closing))
+        text = filler(4 * tokens - len(opening) - len(closing))
     return opening + text + closing
 
 
@@ -345,26 +366,28 @@ def render(trace: Trace) -> str:
     """
     parts: list[str] = []
     for thread in trace.threads:
-        if thread.id != ORGANIZER:
-            parts.append(f"\n<WORKER-{thread.id}>")
-        for action in thread.actions:
-            match action:
-                case Think(tokens=tokens, text=text):
-                    parts.append(_tagged(text, tokens, "", ""))
-                case Fork(index=i, tokens=tokens, text=text):
-                    parts.append(_tagged(text, tokens, f"<FORK-{i}>", f"</FORK-{i}>"))
-                case Join(index=i, inserted_tokens=tokens, text=text):
-                    closing = f"</JOIN-{i}>" if text is not None or tokens else ""
-                    parts.append(f"<JOIN-{i}>" + (_tagged(text, tokens, "", closing) if closing else ""))
-                case Return(tokens=tokens, text=text):
-                    parts.append(_tagged(text, tokens, "<RETURN>", "</RETURN>"))
-                case Answer(tokens=tokens, text=text):
-                    tagged = _tagged(text, tokens, "<ANSWER>", "</ANSWER>")
-                    count = COUNTERS.get(trace.token_source)
-                    bare = text is not None and text.startswith("\\boxed{") and (not count or tokens == count(text))
-                    parts.append(text if bare and text else tagged)
-                case Delay():
-                    raise FormatError(f"trace {trace.id!r}: AsyncThink text cannot hold a Delay; use the native format")
-        if thread.id != ORGANIZER:
-            parts.append(f"</WORKER-{thread.id}>")
+        said = [_said(action, trace) for action in thread.actions]
+        is_worker = thread.id != ORGANIZER
+        parts += [f"\n<WORKER-{thread.id}>", *said, f"</WORKER-{thread.id}>"] if is_worker else said
     return "".join(parts)
+
+
+def _said(action: Action, trace: Trace) -> str:
+    text = action.text
+    match action:
+        case Delay():
+            raise FormatError(f"trace {trace.id!r}: AsyncThink text cannot hold a Delay; use the native format")
+        case Think(tokens=tokens):
+            return _tagged(text, tokens, "", "")
+        case Fork(index=i, tokens=tokens):
+            return _tagged(text, tokens, f"<FORK-{i}>", f"</FORK-{i}>")
+        case Join(index=i, inserted_tokens=tokens):
+            is_bare = text is None and not tokens
+            return f"<JOIN-{i}>" + ("" if is_bare else _tagged(text, tokens, "", f"</JOIN-{i}>"))
+        case Return(tokens=tokens):
+            return _tagged(text, tokens, "<RETURN>", "</RETURN>")
+        case Answer(tokens=tokens):
+            count = COUNTERS.get(trace.token_source)
+            if text and text.startswith("\\boxed{") and (not count or tokens == count(text)):
+                return text
+            return _tagged(text, tokens, "<ANSWER>", "</ANSWER>")

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from simulator.errors import FormatError
 from simulator.formats import asyncthink
-from simulator.formats.asyncthink import MAX_FAULTS, MAX_TAGS, MAX_WORKERS, detect, parse, render
+from simulator.formats.asyncthink import MAX_TAGS, detect, parse, render
+from simulator.formats.texts import MAX_FAULTS, MAX_WORKERS
 from simulator.graph.clock import check, decode_clock
 from simulator.trace import (
     MAX_INDEX,

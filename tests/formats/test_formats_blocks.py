@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.errors import FormatError
-from simulator.formats.groups import blocks, multiverse, parallel_r1, threadweaver
+from simulator.formats.groups import multiverse, parallel_r1, threadweaver
 from simulator.formats.groups.layout import _source
+from simulator.formats.texts import MAX_FAULTS, MAX_WORKERS
 from simulator.trace import (
     MAX_NESTING,
     Answer,
@@ -572,8 +573,8 @@ def test_ten_megabytes(dialect, unit):
     trace = dialect.parse(text, keep_text=False)
     # About 1 s on an idle core; a quadratic scan would take hours.
     assert time.process_time() - start < 10
-    assert len(trace.faults) <= blocks.MAX_FAULTS + 1
-    assert len(trace.threads) <= blocks.MAX_WORKERS + 1
+    assert len(trace.faults) <= MAX_FAULTS + 1
+    assert len(trace.threads) <= MAX_WORKERS + 1
     assert max(nesting(thread.id) for thread in trace.threads) <= MAX_NESTING
 
 

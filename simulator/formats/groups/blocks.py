@@ -36,6 +36,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from simulator.formats.groups.dialect import Dialect
+from simulator.formats.texts import MAX_WORKERS, Faults
 from simulator.trace import (
     MAX_NESTING,
     ORGANIZER,
@@ -48,14 +49,11 @@ from simulator.trace import (
     Think,
     Thread,
     Trace,
-    Violation,
     ViolationKind,
     child_id,
 )
 from simulator.trace.tokens import TokenCounter, by_characters, counter_name
 
-MAX_FAULTS = 100
-MAX_WORKERS = 10_000
 _LABEL = re.compile(r"\s?([0-9.]{1,64}):")
 
 
@@ -68,7 +66,16 @@ def parse(
     keep_text: bool = True,
     outcome: Outcome | None = None,
 ) -> Trace:
-    """Return the Trace of `text`; nothing in a text raises."""
+    """Return the Trace of one output of a model. Nothing in a text raises.
+
+    Parameters
+    ----------
+    text : str
+        The whole output.
+    dialect : Dialect
+    id, count, keep_text, outcome
+        As of `simulator.parse`.
+    """
     return _Scan(text, dialect, count, keep_text).trace(id, outcome)
 
 
@@ -111,8 +118,7 @@ class _Scan:
         self.parents: list[_Open] = []
         self.think: Mark | None = None
         self.thought = False
-        self.faults: list[tuple[ViolationKind, str, str, Mark]] = []
-        self.unlisted = 0
+        self.faults = Faults()
 
     def trace(self, id: str, outcome: Outcome | None) -> Trace:
         handlers = _HANDLERS.get(self.dialect.name) or _handlers(self.dialect)
@@ -124,11 +130,7 @@ class _Scan:
             Thread(thread.id, tuple(thread.actions), thread.prompt, thread.prompt, thread.label)
             for thread in self.threads
         ]
-        faults = [Violation(kind, thread, message, mark[1], mark[0]) for kind, thread, message, mark in self.faults]
-        if self.unlisted:
-            message = f"and {self.unlisted} more faults of this text"
-            faults.append(Violation(ViolationKind.MORE_FAULTS, ORGANIZER, message))
-        return Trace(id, tuple(threads), outcome, counter_name(self.count), None, tuple(faults))
+        return Trace(id, tuple(threads), outcome, counter_name(self.count), None, self.faults.all())
 
     def _finish(self) -> None:
         end = len(self.text)
@@ -150,10 +152,7 @@ class _Scan:
         before = len(root.actions) + len(root.waiting)
         self._give(start)
         shift = len(root.actions) - before  # what was thought to stand in a Think stands in the Answer
-        self.faults = [
-            (kind, thread, message, (offset, place + shift if offset >= start else place))
-            for kind, thread, message, (offset, place) in self.faults
-        ]
+        self.faults.shift(start, shift)
         self._give(end, Answer)
 
     def _answer(self) -> int:
@@ -189,18 +188,11 @@ class _Scan:
     def _mark(self, offset: int) -> Mark:
         return offset, len(self.thread.actions) + len(self.thread.waiting)
 
-    def _fault(self, kind: ViolationKind, message: str, mark: Mark) -> None:
-        # Hostile text must not fill memory.
-        if len(self.faults) < MAX_FAULTS:
-            self.faults.append((kind, self.thread.id, message, mark))
-        else:
-            self.unlisted += 1
-
     def _stray(self, message: str, offset: int) -> None:
-        self._fault(ViolationKind.STRAY_TAG, message, self._mark(offset))
+        self.faults.add(ViolationKind.STRAY_TAG, self.thread.id, message, *self._mark(offset))
 
     def _unclosed(self, message: str, mark: Mark) -> None:
-        self._fault(ViolationKind.UNCLOSED_TAG, message, mark)
+        self.faults.add(ViolationKind.UNCLOSED_TAG, self.thread.id, message, *mark)
 
     def _open_block(self, start: int, end: int) -> None:
         if len(self.parents) >= MAX_NESTING:

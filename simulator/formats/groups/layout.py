@@ -10,6 +10,7 @@ from typing import Any
 from simulator.errors import FormatError
 from simulator.formats.groups import blocks
 from simulator.formats.groups.dialect import Dialect
+from simulator.formats.texts import MAX_FAULTS, filler
 from simulator.trace import ORGANIZER, Answer, Fork, Join, Return, Think, Thread, Trace, child_id
 
 # A text that moves to another dialect leaves its tags behind.
@@ -40,7 +41,7 @@ def render(trace: Trace, dialect: Dialect) -> str:
     text = "".join(_Writer(dialect, worded).thread(root))
     again = _read(text, dialect)
     # A worker without a Return is a path without its end tag, and that is all that may be wrong.
-    faults = min(_open_paths(root), blocks.MAX_FAULTS + 1)
+    faults = min(_open_paths(root), MAX_FAULTS + 1)
     if _groups(_plan_of(again, dialect)) != _groups(root) or len(again.faults) != faults:
         raise FormatError(f"trace {trace.id!r}: in {dialect.name} text its words would read as tags or as an answer")
     return text
@@ -137,7 +138,7 @@ def _plan(trace: Trace, thread: Thread, threads: dict[str, Thread], dialect: Dia
             case Fork(index=index, tokens=tokens, text=text):
                 if waiting and len(waiting) < len(forked):
                     raise refuse(f"forks sub-query {index} while worker {min(waiting)} runs")
-                child = threads.get(str(index) if is_organizer else f"{thread.id}.{index}")
+                child = threads.get(child_id(thread.id, index))
                 if child is None:
                     raise refuse(f"forks sub-query {index}, which has no worker or is a duplicate")
                 if not waiting:
@@ -155,12 +156,9 @@ def _plan(trace: Trace, thread: Thread, threads: dict[str, Thread], dialect: Dia
                     raise refuse(f"joins sub-query {index}, which is not running")
                 waiting.remove(index)
                 plan.pieces[-1].add(tokens)
-            case Return(tokens=tokens, text=text) if not is_organizer and not waiting:
+            case Return() | Answer() if isinstance(action, Answer) == is_organizer and not waiting:
                 plan.end = _Piece()
-                plan.end.add(tokens, text)
-            case Answer(tokens=tokens, text=text) if is_organizer and not waiting:
-                plan.end = _Piece()
-                plan.end.add(tokens, text)
+                plan.end.add(action.tokens, action.text)
             case _:
                 raise refuse(f"has an action {type(action).__name__} where it cannot be said")
     if waiting:
@@ -187,7 +185,7 @@ class _Writer:
         if len(opening) + len(closing) > room:
             opening, closing = bare
         room = max(room - len(opening) - len(closing), least)
-        return opening + ("tok " * (room // 4 + 1))[:room] + closing
+        return opening + filler(room) + closing
 
     def thread(self, plan: _Plan, opening: str = "", bare: str = "") -> list[str]:
         """Return the text of one thread and its workers, in pieces; `opening`, or `bare`, precedes its first words."""

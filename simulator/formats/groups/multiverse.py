@@ -28,16 +28,25 @@ answers in the line of its last ``\boxed{``, if that follows its last block. A t
 Answer.
 
 `simulator.formats.groups.blocks` says how the rest is read and what becomes of malformed text.
+
+>>> trace = parse("<Parallel><Goal></Goal><Path>1: odd</Path><Path>2: even</Path></Parallel>")
+>>> [type(action).__name__ for action in trace.organizer.actions]
+['Think', 'Fork', 'Fork', 'Join', 'Join', 'Think']
+>>> path = trace.thread("2")
+>>> path.actions[0].text, path.label, path.prompt_tokens, path.shared_tokens
+('<Path>2: even</Path>', '2', 6, 6)
+>>> text = "<Parallel><Path>odd</Path><Path>even</Path></Parallel>"
+>>> render(parse(text)) == text
+True
 """
 
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from simulator.formats.groups import blocks, layout
 from simulator.formats.groups.dialect import Dialect
-from simulator.trace import Outcome, Trace
-from simulator.trace.tokens import TokenCounter, by_characters
 
 __all__ = ["detect", "parse", "render"]
 
@@ -53,55 +62,8 @@ DIALECT = Dialect(
     newline="\n",
 )
 
-
-def parse(
-    text: str,
-    *,
-    id: str = "trace",
-    count: TokenCounter = by_characters,
-    keep_text: bool = True,
-    outcome: Outcome | None = None,
-) -> Trace:
-    """Return the Trace of a Multiverse output. Nothing in a text raises.
-
-    Parameters
-    ----------
-    text : str
-        The whole output.
-    id : str
-        The trace's name.
-    count : callable
-        Counts the tokens of a piece of text.
-    keep_text : bool
-        Whether actions keep their text. Scoring does not need it.
-    outcome : Outcome, optional
-        How the answer was judged.
-
-    Examples
-    --------
-    >>> trace = parse("<Parallel><Goal></Goal><Path>1: odd</Path><Path>2: even</Path></Parallel>")
-    >>> [type(action).__name__ for action in trace.organizer.actions]
-    ['Think', 'Fork', 'Fork', 'Join', 'Join', 'Think']
-    >>> trace.thread("2")
-    Thread(id='2', actions=(Return(tokens=5, text='<Path>2: even</Path>', start=None, finish=None),), prompt_tokens=6, \
-shared_tokens=6, label='2')
-    """
-    return blocks.parse(text, DIALECT, id=id, count=count, keep_text=keep_text, outcome=outcome)
-
-
-def render(trace: Trace) -> str:
-    """Return `trace` as Multiverse text. Actions without text are filled with neutral words.
-
-    Raises
-    ------
-    FormatError
-        If the trace does more than fork groups of paths and wait for all of each.
-
-    >>> text = "<Parallel><Path>odd</Path><Path>even</Path></Parallel>"
-    >>> render(parse(text)) == text
-    True
-    """
-    return layout.render(trace, DIALECT)
+parse = partial(blocks.parse, dialect=DIALECT)
+render = partial(layout.render, dialect=DIALECT)
 
 
 def detect(text: str) -> bool:

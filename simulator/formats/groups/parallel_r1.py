@@ -17,14 +17,23 @@ The Answer is the line of the last ``Final Answer``, or if there is none of the 
 it must follow the last block and its Summary.
 
 `simulator.formats.groups.blocks` says how the rest is read and what becomes of malformed text.
+
+>>> trace = parse("<Parallel><Path>odd</Path><Path>even</Path></Parallel><Summary>both</Summary>\nFinal Answer: 9")
+>>> [type(action).__name__ for action in trace.organizer.actions]
+['Think', 'Fork', 'Fork', 'Join', 'Join', 'Think', 'Answer']
+>>> trace.organizer.actions[-1].text
+'Final Answer: 9'
+>>> text = "<Parallel><Path>odd</Path><Path>even</Path></Parallel>"
+>>> render(parse(text)) == text
+True
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 from simulator.formats.groups import blocks, layout
 from simulator.formats.groups.dialect import Dialect
-from simulator.trace import Outcome, Trace
-from simulator.trace.tokens import TokenCounter, by_characters
 
 __all__ = ["detect", "parse", "render"]
 
@@ -39,54 +48,8 @@ DIALECT = Dialect(
     newline="\n",
 )
 
-
-def parse(
-    text: str,
-    *,
-    id: str = "trace",
-    count: TokenCounter = by_characters,
-    keep_text: bool = True,
-    outcome: Outcome | None = None,
-) -> Trace:
-    r"""Return the Trace of a Parallel-R1 output. Nothing in a text raises.
-
-    Parameters
-    ----------
-    text : str
-        The whole output.
-    id : str
-        The trace's name.
-    count : callable
-        Counts the tokens of a piece of text.
-    keep_text : bool
-        Whether actions keep their text. Scoring does not need it.
-    outcome : Outcome, optional
-        How the answer was judged.
-
-    Examples
-    --------
-    >>> trace = parse("<Parallel><Path>odd</Path><Path>even</Path></Parallel><Summary>both</Summary>\nFinal Answer: 9")
-    >>> [type(action).__name__ for action in trace.organizer.actions]
-    ['Think', 'Fork', 'Fork', 'Join', 'Join', 'Think', 'Answer']
-    >>> trace.organizer.actions[-1].text
-    'Final Answer: 9'
-    """
-    return blocks.parse(text, DIALECT, id=id, count=count, keep_text=keep_text, outcome=outcome)
-
-
-def render(trace: Trace) -> str:
-    """Return `trace` as Parallel-R1 text. Actions without text are filled with neutral words.
-
-    Raises
-    ------
-    FormatError
-        If the trace does more than fork groups of paths and wait for all of each.
-
-    >>> text = "<Parallel><Path>odd</Path><Path>even</Path></Parallel>"
-    >>> render(parse(text)) == text
-    True
-    """
-    return layout.render(trace, DIALECT)
+parse = partial(blocks.parse, dialect=DIALECT)
+render = partial(layout.render, dialect=DIALECT)
 
 
 def detect(text: str) -> bool:

@@ -23,14 +23,21 @@ The Answer is the text after ``</think>``; the opening ``<think>`` may have been
 has no Answer.
 
 `simulator.formats.groups.blocks` says how the rest is read and what becomes of malformed text.
+
+>>> trace = parse("<think>so <Parallel><Thread>1: odd</Thread><Thread>2: even</Thread></Parallel></think>9")
+>>> [type(action).__name__ for action in trace.organizer.actions]
+['Think', 'Fork', 'Fork', 'Join', 'Join', 'Think', 'Answer']
+>>> text = "<Parallel><Thread>odd</Thread><Thread>even</Thread></Parallel>"
+>>> render(parse(text)) == text
+True
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 from simulator.formats.groups import blocks, layout
 from simulator.formats.groups.dialect import Dialect
-from simulator.trace import Outcome, Trace
-from simulator.trace.tokens import TokenCounter, by_characters
 
 __all__ = ["detect", "parse", "render"]
 
@@ -45,52 +52,8 @@ DIALECT = Dialect(
     newline="",
 )
 
-
-def parse(
-    text: str,
-    *,
-    id: str = "trace",
-    count: TokenCounter = by_characters,
-    keep_text: bool = True,
-    outcome: Outcome | None = None,
-) -> Trace:
-    """Return the Trace of a ThreadWeaver output. Nothing in a text raises.
-
-    Parameters
-    ----------
-    text : str
-        The whole output.
-    id : str
-        The trace's name.
-    count : callable
-        Counts the tokens of a piece of text.
-    keep_text : bool
-        Whether actions keep their text. Scoring does not need it.
-    outcome : Outcome, optional
-        How the answer was judged.
-
-    Examples
-    --------
-    >>> trace = parse("<think>so <Parallel><Thread>1: odd</Thread><Thread>2: even</Thread></Parallel></think>9")
-    >>> [type(action).__name__ for action in trace.organizer.actions]
-    ['Think', 'Fork', 'Fork', 'Join', 'Join', 'Think', 'Answer']
-    """
-    return blocks.parse(text, DIALECT, id=id, count=count, keep_text=keep_text, outcome=outcome)
-
-
-def render(trace: Trace) -> str:
-    """Return `trace` as ThreadWeaver text. Actions without text are filled with neutral words.
-
-    Raises
-    ------
-    FormatError
-        If the trace does more than fork groups of threads and wait for all of each.
-
-    >>> text = "<Parallel><Thread>odd</Thread><Thread>even</Thread></Parallel>"
-    >>> render(parse(text)) == text
-    True
-    """
-    return layout.render(trace, DIALECT)
+parse = partial(blocks.parse, dialect=DIALECT)
+render = partial(layout.render, dialect=DIALECT)
 
 
 def detect(text: str) -> bool:

@@ -1,0 +1,80 @@
+"""What the formats of text have in common: bounds against hostile text, the faults of a text, and neutral words."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from simulator.trace import ORGANIZER, Violation, ViolationKind
+
+__all__ = ["MAX_FAULTS", "MAX_WORKERS", "Faults", "filler", "is_path"]
+
+MAX_FAULTS = 100
+"""The most faults of a text that are listed one by one."""
+MAX_WORKERS = 10_000
+"""The most workers of a text that are read."""
+
+_INDEX = re.compile(r"0|[1-9][0-9]{0,9}").fullmatch
+
+
+class Faults:
+    """The faults of a text. Beyond `MAX_FAULTS` only their number is kept, so that hostile text cannot fill memory.
+
+    >>> faults = Faults()
+    >>> faults.add(ViolationKind.STRAY_TAG, "organizer", "</FORK-1> closes nothing", offset=7)
+    >>> [str(fault) for fault in faults.all()]
+    ['stray_tag: thread organizer char 7: </FORK-1> closes nothing']
+    """
+
+    def __init__(self) -> None:
+        self.listed: list[Violation] = []
+        self.unlisted = 0
+
+    def add(
+        self,
+        kind: ViolationKind,
+        thread: str,
+        message: str,
+        offset: int | None = None,
+        action: int | None = None,
+    ) -> None:
+        """Add a fault at a character of the text, in an action of its thread."""
+        if len(self.listed) < MAX_FAULTS:
+            self.listed.append(Violation(kind, thread, message, action, offset))
+        else:
+            self.unlisted += 1
+
+    def shift(self, offset: int, by: int) -> None:
+        """Move the faults from a character on by so many actions."""
+        self.listed = [
+            fault
+            if fault.offset is None or fault.action is None or fault.offset < offset
+            else msgspec.structs.replace(fault, action=fault.action + by)
+            for fault in self.listed
+        ]
+
+    def all(self) -> tuple[Violation, ...]:
+        """Return what was added, with the number of those that were not listed."""
+        if not self.unlisted:
+            return tuple(self.listed)
+        message = f"and {self.unlisted} more faults of this text"
+        return (*self.listed, Violation(ViolationKind.MORE_FAULTS, ORGANIZER, message))
+
+
+def is_path(name: str) -> bool:
+    """Return whether `name` is a path of Fork indices, which a worker's id must be.
+
+    >>> is_path("1.2"), is_path("01"), is_path("")
+    (True, False, False)
+    """
+    return all(map(_INDEX, name.split(".")))
+
+
+def filler(characters: int) -> str:
+    """Return neutral text of that length: a word and a token each four characters.
+
+    >>> filler(10)
+    'tok tok to'
+    """
+    return ("tok " * (characters // 4 + 1))[:characters] if characters > 0 else ""
