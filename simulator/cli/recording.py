@@ -204,8 +204,14 @@ def _record(
                     step_lines.run = name
                 times = _times(group, kind, rate, plan.seed + number)
                 meta: dict[str, Any] = {"rep": rep, "load": round(os.getloadavg()[0], 2)}
-                on_stint = _bursts(burst_lines, name)
-                play(group, engine, writer.emit, replace(setup, run=name, meta=meta, on_stint=on_stint), arrivals=times)
+                on_generation = _bursts(burst_lines, name)
+                play(
+                    group,
+                    engine,
+                    writer.emit,
+                    replace(setup, run=name, meta=meta, on_generation=on_generation),
+                    arrivals=times,
+                )
     return max(source.exit_code, 2 if writer.failed else 0)
 
 
@@ -318,7 +324,7 @@ class _Writer:
 def _bursts(lines: Lines | None, run: str) -> Callable[..., None] | None:
     if lines is None:
         return None
-    return lambda agent, stint: lines.write(burst_row(run, agent.query.id, agent.name, stint))
+    return lambda agent, generation: lines.write(burst_row(run, agent.query.id, agent.name, generation))
 
 
 def _file(path: str) -> str:

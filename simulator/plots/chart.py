@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from simulator.graph import ExecutionGraph
 from simulator.metrics.realised import realised_path
-from simulator.timeline import CANCELLED, INLINE, Span, Timeline
+from simulator.timeline import CANCELLED, INLINE, Row, Span, Timeline
 from simulator.trace import nesting
 from simulator.trace.full_pool import WHEN_FULL, Admission
 
-__all__ = ["Lane", "Scene", "compose", "printable"]
+__all__ = ["Chart", "Lane", "compose", "printable"]
 
 _VISIBLE = 1e-3  # of the time shown
 _LABEL = 30  # characters of a lane's label
@@ -31,7 +31,7 @@ class Lane(NamedTuple):
 
 
 @dataclass(slots=True)
-class Scene:
+class Chart:
     """One query. A lane is a number, 0 on top."""
 
     lanes: list[Lane]
@@ -65,63 +65,78 @@ def printable(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def compose(timeline: Timeline, query: int) -> Scene:
-    """Return the scene of `query`.
+def compose(timeline: Timeline, query: int) -> Chart:
+    """Return the chart of `query`.
 
     >>> from simulator import Answer, Fork, Join, Return, Think, Thread, Trace, compile_trace, simulate
     >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
-    >>> scene = compose(simulate(compile_trace(Trace("t", (organizer, Thread("1", (Return(10),)))))), 0)
-    >>> scene.forks, scene.joins, scene.path
+    >>> chart = compose(simulate(compile_trace(Trace("t", (organizer, Thread("1", (Return(10),)))))), 0)
+    >>> chart.forks, chart.joins, chart.path
     ([(5.0, 0, 1)], [(15.0, 15.0, 1, 0)], [(0.0, 0), (5.0, 0), (5.0, 1), (15.0, 1), (15.0, 0), (17.0, 0)])
     """
-    rows = list(timeline.stays(query))
-    graph = timeline.graphs[query]
-    by_task = {row.task: row for row in rows}
+    rows, graph = list(timeline.stays(query)), timeline.graphs[query]
     arrival, answered = float(timeline.arrivals[query]), float(timeline.answered[query])
-    end = max([arrival, *(row.finish for row in rows)] + ([] if math.isnan(answered) else [answered]))
-    if math.isnan(answered):  # leave room to see who waits for ever
+    never = math.isnan(answered)
+    end = max([arrival, *(row.finish for row in rows)] + ([] if never else [answered]))
+    if never:  # leave room to see who waits for ever
         end += 0.1 * (end - arrival) or 1.0
-
     order = _lane_order(graph)
     lane_of = {thread: lane for lane, thread in enumerate(order)}
     done_inline = {row.thread for row in rows if row.flags & INLINE}
-    ran = Counter(row.thread for row in rows)
+    ran = {row.thread for row in rows}
     lanes = [_lane(graph, thread, thread in done_inline, thread in ran) for thread in order]
-    scene = Scene(lanes, arrival, end, answered)
-    scene.spans = [(lane_of[span.thread], span) for span in timeline.spans(query)]
-    scene.cuts = [(row.finish, lane_of[row.thread]) for row in rows if row.flags & CANCELLED]
+    chart = Chart(lanes, arrival, end, answered)
+    chart.spans = [(lane_of[span.thread], span) for span in timeline.spans(query)]
+    chart.cuts = [(row.finish, lane_of[row.thread]) for row in rows if row.flags & CANCELLED]
+    _mark_threads(chart, graph, {row.task: row for row in rows}, lane_of)
+    dropped = Admission.DROP in WHEN_FULL[timeline.protocol_of(query).when_full].may
+    _mark_stuck(chart, graph, rows, lane_of, dropped)
+    for piece in () if never else realised_path(timeline, query):
+        chart.path += ((piece.start, lane_of[piece.thread]), (piece.finish, lane_of[piece.thread]))
+    return chart
 
-    stopped = end if math.isnan(answered) else answered
-    seen = [0.0] * len(order)
-    for lane, span in scene.spans:
+
+def _mark_threads(chart: Chart, graph: ExecutionGraph, by_task: Mapping[int, Row], lane_of: Mapping[int, int]) -> None:
+    """Note where threads were forked and joined, and which were too brief to be seen."""
+    seen = dict.fromkeys(lane_of.values(), 0.0)
+    for lane, span in chart.spans:
         seen[lane] += span.finish - span.start
-    cut = {lane for _, lane in scene.cuts}
-    may = WHEN_FULL[timeline.protocol_of(query).when_full].may
-    for lane, thread in enumerate(order):
-        first, last = by_task.get(graph.threads[thread].first), by_task.get(graph.threads[thread].last)
-        forked = by_task.get(graph.threads[thread].forked_by)
+    for thread, lane in lane_of.items():
+        facts = graph.threads[thread]
+        first, last = by_task.get(facts.first), by_task.get(facts.last)
         if first is not None and thread:
-            scene.forks.append((first.waited_from, lane_of[graph.threads[thread].parent], lane))
-        if last is not None and seen[lane] <= _VISIBLE * (end - arrival):
-            scene.brief.append((last.finish, lane))
-        joiner = graph.threads[thread].joined_by
-        if last is not None and joiner in by_task:
-            resumed = by_task[joiner].ready
-            scene.joins.append((last.finish, resumed, lane, lane_of[graph.tasks[joiner].thread]))
-        if last is None and lane not in cut:
-            # It has no row: it waited for a slot or a Join when the query was answered, or waits still.
-            since = max((row.finish for row in rows if row.thread == thread), default=-1.0)
-            if since < 0 and forked is not None and not forked.flags & CANCELLED:
-                since = forked.finish
-            if since < 0 or (thread not in ran and Admission.DROP in may):
+            chart.forks.append((first.waited_from, lane_of[facts.parent], lane))
+        if last is None:
+            continue
+        if seen[lane] <= _VISIBLE * (chart.end - chart.start):
+            chart.brief.append((last.finish, lane))
+        if facts.joined_by in by_task:
+            joiner = lane_of[graph.tasks[facts.joined_by].thread]
+            chart.joins.append((last.finish, by_task[facts.joined_by].ready, lane, joiner))
+
+
+def _mark_stuck(
+    chart: Chart, graph: ExecutionGraph, rows: Sequence[Row], lane_of: Mapping[int, int], dropped: bool
+) -> None:
+    """Note the threads whose last task has no row: they waited for a slot or a Join at the answer, or wait still."""
+    by_task = {row.task: row for row in rows}
+    latest: dict[int, float] = {}
+    for row in rows:
+        latest[row.thread] = max(row.finish, latest.get(row.thread, row.finish))
+    cut = {lane for _, lane in chart.cuts}
+    stopped = chart.end if math.isnan(chart.answered) else chart.answered
+    for thread, lane in lane_of.items():
+        if graph.threads[thread].last in by_task or lane in cut:
+            continue
+        since = latest.get(thread)
+        if since is None:
+            forked = by_task.get(graph.threads[thread].forked_by)
+            if forked is None or forked.flags & CANCELLED or dropped:
                 continue
-            scene.stuck.append((since, stopped, lane))
-            if not math.isnan(answered):
-                scene.cuts.append((answered, lane))
-    if not math.isnan(answered):
-        for piece in realised_path(timeline, query):
-            scene.path += ((piece.start, lane_of[piece.thread]), (piece.finish, lane_of[piece.thread]))
-    return scene
+            since = forked.finish
+        chart.stuck.append((since, stopped, lane))
+        if not math.isnan(chart.answered):
+            chart.cuts.append((chart.answered, lane))
 
 
 def _lane_order(graph: ExecutionGraph) -> list[int]:

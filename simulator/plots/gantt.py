@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from simulator.errors import ConfigError
 from simulator.metrics import METRICS, QueryView
-from simulator.plots.chart import Scene, compose, printable
+from simulator.plots.chart import Chart, compose, printable
 from simulator.plots.curves import draw_concurrency
 from simulator.timeline import Timeline
 
@@ -71,7 +71,7 @@ def gantt(
     >>> [label.get_text() for label in axes.get_yticklabels()], axes.get_title(loc="left")
     (['organizer', '   1'], 't')
     """
-    scene = compose(timeline, query)
+    chart = compose(timeline, query)
     if not 3 <= width <= 40:
         raise ConfigError(f"width must be from 3 to 40 inches, got {width!r}")
     # Here, so that importing this package does not import matplotlib.
@@ -80,7 +80,7 @@ def gantt(
     from simulator.plots.legend import draw_legend
 
     unit = unit or canvas.time_unit(timeline)
-    lanes = len(scene.lanes)
+    lanes = len(chart.lanes)
     panel = None
     if ax is None:
         height = max(min(_PITCH * lanes, _TALLEST), 0.4)
@@ -89,25 +89,25 @@ def gantt(
     else:
         across, pitch = canvas.points_of(ax)
         pitch /= lanes
-    names = draw_lanes(ax, scene, pitch, pitch >= 4 if arrows is None else arrows, 0.3 * across)
-    facts = headline(timeline, query, scene, unit)
+    names = draw_lanes(ax, chart, pitch, pitch >= 4 if arrows is None else arrows, 0.3 * across)
+    facts = headline(timeline, query, chart, unit)
     canvas.draw_title(ax, printable(timeline.graphs[query].name, 200), facts, across - names if panel else across)
     if panel is not None:
         draw_concurrency(panel, timeline, query)
-        canvas.time_axis(panel, scene.start, scene.end, unit)
+        canvas.time_axis(panel, chart.start, chart.end, unit)
     else:
-        canvas.time_axis(ax, scene.start, scene.end, unit)
+        canvas.time_axis(ax, chart.start, chart.end, unit)
     if legend:
         draw_legend(ax, own=panel is not None)
     return ax
 
 
-def headline(timeline: Timeline, query: int, scene: Scene, unit: str) -> list[str]:
+def headline(timeline: Timeline, query: int, chart: Chart, unit: str) -> list[str]:
     """Return what one would ask first."""
     view = QueryView(timeline, query)
     facts = [f"query {query + 1:,} of {len(timeline):,}"] if len(timeline) > 1 else []
     facts.append("never answered" if math.isnan(view.latency) else f"latency {_amount(view.latency)} {unit}")
-    workers = len(scene.lanes) - 1
+    workers = len(chart.lanes) - 1
     facts.append(f"{workers:,} worker{'' if workers == 1 else 's'}")
     if timeline.overflows[query]:
         facts.append(f"pool full {timeline.overflows[query]:,} ×")

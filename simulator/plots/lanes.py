@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.lines import Line2D
 
 from simulator.plots.canvas import fitted, text_width
-from simulator.plots.chart import Scene
+from simulator.plots.chart import Chart
 from simulator.plots.style import CANCELLED, FONT, INK, STYLES, BarStyle, set_hatch
 from simulator.timeline import SpanKind
 
@@ -26,40 +26,40 @@ _HATCHED = 8.0  # points of a lane below which a hatch is mud
 Segments = Sequence[tuple[tuple[float, float], tuple[float, float]]]
 
 
-def draw_lanes(ax: Axes, scene: Scene, pitch: float, arrows: bool, room: float) -> float:
+def draw_lanes(ax: Axes, chart: Chart, pitch: float, arrows: bool, room: float) -> float:
     """Draw everything of a Gantt chart but its titles; return the width of the names in points.
 
     `pitch` is the height of a lane in points, and `room` what names may take of the width.
     """
-    count = len(scene.lanes)
+    count = len(chart.lanes)
     full = min(pitch / 20, 1.0)  # 1 where lanes have their full height
     for lane in range(1, count, 2) if pitch >= 8 else ():
         ax.axhspan(lane - 0.5, lane + 0.5, color=INK.band, linewidth=0, zorder=0)
-    _spans(ax, scene, pitch)
+    _spans(ax, chart, pitch)
     if arrows:
-        _arrows(ax, scene, full)
-    stuck = [((begin, lane), (end, lane)) for begin, end, lane in scene.stuck]
+        _arrows(ax, chart, full)
+    stuck = [((begin, lane), (end, lane)) for begin, end, lane in chart.stuck]
     _lines(ax, stuck, "stuck", colors=INK.cut, linewidths=0.6 + 0.6 * full, linestyles=(0, (1, 1.5)), zorder=3)
-    _marks(ax, scene.brief, "brief", marker="D", color=INK.curve, markersize=2 + 2.5 * full)
+    _marks(ax, chart.brief, "brief", marker="D", color=INK.curve, markersize=2 + 2.5 * full)
     cross: dict[str, Any] = {"marker": "x", "markersize": 2.5 + 4 * full, "markeredgewidth": 0.6 + 0.9 * full}
-    _marks(ax, scene.cuts, "cut", color=INK.cut, **cross)
-    _path(ax, scene.path, 1.9 + 0.7 * full)
-    if not math.isnan(scene.answered):
-        ax.axvline(scene.answered, color=INK.answer, linewidth=0.8, zorder=1, gid="answer")
-        if scene.end - scene.answered > 0.02 * (scene.end - scene.start):
+    _marks(ax, chart.cuts, "cut", color=INK.cut, **cross)
+    _path(ax, chart.path, 1.9 + 0.7 * full)
+    if not math.isnan(chart.answered):
+        ax.axvline(chart.answered, color=INK.answer, linewidth=0.8, zorder=1, gid="answer")
+        if chart.end - chart.answered > 0.02 * (chart.end - chart.start):
             note: dict[str, Any] = {"fontsize": FONT - 0.5, "color": INK.quiet, "ha": "right", "va": "bottom"}
-            ax.annotate("answer", (scene.answered, 1), (0, 1), ax.get_xaxis_transform(), "offset points", **note)
+            ax.annotate("answer", (chart.answered, 1), (0, 1), ax.get_xaxis_transform(), "offset points", **note)
     ax.set_ylim(count - 0.5 + 0.1 * (count < 4), -0.5)
-    width = _names(ax, scene, pitch, room)
+    width = _names(ax, chart, pitch, room)
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
     ax.spines["bottom"].set_color(INK.faint)
     return width
 
 
-def _spans(ax: Axes, scene: Scene, pitch: float) -> None:
+def _spans(ax: Axes, chart: Chart, pitch: float) -> None:
     bars: dict[str, tuple[BarStyle, list[tuple[int, float, float]]]] = {}
-    for lane, span in scene.spans:
+    for lane, span in chart.spans:
         gid, style = span.kind.value, STYLES[span.kind]
         if span.cancelled and span.kind in (SpanKind.DECODE, SpanKind.DELAY):
             gid, style = f"{gid} cancelled", CANCELLED
@@ -105,17 +105,17 @@ def _path(ax: Axes, corners: Sequence[tuple[float, int]], wide: float) -> None:
         _lines(ax, segments, gid, colors=INK.path, linewidths=width, capstyle="projecting", zorder=6, clip_on=False)
 
 
-def _arrows(ax: Axes, scene: Scene, full: float) -> None:
+def _arrows(ax: Axes, chart: Chart, full: float) -> None:
     """Add Forks, straight down, and Joins, along the worker's lane and straight up."""
     reach = STYLES[SpanKind.DECODE].height / 2
-    dense = len(scene.lanes) > _CROWD
-    gap = (0.008 if dense else 0.002) * (scene.end - scene.start)
-    forks = _apart(scene.forks, gap)
-    joins = _apart([(at, parent, lane) for _, at, lane, parent in scene.joins], gap)
+    dense = len(chart.lanes) > _CROWD
+    gap = (0.008 if dense else 0.002) * (chart.end - chart.start)
+    forks = _apart(chart.forks, gap)
+    joins = _apart([(at, parent, lane) for _, at, lane, parent in chart.joins], gap)
     ink: dict[str, Any] = {"colors": INK.faint if dense else INK.arrow, "linewidths": 0.4 + 0.4 * full, "zorder": 1.5}
     _lines(ax, [((time, parent + reach), (time, lane - reach)) for time, parent, lane in forks], "fork", **ink)
     _lines(ax, [((at, lane), (at, parent + reach)) for at, parent, lane in joins], "join", **ink)
-    rests = [((done, lane), (at, lane)) for done, at, lane, _ in scene.joins if at > done]
+    rests = [((done, lane), (at, lane)) for done, at, lane, _ in chart.joins if at > done]
     _lines(ax, rests, "rest", linestyles=(0, (1, 2)), **ink)
     if not dense:
         head: dict[str, Any] = {"color": INK.arrow, "markersize": 1.2 + 2.6 * full, "markeredgewidth": 0}
@@ -148,14 +148,14 @@ def _marks(ax: Axes, places: Sequence[tuple[float, float]], gid: str, **look: An
         ax.add_line(Line2D(times, lanes, linestyle="none", gid=gid, clip_on=False, **({"zorder": 7} | look)))
 
 
-def _names(ax: Axes, scene: Scene, pitch: float, room: float) -> float:
+def _names(ax: Axes, chart: Chart, pitch: float, room: float) -> float:
     """Name the lanes, or every so many of them, aligned left so that indentation shows who forked whom."""
     size = FONT if pitch >= 9.5 else 7.0 if pitch >= 8 else 6.5
     every = next(n for n in (1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 10**9) if n * pitch >= size + 1)
-    named = list(range(0, len(scene.lanes), every))
+    named = list(range(0, len(chart.lanes), every))
     texts = []
     for lane in named:
-        _, depth, label, note = scene.lanes[lane]
+        _, depth, label, note = chart.lanes[lane]
         note = f" ({note})" if note else ""
         texts.append(fitted("   " * depth + label, size, room - text_width(note, size)) + note)
     width = max(text_width(text, size, "normal" if lane else "bold") for lane, text in zip(named, texts, strict=True))
@@ -166,6 +166,6 @@ def _names(ax: Axes, scene: Scene, pitch: float, room: float) -> float:
         name.set_parse_math(False)  # a "$" in a label is a "$"
         if not lane:
             name.set_fontweight("bold")
-        elif scene.lanes[lane].note:
+        elif chart.lanes[lane].note:
             name.set_color(INK.quiet)
     return width

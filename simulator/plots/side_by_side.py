@@ -77,18 +77,18 @@ def side_by_side(
     from simulator.plots.legend import draw_legend
     from simulator.plots.style import FONT, INK
 
-    lanes = max(len(scene.lanes) for scene in scenes)
+    lanes = max(len(chart.lanes) for chart in scenes)
     height = _PITCH * min(max(lanes, _LANES[0]), _LANES[1])
     axes = canvas.panels_beside(len(scenes), width, height)
     unit = unit or canvas.time_unit(timelines[0])
     across = 72 * (width - 0.3) / len(scenes)
-    length = max(scene.end - scene.start for scene in scenes)
-    for ax, timeline, scene, note in zip(axes, timelines, scenes, notes or [""] * len(scenes), strict=True):
+    length = max(chart.end - chart.start for chart in scenes)
+    for ax, timeline, chart, note in zip(axes, timelines, scenes, notes or [""] * len(scenes), strict=True):
         pitch = 72 * height / max(lanes, _LANES[0])
-        names = draw_lanes(ax, scene, pitch, pitch >= 4, 0.3 * across)
+        names = draw_lanes(ax, chart, pitch, pitch >= 4, 0.3 * across)
         title = printable(timeline.graphs[query].name, 100) + (f": {note}" if note else "")
-        canvas.draw_title(ax, title, headline(timeline, query, scene, unit), across - names - 12)
-        canvas.time_axis(ax, scene.start, scene.start + length, unit)
+        canvas.draw_title(ax, title, headline(timeline, query, chart, unit), across - names - 12)
+        canvas.time_axis(ax, chart.start, chart.start + length, unit)
         ax.set_ylim(max(lanes, _LANES[0]) - 0.4, -0.5)  # lanes are equally high in all of them
     draw_legend(*axes, own=True)
     if caption:

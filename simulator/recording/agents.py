@@ -1,7 +1,7 @@
 """The threads of a query while it is recorded, and what their programs may wish for.
 
 A program is a generator that plays one thread: it yields a wish and is resumed when the wish has come true. `Generate`
-resumes with the `Stint`; `Awaiting` when a worker has ended; `Placed` when a
+resumes with the `Generation`; `Awaiting` when a worker has ended; `Placed` when a
 worker that was forked has its slot, waits for one or has none; `Granted` when it has its slot; `Sleeping` after so
 many seconds. A program that is closed in the middle records what there is.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simulator.recording.engine import Generate, Key
-from simulator.recording.generation import Stint
+from simulator.recording.generation import Generation
 from simulator.trace import Action, Thread, Trace, Violation
 
 __all__ = ["Agent", "Awaiting", "Granted", "Placed", "Program", "Query", "Sleeping", "Wish"]
@@ -71,7 +71,7 @@ class Agent:
     """Begins its program; the second argument is the thread whose context and place it works in."""
     watch: Callable[[str], int | None] | None = None
     """Is told the text as it comes; says where to cut the generation."""
-    stint: Stint | None = None
+    generation: Generation | None = None
     wakes: float | None = None
     waiters: list[Agent] = field(default_factory=list)
     """Who waits for its end."""
@@ -91,19 +91,19 @@ class Agent:
     decoded: bool = False
     """Whether it has had a generation."""
 
-    def saw_prompt(self, stint: Stint, host: Agent, *, sure: bool) -> None:
+    def saw_prompt(self, generation: Generation, host: Agent, *, sure: bool) -> None:
         """Take over what the engine says of the context of a generation in `host`.
 
         `sure`: the engine knew before.
         """
         meta = self.query.meta
-        if stint.drift:
-            meta["prompt_drift"] = max(abs(stint.drift), int(meta.get("prompt_drift") or 0))
-        if stint.prompt_tokens is None:
+        if generation.drift:
+            meta["prompt_drift"] = max(abs(generation.drift), int(meta.get("prompt_drift") or 0))
+        if generation.prompt_tokens is None:
             if not sure:
                 meta["prompt_counts"] = "estimated"
         elif not host.decoded and host is self:
-            self.prompt_tokens = stint.prompt_tokens
+            self.prompt_tokens = generation.prompt_tokens
         host.decoded = True
 
     def thread(self) -> Thread:

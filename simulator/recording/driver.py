@@ -41,7 +41,7 @@ class Setup:
     """Name of the run: `meta["run"]` of its traces."""
     meta: dict[str, str | int | float | bool | None] = field(default_factory=dict)
     """What else `Trace.meta` is to say."""
-    on_stint: Watcher | None = None
+    on_generation: Watcher | None = None
 
     def __post_init__(self) -> None:
         whole("users", self.users)
@@ -98,7 +98,7 @@ def record(
         emit,
         max_workers=setup.max_workers,
         timeout=setup.timeout,
-        on_stint=setup.on_stint,
+        on_generation=setup.on_generation,
     )
     coming = _Coming(queries, setup, arrivals, {**engine.description, **setup.meta})
     try:

@@ -10,7 +10,7 @@ import msgspec
 from simulator.errors import ConfigError
 from simulator.recording.agents import Agent, Program
 from simulator.recording.engine import Generate
-from simulator.recording.generation import Stint, stamped
+from simulator.recording.generation import Generation, stamped
 from simulator.recording.session import Session
 from simulator.recording.tags import Effect, Scanner
 from simulator.trace import (
@@ -131,7 +131,7 @@ class _Thinker:
             if end is None and self.left > 0:
                 yield from self._generate()
             elif end is not None:
-                self._record(Stint(Generate(0, False)), whole=True)
+                self._record(Generation(Generate(0, False)), whole=True)
             effect = self.scanner.effect
             if effect is None:
                 self._run_out()
@@ -152,20 +152,20 @@ class _Thinker:
 
     def _generate(self) -> Program:
         try:
-            stint = yield Generate(self.left, False, self._stops(), self._missing)
+            generation = yield Generate(self.left, False, self._stops(), self._missing)
         except GeneratorExit:
-            if self.me.stint is not None:
-                self._record(self.me.stint, whole=False)
+            if self.me.generation is not None:
+                self._record(self.me.generation, whole=False)
             raise
         # Only what the engine kept counts: the rest of a burst is cut off, or begins the next segment.
-        self.scanner.text = self.scanner.text[: self.carried] + stint.text
-        self.left -= sum(stint.per_burst())
+        self.scanner.text = self.scanner.text[: self.carried] + generation.text
+        self.left -= sum(generation.per_burst())
         first = not self.me.decoded
-        self.me.saw_prompt(stint, self.me, sure=self.engine.counts_prompts)
-        if not first and self.inserted and stint.drift:
-            self._correct_join(stint.drift)
+        self.me.saw_prompt(generation, self.me, sure=self.engine.counts_prompts)
+        if not first and self.inserted and generation.drift:
+            self._correct_join(generation.drift)
         self.inserted = False
-        self._record(stint, whole=True)
+        self._record(generation, whole=True)
 
     def _stops(self) -> tuple[str, ...]:
         """Return the strings that a generation would end at, those first that are the likeliest."""
@@ -188,7 +188,7 @@ class _Thinker:
         meta["assumed_stops"] = int(meta.get("assumed_stops") or 0) + 1
         return f"<JOIN-{joins[0]}>" if len(joins) == 1 else "<JOIN-"
 
-    def _record(self, stint: Stint, *, whole: bool) -> None:
+    def _record(self, generation: Generation, *, whole: bool) -> None:
         """Record the segment that a generation ended."""
         text, effect = self.scanner.text, self.scanner.effect
         actions: list[Action] = []
@@ -214,10 +214,10 @@ class _Thinker:
                     actions.append(Return(0, effect.inside))
         if not actions:
             return
-        ends = stint.upto([max(place - self.carried, 0) for place in places])
-        if stint.began is None and not stint.times:
-            stint.began = self.session.now
-        self.me.actions += stamped(actions, ends, stint, whole=True)
+        ends = generation.upto([max(place - self.carried, 0) for place in places])
+        if generation.began is None and not generation.times:
+            generation.began = self.session.now
+        self.me.actions += stamped(actions, ends, generation, whole=True)
 
     def _fork(self, effect: Effect) -> Program:
         me = self.me

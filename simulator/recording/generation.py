@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from simulator.recording.engine import Generate
 from simulator.trace import Action, Delay, Join, Think
 
-__all__ = ["Stint", "stamped"]
+__all__ = ["Generation", "stamped"]
 
 
-class Stint:
+class Generation:
     """A generation: what was asked, and the bursts that came."""
 
     __slots__ = (
@@ -71,13 +71,13 @@ class Stint:
 
         Those that the engine says; to the others what is left of the total, evenly; without a total, one each.
 
-        >>> stint = Stint(Generate(9, True))
+        >>> generation = Generation(Generate(9, True))
         >>> for text in ("a", "bc", "d"):
-        ...     stint.add(0.5, text, None)
-        >>> stint.per_burst()
+        ...     generation.add(0.5, text, None)
+        >>> generation.per_burst()
         [1, 1, 1]
-        >>> stint.tokens = 5
-        >>> stint.per_burst()
+        >>> generation.tokens = 5
+        >>> generation.per_burst()
         [1, 2, 2]
         """
         known = sum(count for count in self.counted if count is not None)
@@ -99,10 +99,10 @@ class Stint:
     def upto(self, characters: Sequence[int]) -> list[int]:
         """Return how many tokens had come when each of some numbers of characters had.
 
-        >>> stint = Stint(Generate(9, False))
+        >>> generation = Generation(Generate(9, False))
         >>> for text in ("think", "<JO", "IN-1>"):
-        ...     stint.add(0.5, text, 1)
-        >>> stint.upto([0, 5, 6, 13])
+        ...     generation.add(0.5, text, 1)
+        >>> generation.upto([0, 5, 6, 13])
         [0, 1, 2, 3]
         """
         ends = list(accumulate(map(len, self.texts)))
@@ -110,7 +110,7 @@ class Stint:
         return [tokens[min(bisect_left(ends, place) + 1, len(ends))] if place else 0 for place in characters]
 
 
-def stamped(actions: Sequence[Action], ends: Sequence[int], stint: Stint, *, whole: bool) -> list[Action]:
+def stamped(actions: Sequence[Action], ends: Sequence[int], generation: Generation, *, whole: bool) -> list[Action]:
     """Return actions with the tokens and times of a generation.
 
     Parameters
@@ -119,21 +119,21 @@ def stamped(actions: Sequence[Action], ends: Sequence[int], stint: Stint, *, who
         What the generation was for, none of them a Delay.
     ends : sequence of int
         Behind which token each of them ends.
-    stint : Stint
+    generation : Generation
     whole : bool
         Whether the generation ended by itself. If not, an action that is not all there is a Think of what is there, and
         those after it are left out.
 
-    >>> stint = Stint(Generate(3, True))
-    >>> stint.began = 1.0
+    >>> generation = Generation(Generate(3, True))
+    >>> generation.began = 1.0
     >>> for at in (2.0, 3.0):
-    ...     stint.add(at, "", 1)
+    ...     generation.add(at, "", 1)
     >>> from simulator.trace import Fork
-    >>> stamped([Think(1), Fork(1, 2)], [1, 3], stint, whole=False)
+    >>> stamped([Think(1), Fork(1, 2)], [1, 3], generation, whole=False)
     [Think(tokens=1, text=None, start=1.0, finish=2.0), Think(tokens=1, text=None, start=2.0, finish=3.0)]
     """
-    times = stint.token_times()
-    began = stint.began if stint.began is not None else (times[0] if times else None)
+    times = generation.token_times()
+    began = generation.began if generation.began is not None else (times[0] if times else None)
     done: list[Action] = []
     at = 0
     for number, (action, end) in enumerate(zip(actions, ends, strict=True)):

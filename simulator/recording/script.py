@@ -94,19 +94,19 @@ class _Script:
             held.clear()
             return
         try:
-            stint = yield Generate(total, exact=True)
+            generation = yield Generate(total, exact=True)
         except GeneratorExit:
-            if host.stint is not None:
-                me.actions += stamped(held, ends, host.stint, whole=False)
+            if host.generation is not None:
+                me.actions += stamped(held, ends, host.generation, whole=False)
             raise
-        me.actions += stamped(held, ends, stint, whole=True)
+        me.actions += stamped(held, ends, generation, whole=True)
         held.clear()
         meta = me.query.meta
-        there = sum(stint.per_burst())
+        there = sum(generation.per_burst())
         if there != total:
             key = "short_tokens" if there < total else "extra_tokens"
             meta[key] = int(meta.get(key) or 0) + abs(there - total)
-        me.saw_prompt(stint, host, sure=self.engine.counts_prompts)
+        me.saw_prompt(generation, host, sure=self.engine.counts_prompts)
 
 
 def _bare(action: Action) -> Action:

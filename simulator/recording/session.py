@@ -12,14 +12,14 @@ from typing import Any, assert_never
 
 from simulator.recording.agents import Agent, Awaiting, Granted, Placed, Program, Query, Sleeping, Wish
 from simulator.recording.engine import Began, Burst, Ended, Engine, Event, Failed, Generate
-from simulator.recording.generation import Stint
+from simulator.recording.generation import Generation
 from simulator.trace import ORGANIZER, Trace, child_id
 from simulator.trace.full_pool import Admission, FullPool, admit
 from simulator.trace.protocol import Protocol
 
 __all__ = ["Session"]
 
-Watcher = Callable[[Agent, Stint], None]
+Watcher = Callable[[Agent, Generation], None]
 
 
 class Session:
@@ -36,7 +36,7 @@ class Session:
         Seconds that a query may take.
     emit : callable
         Is handed each trace when its query has ended.
-    on_stint : callable, optional
+    on_generation : callable, optional
         Is handed each thread and its generation when that is over.
     """
 
@@ -48,14 +48,14 @@ class Session:
         *,
         max_workers: int | None = None,
         timeout: float = 600.0,
-        on_stint: Watcher | None = None,
+        on_generation: Watcher | None = None,
     ) -> None:
         self.engine = engine
         self.protocol = protocol
         self.emit = emit
         self.max_workers = max_workers
         self.timeout = timeout
-        self.on_stint = on_stint
+        self.on_generation = on_generation
         self.now = 0.0
         self.open: dict[int, Query] = {}
         self.running = 0
@@ -136,46 +136,46 @@ class Session:
 
     def handle(self, events: Sequence[Event]) -> None:
         """Take in events of the engine. All tokens of one time are in before any of them has an effect."""
-        seen: list[tuple[Agent, Stint, Event]] = []
+        seen: list[tuple[Agent, Generation, Event]] = []
         for event in events:
             agent = self.live.get(event.key)
-            if agent is None or agent.stint is None:
+            if agent is None or agent.generation is None:
                 continue  # of a generation that was stopped
             self.now = max(self.now, event.at)
             if isinstance(event, Began):
-                agent.stint.began = event.at
+                agent.generation.began = event.at
             else:
                 if isinstance(event, Burst):
-                    agent.stint.add(event.at, event.text, event.tokens)
-                seen.append((agent, agent.stint, event))
-        for agent, stint, event in seen:
-            if self.live.get(agent.key) is agent and agent.stint is stint:
-                self._effect(agent, stint, event)
+                    agent.generation.add(event.at, event.text, event.tokens)
+                seen.append((agent, agent.generation, event))
+        for agent, generation, event in seen:
+            if self.live.get(agent.key) is agent and agent.generation is generation:
+                self._effect(agent, generation, event)
         self._settle()
 
-    def _effect(self, agent: Agent, stint: Stint, event: Event) -> None:
+    def _effect(self, agent: Agent, generation: Generation, event: Event) -> None:
         if isinstance(event, Burst):
-            if stint.kept is None and agent.watch:
-                stint.kept = agent.watch(event.text)
-                if stint.kept is not None and self.engine.ends_at_stops and stint.complete:
+            if generation.kept is None and agent.watch:
+                generation.kept = agent.watch(event.text)
+                if generation.kept is not None and self.engine.ends_at_stops and generation.complete:
                     return  # it will say itself that it has ended, and how many tokens there were
-            if stint.kept is not None:
-                stint.reason = "tag"
-                stint.kept += len(self.engine.stop(agent.key, stint.kept))
-                self._over(agent, stint)
+            if generation.kept is not None:
+                generation.reason = "tag"
+                generation.kept += len(self.engine.stop(agent.key, generation.kept))
+                self._over(agent, generation)
         elif isinstance(event, Failed):
             self.end(agent.query, "error", f"thread {agent.name}: {event.why}")
         elif isinstance(event, Ended):
-            stint.reason, stint.tokens = event.reason, event.tokens
-            stint.prompt_tokens, stint.drift = event.prompt_tokens, event.drift
-            self._over(agent, stint)
+            generation.reason, generation.tokens = event.reason, event.tokens
+            generation.prompt_tokens, generation.drift = event.prompt_tokens, event.drift
+            self._over(agent, generation)
 
-    def _over(self, agent: Agent, stint: Stint) -> None:
+    def _over(self, agent: Agent, generation: Generation) -> None:
         del self.live[agent.key]
-        agent.query.exact &= stint.exact
-        if self.on_stint:
-            self.on_stint(agent, stint)
-        self.ready.append((agent, stint))
+        agent.query.exact &= generation.exact
+        if self.on_generation:
+            self.on_generation(agent, generation)
+        self.ready.append((agent, generation))
 
     # ------------------------------------------------------------------ what programs ask for
 
@@ -309,7 +309,7 @@ class Session:
     def _come_true(self, agent: Agent, wish: Wish) -> bool:
         """Do what a program wishes for; return whether it is true already."""
         if isinstance(wish, Generate):
-            agent.stint = Stint(wish)
+            agent.generation = Generation(wish)
             self.live[agent.key] = agent
             self.engine.generate(agent.key, wish)
         elif isinstance(wish, Sleeping):
@@ -356,10 +356,10 @@ class Session:
         if agent.key in self.live and self.live[agent.key] is agent:
             del self.live[agent.key]
             self.engine.stop(agent.key)
-            assert agent.stint is not None
-            agent.query.exact &= agent.stint.exact
-            if self.on_stint:
-                self.on_stint(agent, agent.stint)
+            assert agent.generation is not None
+            agent.query.exact &= agent.generation.exact
+            if self.on_generation:
+                self.on_generation(agent, agent.generation)
         if agent in self.asleep:
             self.asleep.remove(agent)
         if agent.program is not None:

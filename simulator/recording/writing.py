@@ -101,23 +101,23 @@ class StepLines:
             self.lines.write(msgspec.json.encode(dict(zip(STEP_COLUMNS, values, strict=True))).decode())
 
 
-def burst_row(run: str, trace: str, thread: str, stint: Any) -> str:
+def burst_row(run: str, trace: str, thread: str, generation: Any) -> str:
     """Return a generation as a JSON line: when it began, and when how many tokens came.
 
     >>> from simulator.recording.engine import Generate
-    >>> from simulator.recording.generation import Stint
-    >>> stint = Stint(Generate(3, True))
-    >>> stint.began = 0.5
-    >>> stint.add(0.75, "a", 1)
-    >>> burst_row("run", "q", "1", stint)
+    >>> from simulator.recording.generation import Generation
+    >>> generation = Generation(Generate(3, True))
+    >>> generation.began = 0.5
+    >>> generation.add(0.75, "a", 1)
+    >>> burst_row("run", "q", "1", generation)
     '{"run":"run","trace":"q","thread":"1","start":0.5,"at":[0.75],"tokens":[1]}'
     """
     row = {
         "run": run,
         "trace": trace,
         "thread": thread,
-        "start": stint.began,
-        "at": stint.times,
-        "tokens": stint.per_burst(),
+        "start": generation.began,
+        "at": generation.times,
+        "tokens": generation.per_burst(),
     }
     return msgspec.json.encode(row).decode()

@@ -169,7 +169,7 @@ def test_a_profile_of_ones_own(tmp_path):
     ("text", "message"),
     [
         ("a = ", "not TOML"),
-        (PROVENANCE, r"\[cost\] type must be one of rate, linear, table, split, roofline; got None"),
+        (PROVENANCE, r"\[cost\] type must be one of rate, linear, table, split, roofline, aiconfigurator; got None"),
         (LINEAR, r"\[provenance\] must say kind"),
         (PROVENANCE + LINEAR + "speed = 3", "the file has no key 'speed'"),
         (PROVENANCE + 'cost = {type = "linear", a = 0.02, z = 1}', r"\[cost\] has no key 'z'; accepted: type, a, b"),
@@ -233,7 +233,10 @@ def table_of(cells):
             "a hole: prefill_seconds must be 2 rows of 2, got rows of [2]",
         ),
         ('cost = {type = "table", sequences = [2, 1], contexts = [0, 1], seconds = []}', "increasing; got (2, 1)"),
-        ('cost = {type = ["table"]}', "type must be one of rate, linear, table, split, roofline; got ['table']"),
+        (
+            'cost = {type = ["table"]}',
+            "type must be one of rate, linear, table, split, roofline, aiconfigurator; got ['table']",
+        ),
         ('cost = {type = "linear", a = 1e300}', "a must be a number from 0 to 10^9, got 1e+300"),
         ('cost = {type = "linear", a = 1, overhead = nan}', "overhead must be a number from 0 to 10^9, got nan"),
         ('cost = {type = "rate", tokens_per_second = 0}', "tokens_per_second must be above 0, got 0"),

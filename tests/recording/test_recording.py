@@ -25,7 +25,7 @@ from simulator import (
 from simulator.formats import native
 from simulator.recording import Prompts, Question, Setup, record
 from simulator.recording.engine import Generate
-from simulator.recording.generation import Stint
+from simulator.recording.generation import Generation
 from simulator.recording.tags import Scanner
 from simulator.trace import MAX_NESTING, ORGANIZER, ViolationKind
 from tests.support.fake_engine import StepEngine
@@ -455,16 +455,16 @@ def test_scanning_is_linear():
     assert len(scanner.text) == 640_000
 
 
-# ---------------------------------------------------------------- stints
+# ---------------------------------------------------------------- generations
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=8), st.integers(0, 60))
 def test_known_totals_are_dealt_out_whole(bursts, total):
-    stint = Stint(Generate(9, True))
+    generation = Generation(Generate(9, True))
     for at, size in enumerate(bursts):
-        stint.add(float(at), "x" * size, None)
-    assert not stint.exact
-    stint.tokens = total
-    assert sum(stint.per_burst()) == total == len(stint.token_times())
-    assert stint.token_times() == sorted(stint.token_times())
-    assert stint.upto([0, sum(bursts)]) == [0, total]
+        generation.add(float(at), "x" * size, None)
+    assert not generation.exact
+    generation.tokens = total
+    assert sum(generation.per_burst()) == total == len(generation.token_times())
+    assert generation.token_times() == sorted(generation.token_times())
+    assert generation.upto([0, sum(bursts)]) == [0, total]
