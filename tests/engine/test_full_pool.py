@@ -11,7 +11,7 @@ from simulator.cli import main
 from simulator.formats import native
 from simulator.metrics import measure
 from simulator.metrics.bounds import lower_bound, upper_bound
-from simulator.metrics.measures import Run
+from simulator.metrics import QueryView
 from simulator.recording import Setup, record
 from simulator.study import parse_study
 from simulator.timeline import BLOCKED, INLINE
@@ -91,7 +91,7 @@ def test_laws(name):
         measured = measure(timeline)
         shares = [value for key, value in measured.values.items() if key.startswith("bound_")]
         assert sum(shares) == pytest.approx(1) and min(shares) >= 0
-        run = Run(timeline, 0)
+        run = QueryView(timeline, 0)
         assert not lower_bound(run) > run.latency * (1 + 1e-9)  # NaN where there is none
         assert not upper_bound(run) < run.latency * (1 - 1e-9)
 

@@ -119,12 +119,17 @@ def test_a_recorded_run_is_what_the_simulation_says(queries, protocol, limit, da
     assert decoded == sum(engine.steps)
 
 
+def by_id(thread):
+    return thread.id
+
+
 @settings(max_examples=50)
 @given(traces(nested=True, prompts=True, min_tokens=1))
 def test_what_was_recorded_says_the_same_when_it_is_recorded_again(trace):
     [once] = play([trace])
     [again] = play([once])
-    assert once.threads == again.threads
+    # Threads are written as they are forked, and of those forked at one instant the first is who was listed first.
+    assert sorted(once.threads, key=by_id) == sorted(again.threads, key=by_id)
     assert not set(check(once)) - set(check(trace))
     asked = {
         thread.id: [msgspec.structs.replace(a, start=None, finish=None) for a in thread.actions]
