@@ -56,7 +56,7 @@ app.command("calibrate")(fidelity.calibrate)
 app.command("validate")(fidelity.validate)
 app.command("generate")(traces.generate)
 app.command("convert")(traces.convert)
-app.command("record")(recording.record)
+app.add_typer(recording.app, name="record")
 app.add_typer(studying.app, name="study")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,8 @@ from rich.text import Text
 
 from simulator.audit import EXPLOITS, Audit, Corpus, Judge, Search, Trial
 from simulator.audit import audit as run
-from simulator.cli.common import Format, Input, Json, TokenCount, print_json, say, screen_width, show
+from simulator.cli.common import Json, print_json, say, screen_width, show
+from simulator.cli.options import ReadOptions, grouped
 from simulator.cli.report import number, printable
 from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError, FormatError
@@ -34,6 +36,24 @@ A earns more than B, is no more correct, and takes longer: at least --slower tim
 (see --clocks). found: how many of the pairs tried are like that. The one shown is the smallest. most: largest gain."""
 
 
+@dataclass(frozen=True)
+class Hunt:
+    """What is searched, and what counts as a find."""
+
+    exploits: Annotated[
+        str, typer.Option(metavar="NAMES", help=f"What to search: all, none, or some of {','.join(EXPLOITS)}.")
+    ] = "all"
+    budget: Annotated[int, typer.Option(help="Pairs to try for each exploit.")] = 300
+    seed: Annotated[int, typer.Option(help="Seed of synthetic traces and of the search.")] = 0
+    gain: Annotated[float, typer.Option(help="How much more A must earn at least.")] = 0.01
+    slower: Annotated[float, typer.Option(help="How many times as long A must take at least.")] = 1.1
+    clocks: Annotated[
+        str, typer.Option(help="By which A must be slower: both (simulated seconds and T), or seconds.")
+    ] = "both"
+    group_size: Annotated[int, typer.Option(help="Rollouts a query: so many in a row, or by meta.group.")] = 8
+
+
+@grouped
 def audit(
     reward: Annotated[str, typer.Argument(metavar="REWARD", help=f"One of {', '.join(REWARDS)}, or a .toml file.")],
     traces: Annotated[
@@ -47,37 +67,29 @@ def audit(
     capacity: Annotated[
         int | None, typer.Option("--capacity", "-c", help="Pool capacity c.", show_default="the reward file's, or 4")
     ] = None,
-    exploits: Annotated[
-        str, typer.Option(metavar="NAMES", help=f"What to search: all, none, or some of {','.join(EXPLOITS)}.")
-    ] = "all",
-    budget: Annotated[int, typer.Option(help="Pairs to try for each exploit.")] = 300,
-    seed: Annotated[int, typer.Option(help="Seed of synthetic traces and of the search.")] = 0,
-    gain: Annotated[float, typer.Option(help="How much more A must earn at least.")] = 0.01,
-    slower: Annotated[float, typer.Option(help="How many times as long A must take at least.")] = 1.1,
-    clocks: Annotated[
-        str, typer.Option(help="By which A must be slower: both (simulated seconds and T), or seconds.")
-    ] = "both",
-    group_size: Annotated[int, typer.Option(help="Rollouts a query: so many in a row, or by meta.group.")] = 8,
     out: Annotated[
         str | None,
         typer.Option("--out", "-o", metavar="DIR", help="Write pictures and traces of the pairs, and all figures."),
     ] = None,
-    format: Format = None,
-    tokens: TokenCount = "characters",
     json: Json = False,
+    *,
+    hunt: Hunt,
+    reading: ReadOptions,
 ) -> int:
     """Audit a reward: what it follows over a corpus, and the smallest rollouts that game it."""
     spec = load_reward(reward)
     rules = spec.protocol or Protocol()
     if capacity is not None or rules.capacity is None:
         rules = rules.with_(capacity=_CAPACITY if capacity is None else capacity)
-    judge = Judge(reward=spec, protocol=rules, gpu=gpu, load=load, gain=gain, slower=slower, clocks=clocks)  # type: ignore[arg-type]  # it refuses what it does not know
-    source = Input(traces, format, tokens) if traces else None
-    found = run(judge, source, exploits=_names(exploits), budget=budget, seed=seed, group_size=group_size)
+    wanted: Any = {"gain": hunt.gain, "slower": hunt.slower, "clocks": hunt.clocks}  # it refuses what it does not know
+    judge = Judge(reward=spec, protocol=rules, gpu=gpu, load=load, **wanted)
+    source = reading.input(traces) if traces else None
+    search: Any = {"budget": hunt.budget, "seed": hunt.seed}
+    found = run(judge, source, exploits=_names(hunt.exploits), group_size=hunt.group_size, **search)
     if source is not None:
         for name in found.corpus.unscored:
             source.refuse(FormatError(f"trace {name!r} cannot be scored, or not be run on {gpu}"))
-    about = {"reward": reward, "gpu": gpu, "load": load, "capacity": rules.capacity, "budget": budget, "seed": seed}
+    about = {"reward": reward, "gpu": gpu, "load": load, "capacity": rules.capacity, **search}
     records = _records(found, about)
     if out is not None:
         _write(found, records, Path(out))

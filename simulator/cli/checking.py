@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from simulator.cli.common import Capacity, Format, Input, Json, Paths, TokenCount, print_json, say
+from simulator.cli.common import Json, Paths, print_json, say
+from simulator.cli.options import Capacity, ReadOptions, grouped
 from simulator.cli.report import Tally, printable
 from simulator.graph.clock import check as violations_of
 from simulator.trace.protocol import Protocol
@@ -14,17 +15,18 @@ from simulator.trace.protocol import Protocol
 __all__ = ["check"]
 
 
+@grouped
 def check(
     traces: Paths,
     capacity: Capacity = None,
     nested_forks: Annotated[bool, typer.Option(help="May a worker Fork?")] = True,
-    format: Format = None,
-    tokens: TokenCount = "characters",
+    *,
+    reading: ReadOptions,
     json: Json = False,
 ) -> int:
     """List the violations of each trace with their positions. Exit code 1 if there are any."""
     rules = Protocol(capacity=capacity, nested_forks=nested_forks)
-    source = Input(traces, format, tokens, streams=True)
+    source = reading.input(traces, streams=True)
     tally = Tally(())
     for trace in source:
         found = violations_of(trace, rules)

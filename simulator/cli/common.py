@@ -16,22 +16,16 @@ from rich.table import Table
 
 from simulator.cli.report import printable
 from simulator.errors import ConfigError, FormatError, SimulatorError
-from simulator.formats import FORMATS, LOGS
+from simulator.formats import FORMATS
 from simulator.formats.reading import read
 from simulator.trace import Trace
-from simulator.trace.protocol import WHEN_FULL
 from simulator.trace.tokens import COUNTERS, TokenCounter, load_tokenizer
 
 __all__ = [
-    "BlockSize",
-    "Capacity",
-    "Format",
-    "FullPool",
     "Input",
     "Json",
     "Paths",
     "To",
-    "TokenCount",
     "complain",
     "print_json",
     "say",
@@ -41,46 +35,10 @@ __all__ = [
 ]
 
 Paths = Annotated[list[str], typer.Argument(metavar="TRACE...", help="Files of traces, or - for standard input.")]
-Format = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FORMAT", help=f"Format of all traces: {', '.join([*FORMATS, *LOGS])}; by default found from each."
-    ),
-]
 To = Annotated[
     str, typer.Option("--to", metavar="FORMAT", help=f"Format to write: {', '.join(FORMATS)}, agentic_mooncake.")
 ]
-BlockSize = Annotated[
-    int | None, typer.Option(help="Tokens in a block of a Mooncake log's hash_ids.", show_default="512")
-]
 
-
-def _known_mode(mode: str) -> str:
-    if mode not in WHEN_FULL:
-        raise ConfigError(f"--full-pool takes {', '.join(WHEN_FULL)}; got {mode!r}")
-    return mode
-
-
-FullPool = Annotated[
-    str,
-    typer.Option(
-        "--full-pool",
-        metavar="MODE",
-        callback=_known_mode,
-        help=f"What a Fork on a full pool does: {', '.join(WHEN_FULL)}.",
-    ),
-]
-TokenCount = Annotated[
-    str,
-    typer.Option(
-        "--tokens",
-        help="How to count tokens where no count is recorded: characters, words, or a path to a tokenizer.json.",
-    ),
-]
-Capacity = Annotated[
-    int | None,
-    typer.Option("--capacity", "-c", help="Pool capacity c: the organizer and c - 1 workers.", show_default="no limit"),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines, for machines.")]
 
 

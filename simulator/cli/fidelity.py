@@ -10,7 +10,8 @@ import typer
 from rich import box
 from rich.table import Table
 
-from simulator.cli.common import Capacity, Input, Json, Paths, complain, print_json, say, show
+from simulator.cli.common import Input, Json, Paths, complain, print_json, say, show
+from simulator.cli.options import Capacity
 from simulator.cli.report import number, printable
 from simulator.errors import ConfigError, FormatError
 from simulator.fidelity import LAWS, Calibration, Errors, Validation, read_steps

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Annotated, Any
 
@@ -15,8 +15,9 @@ import msgspec
 import numpy as np
 import typer
 
-from simulator.cli.common import Capacity, Format, FullPool, Input, Paths, TokenCount, complain, stdout
+from simulator.cli.common import Paths, complain, stdout
 from simulator.cli.load import poisson_rate
+from simulator.cli.options import PoolOptions, ReadOptions, grouped
 from simulator.errors import ConfigError, FormatError
 from simulator.formats import native
 from simulator.recording import Prompts, Question, Setup
@@ -24,137 +25,184 @@ from simulator.recording import record as play
 from simulator.recording.questions import questions
 from simulator.recording.writing import Lines, StepLines, burst_row
 from simulator.trace import Trace
-from simulator.trace.protocol import Protocol
 from simulator.workload import poisson_arrivals
 
-__all__ = ["record"]
+__all__ = ["app"]
 
 Query = Trace | Question
 
 
-def record(
-    traces: Paths,
-    server: Annotated[str | None, typer.Option(metavar="URL", help="An OpenAI-compatible server.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="The model, as the server calls it.")] = None,
-    llama: Annotated[
-        str | None, typer.Option(metavar="FILE.gguf", help="A model for llama.cpp in this process.")
-    ] = None,
+class OneOf(typer.core.TyperGroup):
+    """The two commands. Whatever else stands in their place is told which there are."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that is asked for."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            raise ConfigError(
+                "record is two commands: forksim record server URL TRACE..., and forksim record llama FILE.gguf"
+                f" TRACE...; got {args[0]!r}"
+            )
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=OneOf,
+    help="Play queries on a real engine, organizer and workers, and record a trace of each.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is played, when, and where it is written."""
+
     mode: Annotated[
         str, typer.Option(help="scripted: structure and token counts of traces; free: the model is asked questions.")
-    ] = "scripted",
+    ] = "scripted"
     out: Annotated[
         str | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write; standard output if not given.")
-    ] = None,
-    append: Annotated[bool, typer.Option("--append", help="Add to files that are there.")] = False,
+    ] = None
+    append: Annotated[bool, typer.Option("--append", help="Add to files that are there.")] = False
     arrivals: Annotated[
         str, typer.Option(help="closed: when another is over; together: all at 0; recorded; poisson:PER_SECOND.")
-    ] = "closed",
-    concurrency: Annotated[int, typer.Option(help="Queries open at once, with closed arrivals.")] = 1,
-    capacity: Capacity = None,
-    full_pool: FullPool = "queue",
-    max_workers: Annotated[int | None, typer.Option(help="Workers that run at once, over all queries.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds that a query may take.")] = 600.0,
-    repeat: Annotated[int, typer.Option(min=1, help="How often each run is recorded.")] = 1,
-    prefix: Annotated[str, typer.Option(metavar="TEXT", help="Put in front of the names of runs and traces.")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Of Poisson arrivals, sampling and filler.")] = 0,
-    temperature: Annotated[float, typer.Option(help="Of sampling in free mode.")] = 0.0,
-    max_tokens: Annotated[int, typer.Option(help="Free mode: tokens that an organizer decodes at most.")] = 2048,
-    worker_tokens: Annotated[int, typer.Option(help="Free mode: tokens that a worker decodes at most.")] = 512,
+    ] = "closed"
+    concurrency: Annotated[int, typer.Option(help="Queries open at once, with closed arrivals.")] = 1
+    max_workers: Annotated[int | None, typer.Option(help="Workers that run at once, over all queries.")] = None
+    timeout: Annotated[float, typer.Option(help="Seconds that a query may take.")] = 600.0
+    repeat: Annotated[int, typer.Option(min=1, help="How often each run is recorded.")] = 1
+    prefix: Annotated[str, typer.Option(metavar="TEXT", help="Put in front of the names of runs and traces.")] = ""
+    seed: Annotated[int, typer.Option(min=0, help="Of Poisson arrivals, sampling and filler.")] = 0
+    bursts: Annotated[str | None, typer.Option(metavar="FILE", help="Write when each burst of tokens came.")] = None
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What the model is asked in free mode."""
+
+    temperature: Annotated[float, typer.Option(help="Of sampling in free mode.")] = 0.0
+    max_tokens: Annotated[int, typer.Option(help="Free mode: tokens that an organizer decodes at most.")] = 2048
+    worker_tokens: Annotated[int, typer.Option(help="Free mode: tokens that a worker decodes at most.")] = 512
     organizer_prompt: Annotated[
         str | None, typer.Option(metavar="FILE", help="Free mode: a prompt with {question} in it.")
-    ] = None,
+    ] = None
     worker_prompt: Annotated[
         str | None, typer.Option(metavar="FILE", help="Free mode: a prompt with {question} in it.")
-    ] = None,
-    nested_forks: Annotated[bool, typer.Option(help="Free mode: may a worker Fork?")] = False,
-    chat: Annotated[bool, typer.Option("--chat", help="Server: use /v1/chat/completions.")] = False,
+    ] = None
+    nested_forks: Annotated[bool, typer.Option(help="Free mode: may a worker Fork?")] = False
+
+    def prompts(self) -> Prompts:
+        """Return the prompts, with the files read.
+
+        Raises
+        ------
+        ConfigError
+            If a file cannot be read, or a number is out of range.
+        """
+        if not 0 <= self.temperature <= 100:
+            raise ConfigError(f"--temperature takes a number from 0 to 100, got {self.temperature!r}")
+        prompts = Prompts(organizer_tokens=self.max_tokens, worker_tokens=self.worker_tokens)
+        if self.organizer_prompt is not None:
+            prompts = replace(prompts, organizer=_file(self.organizer_prompt))
+        return prompts if self.worker_prompt is None else replace(prompts, worker=_file(self.worker_prompt))
+
+
+@app.command("server")
+@grouped
+def server(
+    url: Annotated[str, typer.Argument(metavar="URL", help="An OpenAI-compatible server.")],
+    traces: Paths,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="The model, as the server calls it.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Use /v1/chat/completions.")] = False,
     api_key_env: Annotated[
-        str | None, typer.Option(metavar="VARIABLE", help="Server: the environment variable that holds its key.")
+        str | None, typer.Option(metavar="VARIABLE", help="The environment variable that holds the server's key.")
     ] = None,
     body: Annotated[
-        str | None, typer.Option(metavar="JSON", help="Server: more keys for each request; null takes one out.")
+        str | None, typer.Option(metavar="JSON", help="More keys for each request; null takes one out.")
     ] = None,
-    context: Annotated[int, typer.Option(help="llama.cpp: tokens that its KV cache holds.")] = 8192,
-    max_prefill: Annotated[int, typer.Option(help="llama.cpp: prompt tokens in a step.")] = 128,
-    threads: Annotated[int, typer.Option(help="llama.cpp: CPU threads.")] = 1,
-    steps: Annotated[
-        str | None, typer.Option(metavar="FILE", help="llama.cpp: write every engine step, CSV or JSON lines.")
-    ] = None,
-    bursts: Annotated[str | None, typer.Option(metavar="FILE", help="Write when each burst of tokens came.")] = None,
-    format: Format = None,
-    tokens: TokenCount = "characters",
+    *,
+    plan: Plan,
+    asking: Asking,
+    pool: PoolOptions,
+    reading: ReadOptions,
 ) -> int:
-    """Play queries on a real engine, organizer and workers, and record a trace of each."""
-    if (server is None) == (llama is None):
-        raise ConfigError("record takes --server URL or --llama FILE.gguf, one of them")
-    if mode not in ("scripted", "free"):
-        raise ConfigError(f"--mode takes scripted or free, got {mode!r}")
-    if steps is not None and llama is None:
-        raise ConfigError("--steps needs --llama: a server does not say what its steps were")
-    if llama is not None and (chat or model is not None or api_key_env is not None or body is not None):
-        raise ConfigError("--model, --chat, --api-key-env and --body go with --server")
-    kind, rate = _arrivals(arrivals)
-    if concurrency != 1 and kind != "closed":
+    """Record on an OpenAI-compatible server."""
+
+    def engine(stack: ExitStack) -> tuple[Any, None]:
+        from simulator.recording.server import ServerEngine
+
+        sampling: Any = {"temperature": asking.temperature, "seed": plan.seed}
+        return ServerEngine(url, model, chat=chat, api_key=_key(api_key_env), body=_body(body), **sampling), None
+
+    return _record(traces, engine, plan, asking, pool, reading)
+
+
+@app.command("llama")
+@grouped
+def llama(
+    file: Annotated[str, typer.Argument(metavar="FILE.gguf", help="A model for llama.cpp in this process.")],
+    traces: Paths,
+    context: Annotated[int, typer.Option(help="Tokens that the KV cache holds.")] = 8192,
+    max_prefill: Annotated[int, typer.Option(help="Prompt tokens in a step.")] = 128,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    steps: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write every engine step, CSV or JSON lines.")
+    ] = None,
+    *,
+    plan: Plan,
+    asking: Asking,
+    pool: PoolOptions,
+    reading: ReadOptions,
+) -> int:
+    """Record on llama.cpp in this process, where every engine step can be timed."""
+
+    def engine(stack: ExitStack) -> tuple[Any, StepLines | None]:
+        from simulator.recording.llamacpp import LlamaEngine
+
+        lines = StepLines(stack.enter_context(Lines(steps, append=plan.append))) if steps is not None else None
+        limits: Any = {"context": context, "max_prefill": max_prefill, "threads": threads}
+        sampling: Any = {"temperature": asking.temperature, "seed": plan.seed}
+        return LlamaEngine(file, on_step=lines.add if lines else None, **limits, **sampling), lines
+
+    return _record(traces, engine, plan, asking, pool, reading)
+
+
+def _record(
+    traces: list[str],
+    make_engine: Callable[[ExitStack], tuple[Any, StepLines | None]],
+    plan: Plan,
+    asking: Asking,
+    pool: PoolOptions,
+    reading: ReadOptions,
+) -> int:
+    """Play the queries on the engine that `make_engine` gives; return the exit code."""
+    if plan.mode not in ("scripted", "free"):
+        raise ConfigError(f"--mode takes scripted or free, got {plan.mode!r}")
+    kind, rate = _arrivals(plan.arrivals)
+    if plan.concurrency != 1 and kind != "closed":
         raise ConfigError("--concurrency goes with --arrivals closed; other arrivals say themselves who is open when")
-    if not 0 <= temperature <= 100:
-        raise ConfigError(f"--temperature takes a number from 0 to 100, got {temperature!r}")
-    prompts = Prompts(organizer_tokens=max_tokens, worker_tokens=worker_tokens)
-    if organizer_prompt is not None:
-        prompts = replace(prompts, organizer=_file(organizer_prompt))
-    if worker_prompt is not None:
-        prompts = replace(prompts, worker=_file(worker_prompt))
     setup = Setup(
-        protocol=Protocol(
-            capacity=capacity,
-            when_full=full_pool,
-            nested_forks=nested_forks or mode == "scripted",
-        ),
-        users=concurrency,
-        max_workers=max_workers,
-        timeout=timeout,
-        prompts=prompts,
+        protocol=pool.protocol(nested_forks=asking.nested_forks or plan.mode == "scripted"),
+        users=plan.concurrency,
+        max_workers=plan.max_workers,
+        timeout=plan.timeout,
+        prompts=asking.prompts(),
     )
-    source = _Source(traces, mode, format, tokens)
+    source = _Source(traces, plan.mode, reading)
     queries = list(source)
     if not queries:
         return source.exit_code
     with ExitStack() as stack:
-        engine: Any
-        step_lines = StepLines(stack.enter_context(Lines(steps, append=append))) if steps is not None else None
-        burst_lines = stack.enter_context(Lines(bursts, append=append)) if bursts is not None else None
-        lines = stack.enter_context(Lines(out, append=append)) if out not in (None, "-") else None
-        if llama is not None:
-            from simulator.recording.llamacpp import LlamaEngine
-
-            engine = LlamaEngine(
-                llama,
-                context=context,
-                max_prefill=max_prefill,
-                threads=threads,
-                temperature=temperature,
-                seed=seed,
-                on_step=step_lines.add if step_lines else None,
-            )
-        else:
-            from simulator.recording.server import ServerEngine
-
-            assert server is not None
-            engine = ServerEngine(
-                server,
-                model,
-                chat=chat,
-                api_key=_key(api_key_env),
-                body=_body(body),
-                temperature=temperature,
-                seed=seed,
-            )
+        burst_lines = stack.enter_context(Lines(plan.bursts, append=plan.append)) if plan.bursts is not None else None
+        lines = stack.enter_context(Lines(plan.out, append=plan.append)) if plan.out not in (None, "-") else None
+        engine, step_lines = make_engine(stack)
         stack.callback(engine.shut)
         writer = _Writer(lines.write if lines else lambda line: (stdout.write(line + "\n"), stdout.flush()))
         with writer:
-            for number, (rep, name, group) in enumerate(_runs(queries, repeat, prefix)):
+            for number, (rep, name, group) in enumerate(_runs(queries, plan.repeat, plan.prefix)):
                 if step_lines:
                     step_lines.run = name
-                times = _times(group, kind, rate, seed + number)
+                times = _times(group, kind, rate, plan.seed + number)
                 meta: dict[str, Any] = {"rep": rep, "load": round(os.getloadavg()[0], 2)}
                 on_stint = _bursts(burst_lines, name)
                 play(group, engine, writer.emit, replace(setup, run=name, meta=meta, on_stint=on_stint), arrivals=times)
@@ -207,9 +255,9 @@ def _runs(queries: list[Query], repeat: int, prefix: str) -> Iterator[tuple[int,
 class _Source:
     """The queries of some files."""
 
-    def __init__(self, paths: list[str], mode: str, format: str | None, tokens: str) -> None:
+    def __init__(self, paths: list[str], mode: str, reading: ReadOptions) -> None:
         self.paths = paths
-        self.input = Input(paths, format, tokens, streams=True)
+        self.input = reading.input(paths, streams=True)
         self.free = mode == "free"
 
     def __iter__(self) -> Iterator[Query]:

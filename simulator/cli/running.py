@@ -7,21 +7,16 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from typing import IO, Annotated, Any
 
 import typer
 
 from simulator.cli.common import (
-    BlockSize,
-    Capacity,
-    Format,
-    FullPool,
     Input,
     Json,
     Paths,
-    TokenCount,
     complain,
     print_json,
     say,
@@ -29,15 +24,13 @@ from simulator.cli.common import (
     show,
 )
 from simulator.cli.load import ARRIVALS, Load
+from simulator.cli.options import MachineOptions, PoolOptions, ReadOptions, grouped
 from simulator.cli.report import LEGEND, Tally, count, metrics_table, summary_table
 from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
 from simulator.graph.compiler import compile_trace
-from simulator.machine.gpu import STEP_CLOCK, Cluster
-from simulator.machine.policy import POLICIES
-from simulator.machine.profiles import gpu_from_text
-from simulator.machine.routing import ROUTINGS
+from simulator.machine.cost import unit_of
 from simulator.metrics import METRICS, Metrics, measure, summarize
 from simulator.support.files import atomic
 from simulator.timeline import Timeline
@@ -49,68 +42,44 @@ __all__ = ["run"]
 SUMMARIZED = ("critical_path_steps", "latency", "work", "saved", "speedup", "eta", "eta_over_c", "peak_concurrency")
 
 
-def run(
-    traces: Paths,
-    gpu: Annotated[
-        list[str],
-        typer.Option(
-            help="steps (the decode-step clock), a profile (see forksim gpus) or its .toml file,"
-            " rate:TOKENS_PER_SECOND, linear:A,B,C,P,Q or aiconfigurator:MODEL,SYSTEM[,BACKEND[,GPUS]]."
-            " Several make a cluster."
-        ),
-    ] = ["steps"],  # noqa: B006  # typer copies it
-    replicas: Annotated[int, typer.Option(min=1, max=10_000, help="How many of each --gpu.")] = 1,
-    routing: Annotated[str, typer.Option(help=f"In a cluster, by request: {', '.join(ROUTINGS)}.")] = "least-loaded",
-    capacity: Capacity = None,
-    full_pool: FullPool = "queue",
-    max_num_seqs: Annotated[int | None, typer.Option(help="Most sequences in a batch.")] = None,
-    max_num_batched_tokens: Annotated[int | None, typer.Option(help="Most tokens in an engine step.")] = None,
-    max_prefill_tokens: Annotated[int | None, typer.Option(help="Most prompt tokens in an engine step.")] = None,
-    num_kv_blocks: Annotated[int | None, typer.Option(help="Blocks of KV memory, of 16 tokens each.")] = None,
-    arrivals: Annotated[
-        str,
-        typer.Option(help=ARRIVALS),
-    ] = "alone",
-    max_workers: Annotated[int | None, typer.Option(min=1, help="Most workers of all queries at once.")] = None,
-    policy: Annotated[str, typer.Option(help=f"Admission to a full batch: {', '.join(POLICIES)}.")] = "fcfs",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the Poisson arrivals.")] = 0,
-    format: Format = None,
-    tokens: TokenCount = "characters",
-    block_size: BlockSize = None,
+@dataclass(frozen=True)
+class Output:
+    """What comes out."""
+
     out: Annotated[
         str | None, typer.Option(metavar="DIR", help="Write metrics.csv, spans.csv and Gantt charts into this folder.")
-    ] = None,
-    plots: Annotated[int, typer.Option(min=0, help="Gantt charts to draw at most, with --out.")] = 8,
-    rows: Annotated[int, typer.Option(min=0, help="Lines of the table at most.")] = 40,
-    json: Json = False,
+    ] = None
+    plots: Annotated[int, typer.Option(min=0, help="Gantt charts to draw at most, with --out.")] = 8
+    rows: Annotated[int, typer.Option(min=0, help="Lines of the table at most.")] = 40
+    json: Json = False
+
+
+@grouped
+def run(
+    traces: Paths,
+    machine: MachineOptions,
+    pool: PoolOptions,
+    reading: ReadOptions,
+    output: Output,
+    *,
+    arrivals: Annotated[str, typer.Option(help=ARRIVALS)] = "alone",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the Poisson arrivals.")] = 0,
 ) -> int:
     """Simulate traces and measure them: one line a trace, and a summary."""
-    limits: dict[str, Any] = {
-        "max_num_seqs": max_num_seqs,
-        "max_num_batched_tokens": max_num_batched_tokens,
-        "max_prefill_tokens": max_prefill_tokens,
-        "num_kv_blocks": num_kv_blocks,
-    }
-    given = {name: value for name, value in limits.items() if value is not None}
-    machines = [replace(gpu_from_text(name), **given) for name in gpu] * replicas
-    if routing not in ROUTINGS:
-        raise ConfigError(f"no routing is called {routing!r}; accepted: {', '.join(ROUTINGS)}")
-    cluster = Cluster(replicas=machines, routing=ROUTINGS[routing])
-    if policy not in POLICIES:
-        raise ConfigError(f"no policy is called {policy!r}; accepted: {', '.join(POLICIES)}")
-    rules = Protocol(capacity=capacity, when_full=full_pool)
+    options, rules = machine.run(), pool.protocol()
+    out, json = output.out, output.json
     if out == "":
         raise ConfigError("--out takes the name of a folder, got ''")
     load = Load.of(arrivals)
-    source = Input(traces, format, tokens, streams=json, block_size=block_size)
-    together = partial(simulate, gpu=cluster, policy=POLICIES[policy], max_workers=max_workers, on_deadlock="record")
-    runs = _timelines(source, rules, together, load, seed)
+    source = reading.input(traces, streams=json)
+    runs = _timelines(source, rules, partial(simulate, on_deadlock="record", **options), load, seed)
+    machines = options["gpu"].replicas
     tally = Tally(SUMMARIZED)
     shown: list[Metrics] = []
-    unit = "steps" if machines[0].cost == STEP_CLOCK.cost else "seconds"
+    unit = unit_of(machines[0].cost)
     shared = None
     with ExitStack() as stack:
-        files = _Files(stack, out, plots) if out else None
+        files = _Files(stack, out, output.plots) if out else None
         for timeline, query in runs:
             metrics = measure(timeline, query)
             for deadlock in timeline.deadlocks:
@@ -119,7 +88,7 @@ def run(
             tally.add(metrics.values.__getitem__, (violation.kind.value for violation in metrics.violations))
             if json:
                 print_json(_record(metrics, unit))
-            elif len(shown) < rows:
+            elif len(shown) < output.rows:
                 shown.append(metrics)
             if files:
                 files.add(timeline, query, metrics)

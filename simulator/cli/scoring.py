@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Annotated, Any
 
 import typer
 
-from simulator.cli.common import Format, Input, Json, Paths, TokenCount, print_json, say, screen_width, show
+from simulator.cli.common import Input, Json, Paths, print_json, say, screen_width, show
+from simulator.cli.options import ReadOptions, grouped
 from simulator.cli.report import REWARD_LEGEND, Tally, number, rewards_table, summary_table
 from simulator.errors import ConfigError, FormatError, SimulatorError
 from simulator.rewards import FORMAT_ERROR, REWARDS, Reward, Rollout, Score, load_reward, score_batch
@@ -21,6 +23,25 @@ __all__ = ["score"]
 _DEFAULT = Protocol(capacity=4)
 
 
+@dataclass(frozen=True)
+class Constants:
+    """What of the AsyncThink reward the command line can say."""
+
+    capacity: Annotated[
+        int | None, typer.Option("--capacity", "-c", help="Pool capacity c, the c of eta/c.", show_default="4")
+    ] = None
+    eta_weight: Annotated[
+        float | None, typer.Option(help="Lambda: weight of the concurrency term.", show_default="0.5")
+    ] = None
+    eta_threshold: Annotated[
+        float | None, typer.Option(help="Tau: eta/c earns nothing beyond it.", show_default="1.0")
+    ] = None
+    format_error_reward: Annotated[
+        float | None, typer.Option(help="R_FE: what a format error earns.", show_default="-1.0")
+    ] = None
+
+
+@grouped
 def score(
     traces: Paths,
     reward: Annotated[
@@ -31,36 +52,24 @@ def score(
         str | None,
         typer.Option("--out", "-o", metavar="FILE", help="Write a row a rollout to a .jsonl, .csv or .parquet file."),
     ] = None,
-    capacity: Annotated[
-        int | None, typer.Option("--capacity", "-c", help="Pool capacity c, the c of eta/c.", show_default="4")
-    ] = None,
-    eta_weight: Annotated[
-        float | None, typer.Option(help="Lambda: weight of the concurrency term.", show_default="0.5")
-    ] = None,
-    eta_threshold: Annotated[
-        float | None, typer.Option(help="Tau: eta/c earns nothing beyond it.", show_default="1.0")
-    ] = None,
-    format_error_reward: Annotated[
-        float | None, typer.Option(help="R_FE: what a format error earns.", show_default="-1.0")
-    ] = None,
-    format: Format = None,
-    tokens: TokenCount = "characters",
+    *,
+    constants: Constants,
+    reading: ReadOptions,
     rows: Annotated[int, typer.Option(min=0, help="Lines of the table at most.")] = 40,
     json: Json = False,
 ) -> int:
     """Score traces, by default with the AsyncThink reward: accuracy + lambda * min(eta/c, tau) / tau, or R_FE."""
     spec = load_reward(reward)
-    constants = {"eta_weight": eta_weight, "eta_threshold": eta_threshold, "format_error_reward": format_error_reward}
-    given: dict[str, Any] = {name: value for name, value in constants.items() if value is not None}
-    if given and reward != "asyncthink":
-        option = next(iter(given)).replace("_", "-")
+    given = {name: value for name, value in asdict(constants).items() if value is not None}
+    own = [name for name in given if name != "capacity"]
+    if own and reward != "asyncthink":
+        option = own[0].replace("_", "-")
         raise ConfigError(f"--{option} is of the asyncthink reward; other rewards have their constants in a .toml file")
-    given |= {} if capacity is None else {"capacity": capacity}
     rules = (spec.protocol or _DEFAULT).with_(**given)
     if rules.capacity is None:
         rules = rules.with_(capacity=_DEFAULT.capacity)
     spec.check(rules)
-    source = Input(traces, format, tokens, streams=json)
+    source = reading.input(traces, streams=json)
     names = [name for name in spec.names if name not in (FORMAT_ERROR, "accuracy")]
     tally = Tally(("reward", "accuracy", *names, "T_steps", "eta", "eta_over_c"))
     if out is None:

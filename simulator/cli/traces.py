@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from simulator.cli.common import BlockSize, Format, Input, Paths, To, TokenCount, complain, stdout
+from simulator.cli.common import Paths, To, complain, stdout
+from simulator.cli.options import ReadOptions, grouped
 from simulator.errors import ConfigError, FormatError
 from simulator.formats.reading import dump, sayer
 from simulator.support.files import atomic
@@ -51,17 +52,17 @@ def generate(
     return _write(synthetic(family, n, seed=seed, start=start, **chosen), out, to, to_block_size)
 
 
+@grouped
 def convert(
     traces: Paths,
     to: To = "native",
     out: Output = None,
-    format: Format = None,
-    tokens: TokenCount = "characters",
-    block_size: BlockSize = None,
     to_block_size: ToBlockSize = None,
+    *,
+    reading: ReadOptions,
 ) -> int:
     """Convert traces to another format, as JSON lines."""
-    source = Input(traces, format, tokens, keep_text=True, streams=out in (None, "-"), block_size=block_size)
+    source = reading.input(traces, keep_text=True, streams=out in (None, "-"))
     return _write(source, out, to, to_block_size) or source.exit_code
 
 

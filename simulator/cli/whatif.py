@@ -10,17 +10,16 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from simulator.cli.common import Capacity, Format, FullPool, Input, Json, Paths, TokenCount, print_json, say, show
+from simulator.cli.common import Json, Paths, print_json, say, show
+from simulator.cli.options import MachineOptions, PoolOptions, ReadOptions, grouped
 from simulator.cli.report import count, number, printable
 from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
 from simulator.graph.compiler import compile_trace
-from simulator.machine.profiles import gpu_from_text
 from simulator.sensitivity import Sensitivity, SpeedUp, sensitivity, what_if
 from simulator.sensitivity.changes import check_scale
 from simulator.trace import ORGANIZER
-from simulator.trace.protocol import Protocol
 
 __all__ = ["LEGEND", "whatif"]
 
@@ -33,6 +32,7 @@ latency spent on the thread. slack: how much longer it could take without moving
 _WAITS = {"wait_batch": "batch", "wait_pool": "pool slot"}
 
 
+@grouped
 def whatif(
     traces: Paths,
     thread: Annotated[
@@ -40,11 +40,10 @@ def whatif(
         typer.Option(metavar="ID", help="Threads to look at, such as 3 or 1.2.", show_default="all of them"),
     ] = None,
     scale: Annotated[float, typer.Option(help="Times as long: 0.5 is twice as fast, 2 half as fast.")] = 0.5,
-    gpu: Annotated[str, typer.Option(help="As for forksim run.")] = "steps",
-    capacity: Capacity = None,
-    full_pool: FullPool = "queue",
-    format: Format = None,
-    tokens: TokenCount = "characters",
+    *,
+    machine: MachineOptions,
+    pool: PoolOptions,
+    reading: ReadOptions,
     out: Annotated[
         str | None,
         typer.Option("--out", "-o", metavar="FILE", help="Draw the first trace, before and after: .png, .svg or .pdf."),
@@ -54,14 +53,12 @@ def whatif(
 ) -> int:
     """Rank the threads of each trace by what their speed-up saves, or their slowdown costs."""
     check_scale(scale)
-    machine = gpu_from_text(gpu)
-    rules = Protocol(capacity=capacity, when_full=full_pool)
-    source = Input(traces, format, tokens, streams=True)
+    run, rules, source = machine.run(), pool.protocol(), reading.input(traces, streams=True)
     first: tuple[ExecutionGraph, Sensitivity] | None = None
     for trace in source:
         graph = compile_trace(trace, rules)
         try:
-            result = sensitivity(graph, threads=thread, scale=scale, gpu=machine)
+            result = sensitivity(graph, threads=thread, scale=scale, **run)
         except ConfigError as error:  # it has no such thread, is never answered, or does not fit into memory
             source.refuse(ConfigError(f"trace {trace.id!r}: {error}"))
             continue
@@ -80,7 +77,7 @@ def whatif(
     if not json:
         say(LEGEND)
     if out is not None:
-        _draw(*first, out, {"gpu": machine})
+        _draw(*first, out, run)
         if not json:
             say(f"wrote {out}")
     return source.exit_code

@@ -63,7 +63,7 @@ class Settings(NamedTuple):
 
     observe: Callable[[Leap], None] | None = None
     """Called with each leap when it is over."""
-    choose: Callable[[Queue], Entry] | None = None
+    choose: Callable[[Queue], object] | None = None
     """Says who is admitted next, where the policy sees the queue; see `QueuePolicy`."""
     tracked: bool = False
     """Whether it matters on one GPU too what each thread has computed: where queries share prefixes."""
@@ -166,22 +166,19 @@ class BatchServer:
                 break
             heappop(waiting)
 
-    def _admit_chosen(self, choose: Callable[[Queue], Entry]) -> None:
+    def _admit_chosen(self, choose: Callable[[Queue], object]) -> None:
         """Let in what the policy chooses, one after the other, as far as it goes."""
         self.waiting = sorted(item for item in self.waiting if item[4].state != GONE)  # a heap as well
         while self.waiting and self.n + len(self.prefilling) < self.limit:
-            entries = {
-                self._entry(request, request.tokens - request.emitted, request.prefill): index
-                for index, (*_, request) in enumerate(self.waiting)
-            }
+            waiting = tuple([self._entry(each, each.tokens - each.emitted, each.prefill) for *_, each in self.waiting])
             running = [self._entry(each, each.tokens - each.emitted, each.prefill) for each in self.prefilling]
             for finish, *_, each in self.running:
                 if each.finish_step == finish:
                     running.append(self._entry(each, finish - self.step, 0))
-            entry = choose(Queue(self.clock.now, self.number, tuple(entries), tuple(sorted(running))))
-            if entry not in entries:
+            entry = choose(Queue(self.clock.now, self.number, waiting, tuple(sorted(running))))
+            if not isinstance(entry, Entry) or entry not in waiting:
                 raise ConfigError(f"a policy must choose one of those that wait; got {entry!r:.120}")
-            index = entries[entry]
+            index = waiting.index(entry)
             if not self._place(self.waiting[index][4]):
                 break
             del self.waiting[index]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,8 @@ def from_networkx(source: networkx.DiGraph, *, protocol: Protocol | None = None)
     Nodes need a ``thread``; ``tokens``, ``prefill`` and ``seconds`` default to 0. Edges need a ``kind``. Node names may
     be anything sortable; PROGRAM edges must chain the tasks of each thread; ``position`` orders Forks and Joins.
     Without a graph attribute ``threads`` the organizer is the thread of the first task in topological order, and
-    threads are ordered as they are forked.
+    threads are ordered as they are forked. Without ``prompt`` and ``inserted``, prefill is taken for the prompt of a
+    thread's first task, and for what a task's last Join inserts.
 
     The graph gets a trace like any other: the one in the graph attribute ``trace`` if that still says the same as the
     tasks, else one that is made from them. In a trace, workers are called by their Fork's index (``"1"``, nested
@@ -103,10 +104,12 @@ def from_networkx(source: networkx.DiGraph, *, protocol: Protocol | None = None)
         work = (data.get("tokens", 0), data.get("prefill", 0), data.get("seconds", 0.0))
         tasks.append(Task(names[data["thread"]], *work, _in_order(forks[node]), _in_order(joins[node])))
     given = zip(*(attributes.get(name, (0,) * len(names)) for name in _GIVEN), strict=False)
-    threads = tuple(GraphThread(name, *values) for name, values in zip(names, given, strict=True))
+    threads = [GraphThread(name, *values) for name, values in zip(names, given, strict=True)]
+    if not attributes.keys() & set(_GIVEN[1:]):
+        threads = _explained(tasks, threads)
     rules = protocol or attributes.get("protocol") or Protocol()
     graph = ExecutionGraph(
-        tuple(tasks), threads, rules, str(attributes.get("name") or "trace"), attributes.get("prefix_of")
+        tuple(tasks), tuple(threads), rules, str(attributes.get("name") or "trace"), attributes.get("prefix_of")
     )
     return _with_trace(graph, attributes.get("trace"))
 
@@ -187,17 +190,38 @@ def _in_order(ends: list[tuple[int, int]]) -> tuple[int, ...]:
     return tuple(thread for _, thread in sorted(ends))
 
 
+def _explained(tasks: Sequence[Task], threads: Sequence[GraphThread]) -> list[GraphThread]:
+    """Return threads with the prompts and inserted tokens that tasks read, where nobody says whose they are.
+
+    What a thread's first task reads is its prompt; what a task with Joins reads, its last Join inserts.
+    """
+    explained = list(threads)
+    waiting = [thread.prompt for thread in threads]
+    read = [False] * len(threads)
+    for task in tasks:
+        at = task.thread
+        waiting[at] += sum(threads[child].inserted for child in task.joins)
+        if not task.tokens:
+            continue
+        more, waiting[at] = max(task.prefill - waiting[at], 0), 0
+        if task.joins:
+            last = task.joins[-1]
+            explained[last] = explained[last]._replace(inserted=explained[last].inserted + more)
+        elif not read[at]:
+            explained[at] = explained[at]._replace(prompt=explained[at].prompt + more)
+        read[at] = True
+    return explained
+
+
 def _with_trace(graph: ExecutionGraph, trace: Any) -> ExecutionGraph:
     """Return `graph` with this trace if that says the same as its tasks, else as it is."""
     if not isinstance(trace, Trace):
         return graph
-    if _unnamed(trace) == _unnamed(graph.trace):
-        return replace(graph, trace=trace)
     compiled = compile_trace(trace, graph.protocol)
     same = (graph.threads, graph.name, graph.prefix_of) == (compiled.threads, compiled.name, compiled.prefix_of)
     if same and [task[:-1] for task in graph.tasks] == [task[:-1] for task in compiled.tasks]:
         return compiled
-    return graph
+    return replace(graph, trace=trace) if _unnamed(trace) == _unnamed(graph.trace) else graph
 
 
 def _unnamed(trace: Trace) -> Trace:

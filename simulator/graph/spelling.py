@@ -17,8 +17,7 @@ def spell(
     """Return tasks, threads and the trace that says the same, each task with its actions.
 
     A trace calls a worker by its Fork's index. A thread whose id is no such name gets one, and keeps its id as its
-    label. Prefill that nothing explains is what its thread's prompt has more, or what its last Join inserts; prefill of
-    a later task without a Join is not in the trace, and no clock of traces counts it.
+    label. Prefill that neither a prompt nor a Join brings in is not in the trace; no clock of traces counts it.
 
     >>> tasks = (Task(0, 5, forks=(1,)), Task(1, 10), Task(0, 2, joins=(1,)))
     >>> _, threads, trace = spell(tasks, (GraphThread("a"), GraphThread("b", parent=0)), "t", None, False)
@@ -26,17 +25,20 @@ def spell(
     ('1', 'b', ['Think', 'Fork', 'Join', 'Answer'])
     """
     ids, index = _named(threads)
-    explained = _explained(tasks, threads)
     actions: list[list[Action]] = [[] for _ in threads]
     unread = [0] * len(threads)  # inserted tokens that a later task of the thread decodes, where they are charged
     spelled = []
     for task in tasks:
         own = actions[task.thread]
         begin = len(own)
-        for child in task.joins:
-            own.append(Join(index[child], inserted_tokens=explained[child].inserted))
-            unread[task.thread] += explained[child].inserted * charge
-        tokens, unread[task.thread] = task.tokens - unread[task.thread], 0 if task.tokens else unread[task.thread]
+        inserted = [threads[child].inserted for child in task.joins]
+        if charge and inserted:  # a task decodes them when it has made all its Joins; a trace, right behind each
+            inserted = [0] * (len(inserted) - 1) + [sum(inserted)]
+            unread[task.thread] += inserted[-1]
+        own += (Join(index[child], inserted_tokens=each) for child, each in zip(task.joins, inserted, strict=True))
+        tokens = task.tokens
+        if charge and tokens:
+            tokens, unread[task.thread] = tokens - unread[task.thread], 0
         if task.seconds:
             own.append(Delay(task.seconds))
         elif tokens > 0:
@@ -49,10 +51,10 @@ def spell(
         given = threads[number].id
         ended = _ended(actions[number], Return if number else Answer)
         label = given if given != thread.id else None
-        prompt = thread.shared + explained[number].prompt
+        prompt = thread.shared + thread.prompt
         said.append(Thread(thread.id, ended, prompt, thread.shared, label))
-    for number, task in enumerate(spelled):  # the end may be an action more
-        if task.actions[1] == len(actions[task.thread]):
+    for number, task in enumerate(spelled):  # the end may be an action more, which belongs to what it ends
+        if task.actions[1] == len(actions[task.thread]) and not task.seconds:
             spelled[number] = task._replace(actions=(task.actions[0], len(said[task.thread].actions)))
     return tuple(spelled), renamed, Trace(name, tuple(said), prefix_of=prefix_of)
 
@@ -71,26 +73,6 @@ def _named(threads: Sequence[GraphThread]) -> tuple[list[str], list[int]]:
         index.append(wanted)
         ids.append(child_id(above, wanted))
     return ids, index
-
-
-def _explained(tasks: Sequence[Task], threads: Sequence[GraphThread]) -> list[GraphThread]:
-    """Return threads whose prompts and inserted tokens are no less than what their tasks, and who joins them, read."""
-    explained = list(threads)
-    waiting = [thread.prompt for thread in threads]
-    read = [False] * len(threads)
-    for task in tasks:
-        at = task.thread
-        waiting[at] += sum(threads[child].inserted for child in task.joins)
-        if not task.tokens:
-            continue
-        more, waiting[at] = max(task.prefill - waiting[at], 0), 0
-        if task.joins:
-            last = task.joins[-1]
-            explained[last] = explained[last]._replace(inserted=explained[last].inserted + more)
-        elif not read[at]:
-            explained[at] = explained[at]._replace(prompt=explained[at].prompt + more)
-        read[at] = True
-    return explained
 
 
 def _ended(actions: list[Action], end: type[Answer] | type[Return]) -> tuple[Action, ...]:

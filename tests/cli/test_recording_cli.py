@@ -50,7 +50,7 @@ def recorded(text):
 
 def test_traces_come_out_as_lines(here, forksim):
     with FakeServer() as fake:
-        code, out, err = forksim("record", "two.jsonl", "--server", fake.url)
+        code, out, err = forksim("record", "server", fake.url, "two.jsonl")
     assert (code, err) == (0, [])
     first, second = recorded(out)
     assert (first.id, first.meta["run"], second.id, second.meta["run"]) == ("two", "run", "other", "b")
@@ -62,9 +62,9 @@ def test_repeats_are_runs_of_their_own(here, forksim):
     with FakeServer() as fake:
         code, _, _ = forksim(
             "record",
-            "two.jsonl",
-            "--server",
+            "server",
             fake.url + "/v1",
+            "two.jsonl",
             "--repeat",
             2,
             "--prefix",
@@ -90,9 +90,9 @@ def test_repeats_are_runs_of_their_own(here, forksim):
 def test_a_recording_is_not_overwritten(here, forksim):
     Path("out.jsonl").write_text("dear\n")
     with FakeServer() as fake:
-        code, out, [line] = forksim("record", "two.jsonl", "--server", fake.url, "-o", "out.jsonl")
+        code, out, [line] = forksim("record", "server", fake.url, "two.jsonl", "-o", "out.jsonl")
         assert (code, out) == (2, "") and line == "'out.jsonl' holds a recording already; --append adds to it"
-        assert forksim("record", "two.jsonl", "--server", fake.url, "-o", "out.jsonl", "--append")[0] == 0
+        assert forksim("record", "server", fake.url, "two.jsonl", "-o", "out.jsonl", "--append")[0] == 0
     assert Path("out.jsonl").read_text().startswith("dear\n{") and len(Path("out.jsonl").read_text().splitlines()) == 3
 
 
@@ -100,14 +100,14 @@ def test_bad_records_are_told_and_good_ones_recorded(here, forksim):
     with Path("two.jsonl").open("a") as file:
         file.write("{oops\n")
     with FakeServer() as fake:
-        code, out, err = forksim("record", "two.jsonl", "nothing.jsonl", "two.jsonl", "--server", fake.url)
+        code, out, err = forksim("record", "server", fake.url, "two.jsonl", "nothing.jsonl", "two.jsonl")
     assert code == 2 and len(recorded(out)) == 4
     assert [line.partition(" ")[0] for line in err] == ["two.jsonl:3:", "nothing.jsonl:", "two.jsonl:3:"]
 
 
 def test_what_goes_wrong_is_told_and_recorded(here, forksim):
     with FakeServer(fault=lambda request, _: 503 if request["max_tokens"] == 8 else None, ignores_eos=False) as fake:
-        code, out, err = forksim("record", "two.jsonl", "--server", fake.url)
+        code, out, err = forksim("record", "server", fake.url, "two.jsonl")
     first, second = recorded(out)
     assert code == 2
     assert first.meta["ended"] == "error" and second.meta["ended"] == "answer"
@@ -124,7 +124,7 @@ def test_questions(here, forksim):
     Path("w.txt").write_text("{question} LAST Sub-query")
     with FakeServer(says=model(BOOK)) as fake:
         code, out, [line] = forksim(
-            "record", "q.jsonl", "--mode", "free", "--server", fake.url, "--organizer-prompt", "p.txt",
+            "record", "server", fake.url, "q.jsonl", "--mode", "free", "--organizer-prompt", "p.txt",
             "--worker-prompt", "w.txt",
         )  # fmt: skip
     assert code == 2 and line.startswith("q.jsonl:2: has no question")
@@ -135,66 +135,100 @@ def test_questions(here, forksim):
 def test_the_key_comes_from_the_environment_and_is_told_nowhere(here, forksim, monkeypatch):
     monkeypatch.setenv("MY_KEY", "sk-secret")
     with FakeServer(fault=lambda *_: 401) as fake:
-        code, out, err = forksim("record", "two.jsonl", "--server", fake.url, "--api-key-env", "MY_KEY")
+        code, out, err = forksim("record", "server", fake.url, "two.jsonl", "--api-key-env", "MY_KEY")
     assert code == 2 and "sk-secret" not in out + "".join(err) and "Bearer ***" in out
     assert {headers["Authorization"] for headers in fake.headers} == {"Bearer sk-secret"}
 
 
 def test_what_could_not_begin_leaves_no_file(here, forksim):
-    assert forksim("record", "two.jsonl", "--server", "http://127.0.0.1:9", "-o", "out.jsonl")[0] == 2
+    assert forksim("record", "server", "http://127.0.0.1:9", "two.jsonl", "-o", "out.jsonl")[0] == 2
     assert not Path("out.jsonl").exists()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_is_told_in_one_line(here, forksim):
     with FakeServer() as fake:
-        code, _, [line] = forksim("record", "two.jsonl", "--server", fake.url, "-o", "/dev/full")
+        code, _, [line] = forksim("record", "server", fake.url, "two.jsonl", "-o", "/dev/full")
     assert code == 2 and line.startswith("'/dev/full': cannot be written")
 
 
+THERE = ("server", "http://x", "two.jsonl")
 REFUSED = {
-    "no engine": ((), "record takes --server URL or --llama FILE.gguf, one of them"),
-    "two engines": (("--server", "http://x", "--llama", "x"), "one of them"),
-    "mode": (("--server", "http://x", "--mode", "both"), "--mode takes scripted or free, got 'both'"),
-    "steps of a server": (("--server", "http://x", "--steps", "s.csv"), "--steps needs --llama"),
-    "model of a file": (("--llama", "x", "--model", "m"), "--model, --chat, --api-key-env and --body go with --server"),
-    "arrivals": (("--server", "http://x", "--arrivals", "soon"), "--arrivals takes closed, together, recorded or"),
-    "rate": (("--server", "http://x", "--arrivals", "poisson:0"), "takes a number from 10^-9 to 10^9; got '0'"),
-    "rate not plain": (("--server", "http://x", "--arrivals", "poisson:1_0"), "10^-9 to 10^9; got '1_0'"),
-    "concurrency of arrivals": (("--server", "http://x", "--arrivals", "together", "--concurrency", "2"), "goes with"),
-    "concurrency": (("--server", "http://x", "--concurrency", "0"), "users must be a whole number from 1, got 0"),
-    "workers": (("--server", "http://x", "--max-workers", "0"), "max_workers must be a whole number from 1, got 0"),
-    "timeout": (("--server", "http://x", "--timeout", "-1"), "timeout must be above 0"),
-    "NaN": (("--server", "http://x", "--timeout", "nan"), "timeout must be above 0"),
-    "capacity": (("--server", "http://x", "--capacity", "0"), "capacity must be a whole number from 1"),
-    "full pool": (("--server", "http://x", "--full-pool", "burst"), "--full-pool takes queue"),
-    "temperature": (("--server", "http://x", "--temperature", "-1"), "--temperature takes a number from 0 to 100"),
-    "tokens": (("--server", "http://x", "--mode", "free", "--max-tokens", "0"), "organizer_tokens must be from 1"),
-    "prompt": (("--server", "http://x", "--mode", "free", "--worker-prompt", "two.jsonl"), "must hold {question}"),
-    "no prompt": (("--server", "http://x", "--mode", "free", "--worker-prompt", "none"), "cannot be read"),
-    "no key": (("--server", "http://x", "--api-key-env", "NOT_SET"), "the environment variable NOT_SET is not set"),
-    "body": (("--server", "http://x", "--body", "[1]"), "--body takes a JSON object"),
-    "address": (("--server", "x:80"), "a server is an address such as http://127.0.0.1:8000, got 'x:80'"),
-    "nobody there": (("--server", "http://127.0.0.1:9"), "http://127.0.0.1:9 cannot be reached"),
-    "recorded": (("--server", "http://127.0.0.1:9", "--model", "m", "--arrivals", "recorded"), "no recorded arrival"),
-    "folder": (("--server", "http://x", "-o", "."), "cannot be written"),
+    "the form of before": (("two.jsonl", "--server", "http://x"), "record is two commands: forksim record server URL"),
+    "two engines": (("server", "http://x", "--llama", "x"), "No such option: --llama"),
+    "mode": ((*THERE, "--mode", "both"), "--mode takes scripted or free, got 'both'"),
+    "steps of a server": ((*THERE, "--steps", "s.csv"), "No such option: --steps"),
+    "model of a file": (("llama", "x", "two.jsonl", "--model", "m"), "No such option: --model"),
+    "arrivals": (
+        (*THERE, "--arrivals", "soon"),
+        "--arrivals takes closed, together, recorded or",
+    ),
+    "rate": (
+        (*THERE, "--arrivals", "poisson:0"),
+        "takes a number from 10^-9 to 10^9; got '0'",
+    ),
+    "rate not plain": ((*THERE, "--arrivals", "poisson:1_0"), "10^-9 to 10^9; got '1_0'"),
+    "concurrency of arrivals": (
+        (*THERE, "--arrivals", "together", "--concurrency", "2"),
+        "goes with",
+    ),
+    "concurrency": (
+        (*THERE, "--concurrency", "0"),
+        "users must be a whole number from 1, got 0",
+    ),
+    "workers": (
+        (*THERE, "--max-workers", "0"),
+        "max_workers must be a whole number from 1, got 0",
+    ),
+    "timeout": ((*THERE, "--timeout", "-1"), "timeout must be above 0"),
+    "NaN": ((*THERE, "--timeout", "nan"), "timeout must be above 0"),
+    "capacity": ((*THERE, "--capacity", "0"), "capacity must be a whole number from 1"),
+    "full pool": ((*THERE, "--full-pool", "burst"), "--full-pool takes queue"),
+    "temperature": (
+        (*THERE, "--temperature", "-1"),
+        "--temperature takes a number from 0 to 100",
+    ),
+    "tokens": (
+        (*THERE, "--mode", "free", "--max-tokens", "0"),
+        "organizer_tokens must be from 1",
+    ),
+    "prompt": (
+        (*THERE, "--mode", "free", "--worker-prompt", "two.jsonl"),
+        "must hold {question}",
+    ),
+    "no prompt": ((*THERE, "--mode", "free", "--worker-prompt", "none"), "cannot be read"),
+    "no key": (
+        (*THERE, "--api-key-env", "NOT_SET"),
+        "the environment variable NOT_SET is not set",
+    ),
+    "body": ((*THERE, "--body", "[1]"), "--body takes a JSON object"),
+    "address": (("server", "x:80", "two.jsonl"), "a server is an address such as http://127.0.0.1:8000, got 'x:80'"),
+    "nobody there": (("server", "http://127.0.0.1:9", "two.jsonl"), "http://127.0.0.1:9 cannot be reached"),
+    "recorded": (
+        ("server", "http://127.0.0.1:9", "two.jsonl", "--model", "m", "--arrivals", "recorded"),
+        "no recorded arrival",
+    ),
+    "folder": ((*THERE, "-o", "."), "cannot be written"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_makes_no_sense_is_refused_in_one_line(here, forksim, name):
     options, message = REFUSED[name]
-    code, out, [line] = forksim("record", "two.jsonl", *options)
+    code, out, [line] = forksim("record", *options)
     assert (code, out) == (2, "") and message in line
 
 
 @pytest.mark.parametrize(
     ("module", "options", "extra"),
-    [("httpx", ("--server", "http://127.0.0.1:9"), "record"), ("llama_cpp", ("--llama", "two.jsonl"), "llama")],
+    [
+        ("httpx", ("server", "http://127.0.0.1:9", "two.jsonl"), "record"),
+        ("llama_cpp", ("llama", "two.jsonl", "two.jsonl"), "llama"),
+    ],
 )
 def test_an_extra_that_is_not_installed(here, forksim, monkeypatch, module, options, extra):
     monkeypatch.setitem(sys.modules, module, None)
-    code, out, [line] = forksim("record", "two.jsonl", *options)
+    code, out, [line] = forksim("record", *options)
     assert (code, out) == (2, "") and f"pip install 'forksim[{extra}]'" in line
 
 
@@ -204,7 +238,7 @@ def test_an_interrupt_loses_nothing(here, number):
     with FakeServer(fault=lambda request, _: ("hang", 1) if request["max_tokens"] == 6 else None) as fake:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
         process = subprocess.Popen(
-            [sys.executable, "-m", "simulator", "record", "two.jsonl", "--server", fake.url, "-o", "out.jsonl"],
+            [sys.executable, "-m", "simulator", "record", "server", fake.url, "two.jsonl", "-o", "out.jsonl"],
             stderr=subprocess.PIPE, env=environment, text=True,
         )  # fmt: skip
         assert fake.hanging.wait(60)
