@@ -16,7 +16,7 @@ from rich.table import Table
 
 from simulator.cli.report import printable
 from simulator.errors import ConfigError, FormatError, SimulatorError
-from simulator.formats import FORMATS, LOGS
+from simulator.formats import readable, writable
 from simulator.formats.reading import read
 from simulator.trace import Trace
 from simulator.trace.protocol import WHEN_FULL
@@ -43,13 +43,9 @@ __all__ = [
 Paths = Annotated[list[str], typer.Argument(metavar="TRACE...", help="Files of traces, or - for standard input.")]
 Format = Annotated[
     str | None,
-    typer.Option(
-        metavar="FORMAT", help=f"Format of all traces: {', '.join([*FORMATS, *LOGS])}; by default found from each."
-    ),
+    typer.Option(metavar="FORMAT", help=f"Format of all traces: {', '.join(readable())}; by default found from each."),
 ]
-To = Annotated[
-    str, typer.Option("--to", metavar="FORMAT", help=f"Format to write: {', '.join(FORMATS)}, agentic_mooncake.")
-]
+To = Annotated[str, typer.Option("--to", metavar="FORMAT", help=f"Format to write: {', '.join(writable())}.")]
 BlockSize = Annotated[
     int | None, typer.Option(help="Tokens in a block of a Mooncake log's hash_ids.", show_default="512")
 ]

@@ -10,7 +10,7 @@ import typer
 
 from simulator.cli.common import BlockSize, Format, Input, Paths, To, TokenCount, complain, stdout
 from simulator.errors import ConfigError, FormatError
-from simulator.formats.reading import dump, sayer
+from simulator.formats.reading import dump, writer
 from simulator.support.files import atomic
 from simulator.trace import Trace
 from simulator.workload import FAMILIES, PRESETS
@@ -67,7 +67,7 @@ def convert(
 
 def _write(traces: Iterable[Trace], out: str | None, to: str, block_size: int | None = None) -> int:
     """Write what can be said in the format `to`; return the exit code."""
-    sayer(to, block_size)  # wrong options are told before anything is read
+    writer(to, block_size)  # wrong options are told before anything is read
     refused: list[FormatError] = []
 
     def refuse(error: FormatError) -> None:

@@ -1,26 +1,42 @@
 """Trace formats: text in, `Trace` out, and back.
 
-To add one, write a module with `parse`, `render` and `detect`, and list it in `FORMATS`: the tests then hold it to the
-laws that all formats keep.
+`FORMATS` are formats of one trace's text, `LOGS` formats of files. Adding one takes a file and a line in one of these,
+as ``docs/extending.md`` shows; the tests then hold it to the laws that all formats keep.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 from simulator.errors import ConfigError
 from simulator.formats import asyncthink, native
 from simulator.formats.groups import multiverse, parallel_r1, threadweaver
-from simulator.formats.logs import verifiers
+from simulator.formats.logs import agentic, mooncake, verifiers
+from simulator.formats.logs.base import LogFormat
 from simulator.trace import Outcome, Trace
 from simulator.trace.tokens import TokenCounter, by_characters
 
-__all__ = ["FORMATS", "LOGS", "Format", "Parser", "detect", "lookup", "parse", "render"]
+__all__ = [
+    "FORMATS",
+    "LOGS",
+    "Format",
+    "LogFormat",
+    "Parser",
+    "detect",
+    "lookup",
+    "parse",
+    "readable",
+    "refusal",
+    "render",
+    "writable",
+]
+
+_OF_FILES = "is a format of whole files: see simulator.read and simulator.dump"
 
 
-class Parser(Protocol):
+class Parser(typing.Protocol):
     """The `parse` of a format."""
 
     def __call__(
@@ -43,34 +59,52 @@ class Format:
     summary: str
     parse: Parser
     """Text to Trace. A malformed text gives a Trace with faults; `FormatError` only where no Trace can be built."""
-    render: Callable[[Trace], str]
-    """Trace to text, `FormatError` where the format cannot say it."""
+    render: Callable[[Trace], str] | None
+    """Trace to text, `FormatError` where the format cannot say it. None: the format is read only."""
     detect: Callable[[str], bool]
     """Whether a text looks like this format. `detect` asks in the order of `FORMATS`."""
 
 
 FORMATS: dict[str, Format] = {
     "native": Format("native", "JSON lines, all a Trace holds", native.parse, native.render, native.detect),
-    "verifiers": Format(
-        "verifiers", "rollouts of verifiers; read only", verifiers.parse, verifiers.render, verifiers.detect
-    ),
+    "verifiers": Format("verifiers", "a rollout of verifiers", verifiers.parse, None, verifiers.detect),
     "asyncthink": Format("asyncthink", "<FORK-1> <JOIN-1>", asyncthink.parse, asyncthink.render, asyncthink.detect),
-    "multiverse": Format(
-        "multiverse", "<Parallel> <Goal> <Path>", multiverse.parse, multiverse.render, multiverse.detect
-    ),
-    "threadweaver": Format(
-        "threadweaver", "<Parallel> <Outlines> <Thread>", threadweaver.parse, threadweaver.render, threadweaver.detect
-    ),
-    "parallel_r1": Format(
-        "parallel_r1", "<Parallel> <Path> <Summary>", parallel_r1.parse, parallel_r1.render, parallel_r1.detect
-    ),
+    "multiverse": Format("multiverse", "<Goal> <Path>", multiverse.parse, multiverse.render, multiverse.detect),
+    "threadweaver": Format("threadweaver", "<Thread>", threadweaver.parse, threadweaver.render, threadweaver.detect),
+    "parallel_r1": Format("parallel_r1", "<Path> <Summary>", parallel_r1.parse, parallel_r1.render, parallel_r1.detect),
 }
+"""Formats of one trace's text. `detect` asks them in this order whether they know a text."""
 
-LOGS: dict[str, str] = {
-    "mooncake": "a request a line, with the blocks of its prompt; read only",
-    "agentic_mooncake": "a header, then the requests of fork/join queries",
+LOGS: dict[str, LogFormat] = {
+    "native": LogFormat("native", "a Trace a line", native.sniff, native.read, native.write, "record"),
+    "verifiers": LogFormat("verifiers", "rollouts, or episodes", verifiers.sniff, verifiers.read, None, "record"),
+    "mooncake": LogFormat("mooncake", "requests that share prefixes", mooncake.sniff, mooncake.read, None, "record"),
+    "agentic_mooncake": LogFormat("agentic_mooncake", "requests of agents", agentic.sniff, agentic.read, agentic.write),
 }
-"""Formats of files whose lines mean something only together: `simulator.formats.reading` reads and writes them."""
+"""Formats of files. `simulator.read` asks them in this order whether they know a file, or a line of it; lines that none
+knows are objects with a text in one of `FORMATS`."""
+
+
+def readable() -> list[str]:
+    """Return the names of the formats that a file may be in."""
+    return list(dict.fromkeys([*FORMATS, *LOGS]))
+
+
+def writable() -> list[str]:
+    """Return the names of the formats that a file can be written in.
+
+    >>> "verifiers" in readable(), "verifiers" in writable()
+    (True, False)
+    """
+    rendered = {name for name, form in FORMATS.items() if form.render}
+    written = {name for name, log in LOGS.items() if log.write}
+    return [name for name in readable() if name in rendered | written]
+
+
+def refusal(name: str, why: str, accepted: Iterable[str]) -> ConfigError:
+    """Return the error that says `why` the format called `name` is not `accepted`, or that there is none."""
+    said = f"{name} {why}" if name in readable() else f"no format is called {name!r}"
+    return ConfigError(f"{said}; accepted are {', '.join(accepted)}")
 
 
 def lookup(name: str) -> Format:
@@ -84,12 +118,9 @@ def lookup(name: str) -> Format:
     >>> lookup("native").summary
     'JSON lines, all a Trace holds'
     """
-    if name in LOGS:
-        raise ConfigError(f"{name} is a format of whole files: see simulator.read and simulator.dump")
-    try:
-        return FORMATS[name]
-    except KeyError:
-        raise ConfigError(f"no format is called {name!r}; accepted are {', '.join(FORMATS)}") from None
+    if name not in FORMATS:
+        raise refusal(name, _OF_FILES, FORMATS)
+    return FORMATS[name]
 
 
 def detect(text: str) -> str:
@@ -152,10 +183,14 @@ def render(trace: Trace, format: str) -> str:
     FormatError
         If the format cannot say it.
     ConfigError
-        If there is no such format.
+        If there is no such format, or it is read only.
 
     >>> text = "<Parallel><Path>odd</Path><Path>even</Path></Parallel>"
     >>> render(parse(text), "parallel_r1") == text
     True
     """
-    return lookup(format).render(trace)
+    form = FORMATS.get(format)
+    if form is None or form.render is None:
+        accepted = [name for name, form in FORMATS.items() if form.render]
+        raise refusal(format, "is read, not written" if form else _OF_FILES, accepted)
+    return form.render(trace)

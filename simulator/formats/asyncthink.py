@@ -25,7 +25,7 @@ from functools import lru_cache
 from itertools import accumulate
 
 from simulator.errors import FormatError
-from simulator.formats.texts import MAX_WORKERS, Faults, filler
+from simulator.formats.texts import MAX_WORKERS, Faults, filler, is_path
 from simulator.trace import (
     MAX_INDEX,
     MAX_NESTING,
@@ -56,7 +56,7 @@ _NAMES = {"FORK": _FORK, "JOIN": _JOIN, "RETURN": _RETURN, "ANSWER": _ANSWER}
 MAX_TAGS = 100_000  # of one thread: what follows is read as text, so that hostile text cannot fill memory
 _HINT = re.compile(r"</?(?:FORK|JOIN|RETURN|ANSWER|WORKER)")
 _SECTION = re.compile(r"\n?<WORKER-?([\d.]{1,200})>")
-_PLAIN = re.compile(r"0|[1-9][0-9]{0,9}").fullmatch
+_PLAIN = re.compile(r"0|[1-9][0-9]{0,9}").fullmatch  # the index of a worker of the organizer
 _RETURNED = re.compile(r"<RETURN>([^<]*)</RETURN>")
 
 
@@ -77,14 +77,8 @@ def parse(
         The organizer's text, with or without ``<WORKER-i>`` sections after it.
     workers : mapping from str to str, optional
         Text of each worker by id (``"1"``, nested ``"1.2"``).
-    id : str
-        The trace's name.
-    count : callable
-        Counts the tokens of a piece of text.
-    keep_text : bool
-        Whether actions keep their text. Scoring does not need it.
-    outcome : Outcome, optional
-        How the answer was judged.
+    id, count, keep_text, outcome
+        As of `simulator.parse`.
 
     Raises
     ------
@@ -121,19 +115,17 @@ def _in_order(texts: Mapping[str, str], faults: Faults) -> list[str]:
     for name in sorted(texts, key=_path):
         parent = name.rpartition(".")[0]
         if (parent and parent not in kept) or name.count(".") >= MAX_NESTING:
-            faults.add(
-                ViolationKind.WORKER_WITHOUT_FORK, ORGANIZER, f"worker {name[:40]} is recorded but not its parent"
-            )
+            message = f"worker {name[:40]} is recorded but not its parent"
+            faults.add(ViolationKind.WORKER_WITHOUT_FORK, ORGANIZER, message)
         else:
             kept[name] = None
     return list(kept)
 
 
 def _path(name: str) -> tuple[int, ...]:
-    parts = name.split(".")
-    if not all(map(_PLAIN, parts)):
+    if not is_path(name):
         raise FormatError(f"a worker is called by its Fork index, like '1' or nested '1.2'; got {name[:40]!r}")
-    return tuple(map(int, parts))
+    return tuple(map(int, name.split(".")))
 
 
 def _cut_sections(text: str, texts: dict[str, str], faults: Faults) -> str:
@@ -150,14 +142,15 @@ def _cut_sections(text: str, texts: dict[str, str], faults: Faults) -> str:
         if stop < 0:
             faults.add(ViolationKind.UNCLOSED_TAG, name, f"<WORKER-{name[:40]}> is never closed", start)
             close = stop = len(text)
+        message = ""
         if name in texts:
-            faults.add(ViolationKind.STRAY_TAG, ORGANIZER, f"a second text for worker {name[:40]}", start)
+            message = f"a second text for worker {name[:40]}"
         elif len(texts) >= MAX_WORKERS:
-            faults.add(
-                ViolationKind.STRAY_TAG, ORGANIZER, f"more than {MAX_WORKERS} workers; the rest is left out", start
-            )
-        elif not all(map(_PLAIN, name.split("."))):
-            faults.add(ViolationKind.STRAY_TAG, ORGANIZER, f"<WORKER-{name[:40]}> is no path of Fork indices", start)
+            message = f"more than {MAX_WORKERS} workers; the rest is left out"
+        elif not is_path(name):
+            message = f"<WORKER-{name[:40]}> is no path of Fork indices"
+        if message:
+            faults.add(ViolationKind.STRAY_TAG, ORGANIZER, message, start)
         else:
             texts[name] = text[end:close]
         at = stop + 1
@@ -294,11 +287,9 @@ class _Scan:
         if self.ended and text.isspace():
             return
         boxed = text.rfind("\\boxed{") if self.name == ORGANIZER and not self.ended else -1
-        if boxed < 0:
-            self._think(text)
-        else:
-            self._think(text[:boxed])
-            answer = text[boxed:]
+        answer = text[boxed:] if boxed >= 0 else ""
+        self._think(text[:boxed] if answer else text)
+        if answer:
             self.actions.append(Answer(self.count(answer), answer if self.keep else None))
 
     def _think(self, text: str) -> None:
@@ -375,26 +366,28 @@ def render(trace: Trace) -> str:
     """
     parts: list[str] = []
     for thread in trace.threads:
-        if thread.id != ORGANIZER:
-            parts.append(f"\n<WORKER-{thread.id}>")
-        for action in thread.actions:
-            match action:
-                case Think(tokens=tokens, text=text):
-                    parts.append(_tagged(text, tokens, "", ""))
-                case Fork(index=i, tokens=tokens, text=text):
-                    parts.append(_tagged(text, tokens, f"<FORK-{i}>", f"</FORK-{i}>"))
-                case Join(index=i, inserted_tokens=tokens, text=text):
-                    closing = f"</JOIN-{i}>" if text is not None or tokens else ""
-                    parts.append(f"<JOIN-{i}>" + (_tagged(text, tokens, "", closing) if closing else ""))
-                case Return(tokens=tokens, text=text):
-                    parts.append(_tagged(text, tokens, "<RETURN>", "</RETURN>"))
-                case Answer(tokens=tokens, text=text):
-                    tagged = _tagged(text, tokens, "<ANSWER>", "</ANSWER>")
-                    count = COUNTERS.get(trace.token_source)
-                    bare = text is not None and text.startswith("\\boxed{") and (not count or tokens == count(text))
-                    parts.append(text if bare and text else tagged)
-                case Delay():
-                    raise FormatError(f"trace {trace.id!r}: AsyncThink text cannot hold a Delay; use the native format")
-        if thread.id != ORGANIZER:
-            parts.append(f"</WORKER-{thread.id}>")
+        said = [_said(action, trace) for action in thread.actions]
+        is_worker = thread.id != ORGANIZER
+        parts += [f"\n<WORKER-{thread.id}>", *said, f"</WORKER-{thread.id}>"] if is_worker else said
     return "".join(parts)
+
+
+def _said(action: Action, trace: Trace) -> str:
+    text = action.text
+    match action:
+        case Delay():
+            raise FormatError(f"trace {trace.id!r}: AsyncThink text cannot hold a Delay; use the native format")
+        case Think(tokens=tokens):
+            return _tagged(text, tokens, "", "")
+        case Fork(index=i, tokens=tokens):
+            return _tagged(text, tokens, f"<FORK-{i}>", f"</FORK-{i}>")
+        case Join(index=i, inserted_tokens=tokens):
+            is_bare = text is None and not tokens
+            return f"<JOIN-{i}>" + ("" if is_bare else _tagged(text, tokens, "", f"</JOIN-{i}>"))
+        case Return(tokens=tokens):
+            return _tagged(text, tokens, "<RETURN>", "</RETURN>")
+        case Answer(tokens=tokens):
+            count = COUNTERS.get(trace.token_source)
+            if text and text.startswith("\\boxed{") and (not count or tokens == count(text)):
+                return text
+            return _tagged(text, tokens, "<ANSWER>", "</ANSWER>")

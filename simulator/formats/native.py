@@ -23,14 +23,16 @@ unseen.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
 from simulator.errors import FormatError
+from simulator.formats.logs import base
 from simulator.trace import Outcome, Trace
 from simulator.trace.tokens import TokenCounter, by_characters
 
-__all__ = ["SCHEMA", "decode", "detect", "encode", "parse", "render", "without_text"]
+__all__ = ["SCHEMA", "decode", "detect", "encode", "parse", "read", "render", "sniff", "without_text", "write"]
 
 SCHEMA = "forksim.trace/1"
 
@@ -40,8 +42,8 @@ class _Nothing(msgspec.Struct, tag_field="schema", tag="forksim.trace/0"):
 
 
 _decoder: msgspec.json.Decoder[Trace | _Nothing] = msgspec.json.Decoder(Trace | _Nothing)
-_encoder = msgspec.json.Encoder()
 _OBJECT = re.compile(r"\s*\{")
+_SCHEMA = re.compile(rb'"schema"\s*:\s*"forksim\.trace/')
 
 
 def decode(line: bytes | str) -> Trace:
@@ -58,6 +60,10 @@ def decode(line: bytes | str) -> Trace:
     Traceback (most recent call last):
     simulator.errors.FormatError: not a native record: no "schema"; accepted is "schema": "forksim.trace/1"
     """
+    return _decode(line, "object")
+
+
+def _decode(line: bytes | str, whole: str) -> Trace:
     try:
         trace = _decoder.decode(line)
     except msgspec.ValidationError as error:
@@ -68,7 +74,7 @@ def decode(line: bytes | str) -> Trace:
             message += '; accepted is "schema": "' + SCHEMA + '"'
         raise FormatError(f"not a native record: {message}") from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise FormatError(f"not one complete JSON object: {error}") from None
+        raise FormatError(f"not one complete JSON {whole}: {error}") from None
     if isinstance(trace, _Nothing):
         raise FormatError(f'not a native record: accepted is "schema": "{SCHEMA}"')
     return trace
@@ -86,10 +92,7 @@ def encode(trace: Trace) -> bytes:
     >>> encode(Trace("a", (Thread("organizer", ()),)))
     b'{"schema":"forksim.trace/1","id":"a","threads":[{"id":"organizer","actions":[]}]}'
     """
-    try:
-        return _encoder.encode(trace)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise FormatError(f"trace {trace.id!r} cannot be written as JSON: {error}") from None
+    return base.encode(trace, trace.id)
 
 
 def parse(
@@ -100,18 +103,10 @@ def parse(
     keep_text: bool = True,
     outcome: Outcome | None = None,
 ) -> Trace:
-    """Return the Trace of a text that is one record.
+    """Return the Trace of a text that is one record, which may span lines here.
 
-    Parameters
-    ----------
-    text : str
-        One JSON object; here it may span lines.
-    id, count
-        Not used: the record has its own.
-    keep_text : bool
-        Whether actions keep their text.
-    outcome : Outcome, optional
-        How the answer was judged, where the record does not say.
+    The parameters are those of `simulator.parse`. The record has its own `id` and token counts; an `outcome` counts
+    where the record has none.
 
     Raises
     ------
@@ -166,3 +161,24 @@ def detect(text: str) -> bool:
     (True, False)
     """
     return _OBJECT.match(text) is not None and '"schema"' in text
+
+
+def sniff(line: bytes) -> bool:
+    """Return whether a line is a record, of this version or another. Somebody else's may have a ``schema`` too.
+
+    >>> sniff(b'{"schema": "forksim.trace/2"}'), sniff(b'{"schema": 3, "output": "9"}')
+    (True, False)
+    """
+    return b'"schema"' in line and _SCHEMA.search(line) is not None and line.lstrip()[:1] == b"{"
+
+
+def read(lines: Iterable[base.Line], reading: base.Reading) -> Iterator[Trace]:
+    """Yield the trace of each line."""
+    for _, line in lines:
+        trace = _decode(line, "object on one line")
+        yield trace if reading.keep_text else without_text(trace)
+
+
+def write(block_size: int | None = None) -> Callable[[Trace], Iterable[str]]:
+    """Return what says a trace in a line."""
+    return lambda trace: [render(trace)]

@@ -1,27 +1,22 @@
 """Reading and writing files of traces, one at a time.
 
-A file is either JSON lines or plain text. JSON lines hold one record each:
+A file is one document, lines, or one text. `simulator.formats.LOGS` are asked, in their order, whether they know its
+first line that is not blank, and `LogFormat.unit` says what follows if one does. A log of single records takes this
+line only, and the next line is asked about again. So a file may hold records of several logs, such as native traces and
+rollouts of verifiers, side by side.
 
-- a native record (`simulator.formats.native`), known by its ``schema``;
-- a rollout of verifiers, or an episode of several (`simulator.formats.logs.verifiers`), known by its ``nodes``;
-- any other object with the text of one output under ``output``, ``text``, ``completion`` or ``response``, or of an
-  AsyncThink organizer under ``organizer``; with either, ``workers`` may map worker ids to texts. Optional: ``id`` or
-  ``index``, ``correct`` (true or false), ``found`` and ``wanted`` (numbers of solutions), ``tokens`` (how many all its
-  texts are, or the token ids themselves) and ``prompt_tokens`` (of the query). Other keys are ignored.
-
-- a request of a Mooncake log, known by its ``hash_ids`` and ``input_length`` (`simulator.formats.logs.mooncake`).
-
-If the first line is a header of agentic Mooncake, the rest are the requests of its plays
-(`simulator.formats.logs.agentic`).
-
+A line that no log knows is a JSON object with the text of one output under ``output``, ``text``, ``completion`` or
+``response``, or of an AsyncThink organizer under ``organizer``; with either, ``workers`` may map worker ids to texts.
+Optional: ``id`` or ``index``, ``correct`` (true or false), ``found`` and ``wanted`` (numbers of solutions), ``tokens``
+(how many all its texts are, or the token ids themselves) and ``prompt_tokens`` (of the query). Other keys are ignored.
 Where ``tokens`` is given, it is spread over the text by characters, and `Trace.token_source` says ``record, spread by
 characters``.
 
-Anything else is plain text: the whole file is one trace. Names ending in .jsonl, .ndjson or .json are JSON lines, those
-in .txt are text; other files are JSON lines if they begin with ``{``.
+Names ending in .jsonl, .ndjson or .json are lines. Those in .txt are one text, and no log is asked about them. Other
+files are lines if a log knows the first, or if they begin with ``{``; else the whole file is one text.
 
 What cannot be read comes out as a `FormatError` with its path and line, among the traces, so that good records are
-still used. Memory holds one record at a time, or one play; of a Mooncake log also its tree of prefixes.
+still used. Memory holds one record at a time, and what a log remembers.
 """
 
 from __future__ import annotations
@@ -31,27 +26,27 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from functools import partial
+from itertools import chain
 from typing import IO, Any, BinaryIO
 
-import msgspec
-
-from simulator.errors import ConfigError, FormatError, SimulatorError
-from simulator.formats import FORMATS, LOGS, detect, lookup, native
-from simulator.formats.logs import agentic, mooncake, verifiers
-from simulator.formats.records import Record, trace_of
-from simulator.trace import Outcome, Trace
+from simulator.errors import FormatError, SimulatorError
+from simulator.formats import LOGS, LogFormat, detect, lookup, readable, refusal, writable
+from simulator.formats.logs.base import Line, Reading, check_block_size
+from simulator.formats.records import line_of, traces_of
+from simulator.trace import Trace
 from simulator.trace.tokens import TokenCounter, by_characters
 
-__all__ = ["MAX_RECORD", "dump", "read", "sayer"]
+__all__ = ["MAX_RECORD", "dump", "read", "writer"]
 
 MAX_RECORD = 64 * 2**20
 """The most bytes a record may have. Longer ones are skipped."""
 
-_ROLLOUT = (b'"task"', b'"nodes"', b'"sampled"')  # as keys: inside a JSON string the quotes would be escaped
+_BOM = b"\xef\xbb\xbf"
 _JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
+_ACCEPTED = "accepted is a file of JSON lines or of plain text, or -"
 
-
-_decoder = msgspec.json.Decoder(Record)
+Items = Iterator[Trace | FormatError]
 
 
 def read(
@@ -91,29 +86,22 @@ def read(
     >>> error.message
     'cannot be read (No such file or directory); accepted is a file of JSON lines or of plain text, or -'
     """
-    if format is not None and format not in FORMATS and format not in LOGS:
-        raise ConfigError(f"no format is called {format!r}; accepted are {', '.join([*FORMATS, *LOGS])}")
-    size = agentic.block_size_of(block_size, mooncake.BLOCK_SIZE)
-    return _read(os.fspath(path), _Records(format, count or by_characters, keep_text, size))
-
-
-def _read(path: str, records: _Records) -> Iterator[Trace | FormatError]:
-    shown = "<stdin>" if path == "-" else path
+    if format is not None and format not in readable():
+        raise refusal(format, "", readable())
+    check_block_size(block_size)
+    path = os.fspath(path)
     name = "stdin" if path == "-" else os.path.splitext(os.path.basename(path))[0]
-    accepted = "accepted is a file of JSON lines or of plain text, or -"
+    return _read(path, format, Reading(name, count or by_characters, keep_text, block_size))
+
+
+def _read(path: str, format: str | None, reading: Reading) -> Items:
+    shown = "<stdin>" if path == "-" else path
     try:
         with nullcontext(_stdin()) if path == "-" else open(path, "rb") as file:
-            head = file.peek(2**16)
-            if not head:
-                yield FormatError(f"is empty; {accepted}", path=shown)
-            elif b"\0" in head:
-                yield FormatError(f"holds NUL bytes, so it is binary or UTF-16; {accepted}, in UTF-8", path=shown)
-            elif _is_json(path, head, records.format):
-                yield from _lines(file, shown, name, records)
-            else:
-                yield _text(file, shown, name, records)
+            for item in _items(file, os.path.splitext(path)[1].lower(), format, reading):
+                yield item.at(shown) if isinstance(item, FormatError) else item
     except OSError as error:
-        yield FormatError(f"cannot be read ({error.strerror or error}); {accepted}", path=shown)
+        yield FormatError(f"cannot be read ({error.strerror or error}); {_ACCEPTED}", path=shown)
 
 
 def _stdin() -> io.BufferedReader:
@@ -121,138 +109,109 @@ def _stdin() -> io.BufferedReader:
     return stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
 
 
-def _is_json(path: str, head: bytes, format: str | None) -> bool:
-    ending = os.path.splitext(path)[1].lower()
-    if ending in _JSON_ENDINGS or format == "native" or format in LOGS:
-        return True
-    return ending != ".txt" and head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
+def _items(file: io.BufferedReader, ending: str, format: str | None, reading: Reading) -> Items:
+    """Decide whether a file is a document, lines or a text, and read it as that."""
+    head = file.peek(2**16)
+    begin = head.removeprefix(_BOM).lstrip()
+    if not head:
+        yield FormatError(f"is empty; {_ACCEPTED}")
+        return
+    if b"\0" in head:
+        yield FormatError(f"holds NUL bytes, so it is binary or UTF-16; {_ACCEPTED}, in UTF-8")
+        return
+    log = given = LOGS.get(format or "")
+    if format is None and ending != ".txt":
+        line = begin.partition(b"\n")[0]
+        log = next((log for log in LOGS.values() if log.sniff(begin if log.unit == "document" else line)), None)
+    if log is not None and log.unit == "document":
+        yield from _told(log.read, _whole(file, "document"), reading)
+    elif log is not None or ending in _JSON_ENDINGS or (ending != ".txt" and begin[:1] == b"{"):
+        skipped: list[FormatError] = []
+        for item in _of_lines(_lines(file, skipped), skipped, given, format, reading):
+            while skipped:
+                yield skipped.pop(0)
+            yield item
+        yield from skipped
+    else:
+        yield from _told(partial(_text, format=format), _whole(file, "text"), reading)
 
 
-def _text(file: BinaryIO, path: str, name: str, records: _Records) -> Trace | FormatError:
-    data = file.read(MAX_RECORD + 1)
+def _told(read: Any, lines: Iterable[Line], reading: Reading) -> Items:
+    """Yield what is read. An error that is raised comes out as the last."""
     try:
-        if len(data) > MAX_RECORD:
-            raise FormatError(f"a text of more than {MAX_RECORD} bytes is not read")
-        text = _decode(data)
-        form = lookup(records.format or detect(text))
-        return form.parse(text, id=name, count=records.count, keep_text=records.keep)
+        yield from read(lines, reading)
     except SimulatorError as error:
-        return _placed(error, path, None)
+        yield _raised(error)
 
 
-def _decode(data: bytes) -> str:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"is no UTF-8 text: {error.reason} at byte {error.start}") from None
-    if "\0" in text:
-        raise FormatError("holds NUL characters, so it is no text")
-    return text
+def _raised(error: SimulatorError) -> FormatError:
+    return error if isinstance(error, FormatError) else FormatError(str(error))
 
 
-def _lines(file: BinaryIO, path: str, name: str, records: _Records) -> Iterator[Trace | FormatError]:
+def _whole(file: BinaryIO, what: str) -> Iterator[Line]:
+    data = file.read(MAX_RECORD + 1)
+    if len(data) > MAX_RECORD:
+        raise FormatError(f"a {what} of more than {MAX_RECORD} bytes is not read")
+    yield 1, data.removeprefix(_BOM)
+
+
+def _text(lines: Iterable[Line], reading: Reading, format: str | None) -> Items:
+    for _, data in lines:
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            raise FormatError(f"is no UTF-8 text: {error.reason} at byte {error.start}") from None
+        if "\0" in text:
+            raise FormatError("holds NUL characters, so it is no text")
+        form = lookup(format or detect(text))
+        yield form.parse(text, id=reading.name, count=reading.count, keep_text=reading.keep_text)
+
+
+def _lines(file: BinaryIO, skipped: list[FormatError]) -> Iterator[Line]:
+    """Yield the lines that are not blank. Those that are too long are `skipped`."""
     number = 0
-    blank = True
     while line := file.readline(MAX_RECORD + 1):
         number += 1
         if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
+            line = line.removeprefix(_BOM)
         if len(line) > MAX_RECORD and not line.endswith(b"\n"):
             while (rest := file.readline(2**20)) and not rest.endswith(b"\n"):
                 pass
-            blank = False
-            yield FormatError(f"a record of more than {MAX_RECORD} bytes is not read", path=path, line=number)
+            skipped.append(FormatError(f"a record of more than {MAX_RECORD} bytes is not read", line=number))
         elif not line.isspace():
-            if blank and (line.strip() == b"{" or line.lstrip()[:1] == b"["):
-                hint = "accepted is one JSON object a line; `jq -c .` makes that of objects, `jq -c '.[]'` of an array"
-                yield FormatError(f"is JSON over several lines, or an array; {hint}", path=path, line=number)
-                return
-            if blank and records.begins_plays(line):
-                yield from _plays(line, file, path, number)
-                return
-            blank = False
-            try:
-                yield from records.traces(line, f"{name}:{number}")
-            except SimulatorError as error:
-                yield _placed(error, path, number)
-    if blank:
-        yield FormatError("has no records, only blank lines; accepted is one JSON object a line", path=path)
+            yield number, line
 
 
-def _plays(header: bytes, file: BinaryIO, path: str, number: int) -> Iterator[Trace | FormatError]:
-    """Yield what a file of agentic Mooncake holds behind its header, which is line `number`."""
-    try:
-        reader = agentic.Reader(header)
-    except FormatError as error:
-        yield error.at(path, number)
+def _of_lines(
+    lines: Iterator[Line], skipped: list[FormatError], given: LogFormat | None, format: str | None, reading: Reading
+) -> Items:
+    first = next(lines, None)
+    if first is None:
+        if not skipped:
+            yield FormatError("has no records, only blank lines; accepted is one JSON object a line")
         return
-    rows = False
-    while line := file.readline(MAX_RECORD + 1):
-        number += 1
-        if line.isspace():
-            continue
-        rows = True
-        if len(line) > MAX_RECORD and not line.endswith(b"\n"):
-            while (rest := file.readline(2**20)) and not rest.endswith(b"\n"):
-                pass
-            yield FormatError(f"a record of more than {MAX_RECORD} bytes is not read", path=path, line=number)
-            continue
-        for item in reader.feed(line, number):
-            yield item.at(path) if isinstance(item, FormatError) else item
-    for item in reader.close():
-        yield item.at(path) if isinstance(item, FormatError) else item
-    if not rows:
-        yield FormatError("has a header of agentic Mooncake, but no requests", path=path)
-
-
-class _Records:
-    """Makes traces of the records of one file."""
-
-    def __init__(self, format: str | None, count: TokenCounter, keep: bool, block_size: int) -> None:
-        self.format = format
-        self.count = count
-        self.keep = keep
-        self.log = mooncake.Log(block_size)
-
-    def begins_plays(self, line: bytes) -> bool:
-        """Whether `line`, the first, is meant as a header of agentic Mooncake."""
-        return self.format == "agentic_mooncake" or (self.format is None and agentic.is_header(line))
-
-    def traces(self, line: bytes, name: str) -> list[Trace]:
-        """Return the traces of a record, called `name` unless it has a name: several of an episode, else one."""
-        # Inside a JSON string the quotes would be escaped, so these are keys.
-        asked = self.format is None and b'"hash_ids"' in line and b'"input_length"' in line
-        if asked or self.format == "mooncake":
-            return [self.log.trace(line, name)]
-        if self.format == "verifiers" or (self.format is None and all(key in line for key in _ROLLOUT)):
-            return verifiers.records(line, name, count=self.count, keep_text=self.keep)
-        return [_record(line, name, self.format, self.count, self.keep)]
-
-
-def _record(line: bytes, name: str, format: str | None, count: TokenCounter, keep: bool) -> Trace:
-    not_native = None
-    # Inside a JSON string the quotes would be escaped, so this is a key.
-    if format == "native" or (format is None and b'"schema"' in line):
-        try:
-            trace = native.decode(line)
-            return trace if keep else native.without_text(trace)
-        except FormatError as error:
-            if format == "native":
-                raise
-            not_native = error  # unless somebody else uses the key
-    try:
-        record = _decoder.decode(line)
-    except msgspec.ValidationError as error:
-        raise not_native or FormatError(str(error)) from None
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise FormatError(f"not one complete JSON object on one line: {error}") from None
-    if not_native and record.first is None:
-        raise not_native
-    return trace_of(record, name, format, count, keep)
-
-
-def _placed(error: SimulatorError, path: str, line: int | None) -> FormatError:
-    return error.at(path, line) if isinstance(error, FormatError) else FormatError(str(error), path=path, line=line)
+    number, line = first
+    logs = [log for log in LOGS.values() if log.unit != "document"] if format is None else []
+    log = given or next((log for log in logs if log.sniff(line)), None)
+    if (line.strip() == b"{" or line.lstrip()[:1] == b"[") and not (log and log.sniff(line)):
+        hint = "accepted is one JSON object a line; `jq -c .` makes that of objects, `jq -c '.[]'` of an array"
+        yield FormatError(f"is JSON over several lines, or an array; {hint}", line=number)
+    elif log and log.unit == "lines":
+        yield from _told(log.read, chain([first], lines), reading)
+    else:
+        logs = [log for log in logs if log.unit == "record"]
+        otherwise = given.read if given else partial(traces_of, format=format)
+        for number, line in chain([first], lines):
+            read = otherwise
+            for log in logs:
+                if log.sniff(line):
+                    read = log.read
+                    break
+            try:
+                for item in read(((number, line),), reading):
+                    yield item.at(line=number) if isinstance(item, FormatError) else item
+            except SimulatorError as error:
+                yield _raised(error).at(line=number)
 
 
 def dump(
@@ -272,8 +231,8 @@ def dump(
     file : text file
         Open for writing, in UTF-8.
     format : str
-        A key of `FORMATS`, or ``agentic_mooncake``. Formats of text become objects with ``id``, ``output`` (the text)
-        and the outcome.
+        One of `simulator.formats.writable`. Formats of text become objects with ``id``, ``output`` (the text) and the
+        outcome.
     block_size : int, optional
         Tokens in a block of ``hash_ids``; by default 64. Only agentic Mooncake has them.
     refused : callable, optional
@@ -290,7 +249,7 @@ def dump(
     >>> _ = dump([parse("<FORK-1>odd</FORK-1>", id="q7")], sys.stdout, "asyncthink")
     {"id":"q7","output":"<FORK-1>odd</FORK-1>"}
     """
-    said = sayer(format, block_size)
+    said = writer(format, block_size)
     written = 0
     for trace in traces:
         try:
@@ -306,7 +265,7 @@ def dump(
     return written
 
 
-def sayer(format: str, block_size: int | None = None) -> Callable[[Trace], Iterable[str]]:
+def writer(format: str, block_size: int | None = None) -> Callable[[Trace], Iterable[str]]:
     """Return what says a trace in lines of `format`.
 
     Raises
@@ -315,26 +274,13 @@ def sayer(format: str, block_size: int | None = None) -> Callable[[Trace], Itera
         If there is no such format, or it is read only.
 
     >>> from simulator.formats import parse
-    >>> sayer("asyncthink")(parse("<FORK-1>odd</FORK-1>", id="q7"))
+    >>> writer("asyncthink")(parse("<FORK-1>odd</FORK-1>", id="q7"))
     ['{"id":"q7","output":"<FORK-1>odd</FORK-1>"}']
     """
-    size = agentic.block_size_of(block_size, 64)
-    if format == "agentic_mooncake":
-        return agentic.Writer(size).lines
-    if format in LOGS:
-        raise ConfigError(f"{format} is read, not written; agentic_mooncake says the same and more")
-    form = lookup(format)
-
-    def say(trace: Trace) -> list[str]:
-        line = form.render(trace)
-        if format == "native":
-            return [line]
-        judged = trace.outcome or Outcome()
-        record = {"id": trace.id, "output": line}
-        record |= {key: value for key, value in msgspec.structs.asdict(judged).items() if value is not None}
-        try:
-            return [msgspec.json.encode(record).decode()]
-        except UnicodeEncodeError as error:
-            raise FormatError(f"trace {trace.id!r} cannot be written as JSON: {error}") from None
-
-    return say
+    check_block_size(block_size)
+    if format not in writable():
+        raise refusal(format, "is read, not written", writable())
+    log = LOGS.get(format)
+    if log is not None and log.write is not None:
+        return log.write(block_size)
+    return lambda trace: [line_of(trace, format)]

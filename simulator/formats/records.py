@@ -1,15 +1,18 @@
-"""Records that are not native: objects of somebody else, of which the text is parsed and a few keys are looked at."""
+"""Records that no log knows: objects of somebody else, of which the text is parsed and a few keys are looked at."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from simulator.errors import FormatError
-from simulator.formats import asyncthink, detect, lookup, native
+from simulator.formats import LOGS, asyncthink, detect, lookup, native, render
+from simulator.formats.logs.base import Line, Reading, decode, encode
 from simulator.trace import MAX_TOKENS, Outcome, Trace
 from simulator.trace.tokens import TokenCounter, spread
 
-__all__ = ["Record", "trace_of"]
+__all__ = ["Record", "line_of", "trace_of", "traces_of"]
 
 
 class Record(msgspec.Struct):
@@ -36,6 +39,34 @@ class Record(msgspec.Struct):
         return next((text for text in texts if text is not None), None)
 
 
+_decoder = msgspec.json.Decoder(Record)
+
+
+def traces_of(lines: Iterable[Line], reading: Reading, format: str | None) -> Iterator[Trace]:
+    """Yield the traces of lines that no log knows. What cannot be read is raised, as `trace_of` does.
+
+    >>> [trace.id for trace in traces_of([(1, b'{"output": "9"}')], Reading("run"), None)]
+    ['run:1']
+    """
+    for number, line in lines:
+        record = decode(_decoder.decode, line, "a record with a text")
+        yield trace_of(record, reading.id(number), format, reading.count, reading.keep_text)
+
+
+def line_of(trace: Trace, format: str) -> str:
+    """Return a trace as a line with its text in `format`, its id and its outcome.
+
+    Raises
+    ------
+    FormatError
+        If the format cannot say it, or JSON cannot.
+    """
+    judged = trace.outcome or Outcome()
+    record = {"id": trace.id, "output": render(trace, format)}
+    record |= {key: value for key, value in msgspec.structs.asdict(judged).items() if value is not None}
+    return encode(record, trace.id).decode()
+
+
 def trace_of(record: Record, name: str, format: str | None, count: TokenCounter, keep: bool) -> Trace:
     """Return the Trace of a record that is not native; `name` is its id where it has none.
 
@@ -52,7 +83,7 @@ def trace_of(record: Record, name: str, format: str | None, count: TokenCounter,
     if text is None:
         raise FormatError(
             f'has nothing to parse; accepted are native records ("schema": "{native.SCHEMA}") and objects with a text'
-            " under output, text, completion, response or organizer, or requests with input_length and hash_ids"
+            f" under output, text, completion, response or organizer, and records of {', '.join(LOGS)}"
         )
     given = record.id if record.id is not None else record.index
     id = name if given is None else str(given)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from simulator.trace import ORGANIZER, Violation, ViolationKind
 
-__all__ = ["MAX_FAULTS", "MAX_WORKERS", "Faults", "filler"]
+__all__ = ["MAX_FAULTS", "MAX_WORKERS", "Faults", "filler", "is_path"]
 
 MAX_FAULTS = 100
 """The most faults of a text that are listed one by one."""
 MAX_WORKERS = 10_000
 """The most workers of a text that are read."""
+
+_INDEX = re.compile(r"0|[1-9][0-9]{0,9}").fullmatch
 
 
 class Faults:
@@ -56,6 +60,15 @@ class Faults:
             return tuple(self.listed)
         message = f"and {self.unlisted} more faults of this text"
         return (*self.listed, Violation(ViolationKind.MORE_FAULTS, ORGANIZER, message))
+
+
+def is_path(name: str) -> bool:
+    """Return whether `name` is a path of Fork indices, which a worker's id must be.
+
+    >>> is_path("1.2"), is_path("01"), is_path("")
+    (True, False, False)
+    """
+    return all(map(_INDEX, name.split(".")))
 
 
 def filler(characters: int) -> str:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from simulator.errors import ConfigError
-from simulator.formats import FORMATS, LOGS
+from simulator.formats import readable
 from simulator.machine.gpu import GPU, Cluster
 from simulator.machine.policy import POLICIES
 from simulator.machine.profiles import gpu_from_text, profiles, read_profile
@@ -55,7 +55,7 @@ class Source:
         elif self.options:
             raise ConfigError("options are for generate, and this source reads files")
         if self.format is not None:
-            choose(self.format, [*FORMATS, *LOGS], "format")
+            choose(self.format, readable(), "format")
 
 
 @dataclass(frozen=True, kw_only=True)

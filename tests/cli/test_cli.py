@@ -18,7 +18,7 @@ from rich.console import Console
 from simulator import Outcome, Protocol, check, measure, read, score, simulate
 from simulator.cli import _run, app
 from simulator.cli.report import Tally, count, metrics_table, number, printable, rewards_table, summary_table
-from simulator.formats import FORMATS, native
+from simulator.formats import native, readable, writable
 from simulator.formats.asyncthink import parse
 from simulator.graph.compiler import compile_trace
 from simulator.machine.policy import POLICIES
@@ -147,7 +147,7 @@ def flat(text):
 
 @pytest.mark.parametrize(
     ("command", "names"),
-    [("run", [*FORMATS, *WHEN_FULL, *POLICIES]), ("generate", [*FAMILIES, *PRESETS, *FORMATS])],
+    [("run", [*readable(), *WHEN_FULL, *POLICIES]), ("generate", [*FAMILIES, *PRESETS, *writable()])],
 )
 def test_help_lists_what_is_accepted(forksim, command, names):
     said = flat(forksim(command, "--help")[1])

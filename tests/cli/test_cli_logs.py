@@ -5,7 +5,7 @@ import json
 import pytest
 
 from simulator.cli import _run
-from simulator.formats import native
+from simulator.formats import native, writable
 from simulator.formats.reading import read
 from simulator.trace import Answer, Delay, Fork, Join, Return, Think, Thread, Trace
 
@@ -96,4 +96,4 @@ def test_an_unknown_format_is_named_with_all_there_are(forksim, command):
 def test_a_log_cannot_be_written(forksim):
     code, out, err = forksim("convert", "traces.jsonl", "--to", "mooncake", "--out", "x.jsonl")
     assert (code, out) == (2, "")
-    assert err == "forksim: mooncake is read, not written; agentic_mooncake says the same and more\n"
+    assert err == f"forksim: mooncake is read, not written; accepted are {', '.join(writable())}\n"

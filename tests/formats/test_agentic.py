@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError, FormatError
-from simulator.formats.logs.agentic import Reader, Writer
+from simulator.formats.logs.agentic import PlayReader, Writer
 from simulator.formats.reading import dump, read
 from simulator.graph.compiler import compile_trace
 from simulator.machine.cost import LinearBatch
@@ -26,7 +26,7 @@ replace = msgspec.structs.replace
 def back(lines):
     """Read a file from its lines."""
     header, *rows = lines
-    reader = Reader(header)
+    reader = PlayReader(header)
     items = []
     for number, row in enumerate(rows, 2):
         items += reader.feed(row, number)

@@ -1,4 +1,4 @@
-"""The native format, and the laws that every entry of FORMATS keeps."""
+"""The native format."""
 
 import json
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.errors import ConfigError, FormatError
-from simulator.formats import FORMATS, detect, lookup, native, parse, render
+from simulator.errors import FormatError
+from simulator.formats import native
 from simulator.trace import (
     Answer,
     Delay,
@@ -22,125 +22,8 @@ from simulator.trace import (
     ViolationKind,
     child_id,
 )
-from simulator.trace.tokens import by_words
-from tests.support.strategies import any_traces
 
-formats = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
-READ_ONLY = ("verifiers",)
-
-# ---------------------------------------------------------------- every format
-
-SAMPLES = {
-    "native": '{"schema": "forksim.trace/1", "id": "a", "threads": [{"id": "organizer", "actions": []}]}',
-    "verifiers": '{"task": {}, "nodes": [{"message": {"role": "assistant", "content": "9"}, "sampled": true}]}',
-    "asyncthink": "so <FORK-1>odd</FORK-1>",
-    "multiverse": "<Think>so",
-    "threadweaver": "<think>so",
-    "parallel_r1": "so <Parallel>",
-}
-
-
-def test_formats_are_listed_under_their_names():
-    assert {name: form.name for name, form in FORMATS.items()} == {name: name for name in SAMPLES}
-    assert list(FORMATS) == list(SAMPLES)
-
-
-@formats
-def test_a_format_knows_its_own(form):
-    assert form.detect(SAMPLES[form.name])
-    assert detect(SAMPLES[form.name]) == form.name
-    assert parse(SAMPLES[form.name]) == form.parse(SAMPLES[form.name])
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("", "asyncthink"),
-        ("no tags, \\boxed{9}", "asyncthink"),
-        ("<think><Parallel><Path>", "parallel_r1"),
-        ("<think><Parallel><Outlines>", "threadweaver"),
-        ("<Parallel><Path>x</Path><Conclusion>", "multiverse"),
-        ("<Parallel><Goal>", "multiverse"),
-        ("no block\n\nFinal Answer: 9", "parallel_r1"),
-        ("{1, 2} is a set", "asyncthink"),
-        ("<FORK-1> <Parallel>", "asyncthink"),
-    ],
-)
-def test_detection(text, name):
-    assert detect(text) == name
-
-
-def test_an_unknown_format_is_named_with_those_there_are():
-    message = (
-        "no format is called 'yaml'; accepted are native, verifiers, asyncthink, multiverse, threadweaver, parallel_r1"
-    )
-    for call in (lambda: lookup("yaml"), lambda: parse("", format="yaml"), lambda: render(FORK_JOIN, "yaml")):
-        with pytest.raises(ConfigError) as caught:
-            call()
-        assert str(caught.value) == message
-
-
-@formats
-@given(text=st.text(max_size=200) | st.sampled_from([*SAMPLES.values(), "\ud800", "[" * 5000, "\0"]))
-def test_no_text_raises_anything_but_a_format_error(form, text):
-    form.detect(text)
-    for keep in (True, False):
-        try:
-            trace = form.parse(text, id="q", count=by_words, keep_text=keep, outcome=Outcome(correct=True))
-        except FormatError as error:
-            assert form.name in ("native", "verifiers") and "\n" not in str(error)
-        else:
-            assert keep or all(action.text is None for _, _, action in trace.actions())
-            assert form.name == "native" or (trace.id, trace.token_source) == ("q", "words")
-            assert trace.outcome == Outcome(correct=True)
-
-
-@formats
-@given(trace=any_traces())
-def test_no_trace_makes_render_raise_anything_but_a_format_error(form, trace):
-    try:
-        text = form.render(trace)
-    except FormatError as error:
-        assert "\n" not in str(error)
-        assert form.name != "native"
-    else:
-        assert form.parse(text).id
-
-
-FORK_JOIN = Trace(
-    "t",
-    (
-        Thread("organizer", (Think(9, "plan"), Fork(1), Fork(2), Join(1), Join(2), Think(9, "so"), Answer(9, "9"))),
-        Thread("1", (Return(9, "odd half"),)),
-        Thread("2", (Return(9, "even half"),)),
-    ),
-)
-
-
-@pytest.mark.parametrize(
-    "form", [form for name, form in FORMATS.items() if name not in READ_ONLY], ids=lambda form: form.name
-)
-def test_every_format_can_say_fork_join(form):
-    for trace in (FORK_JOIN, native.without_text(FORK_JOIN)):
-        text = form.render(trace)
-        assert detect(text) == form.name
-        again = form.parse(text, id="t")
-        assert again.faults == ()
-        kinds = [
-            (thread.id, [type(act) for act in thread.actions if type(act) is not Think]) for thread in trace.threads
-        ]
-        assert kinds == [
-            (thread.id, [type(act) for act in thread.actions if type(act) is not Think]) for thread in again.threads
-        ]
-
-
-@formats
-def test_detection_of_ten_megabytes(form):
-    for unit in ("<", "{", " ", "<Parallel>", "a ", '"schem'):
-        form.detect(unit * (10_000_000 // len(unit)))
-
-
-# ---------------------------------------------------------------- native
+SAMPLE = '{"schema": "forksim.trace/1", "id": "a", "threads": [{"id": "organizer", "actions": []}]}'
 
 
 def test_the_documented_example_is_read():
@@ -229,7 +112,7 @@ def test_without_text_all_else_is_the_same(trace):
     assert native.parse(native.render(trace), keep_text=False) == bare
 
 
-GOOD = json.loads(SAMPLES["native"])
+GOOD = json.loads(SAMPLE)
 ACCEPTED = '"schema": "forksim.trace/1"'
 
 
@@ -258,8 +141,8 @@ BAD = {
     "a worker without its parent": (changed(threads=[*GOOD["threads"], {"id": "1.1", "actions": []}]), "its parent"),
     "no threads": (changed(threads=[]), "the first thread must be 'organizer'"),
     "a list": ("[]", "Expected `object`, got `array`"),
-    "half a line": (SAMPLES["native"][:40], "not one complete JSON object: Input data was truncated"),
-    "two on one line": (SAMPLES["native"] * 2, "trailing characters"),
+    "half a line": (SAMPLE[:40], "not one complete JSON object: Input data was truncated"),
+    "two on one line": (SAMPLE * 2, "trailing characters"),
     "nothing": ("", "not one complete JSON object"),
     "deeper than any JSON": ('{"schema":' + "[" * 100_000, "not one complete JSON object"),
     "a lone surrogate": ('{"id": "\\ud800"}', "not one complete JSON object"),
@@ -277,7 +160,7 @@ def test_a_bad_record_has_one_clear_message(line, message):
 
 def test_bytes_that_are_no_utf8():
     with pytest.raises(FormatError, match="not one complete JSON object"):
-        native.decode(SAMPLES["native"].replace('"a"', '"\xff"').encode("latin-1"))
+        native.decode(SAMPLE.replace('"a"', '"\xff"').encode("latin-1"))
 
 
 def test_what_json_cannot_say_is_a_format_error():
@@ -288,4 +171,4 @@ def test_what_json_cannot_say_is_a_format_error():
 def test_an_outcome_beside_the_record_fills_in_for_one_within():
     judged = changed(outcome={"correct": False})
     assert native.parse(judged, outcome=Outcome(correct=True)).outcome == Outcome(correct=False)
-    assert native.parse(SAMPLES["native"], outcome=Outcome(correct=True)).outcome == Outcome(correct=True)
+    assert native.parse(SAMPLE, outcome=Outcome(correct=True)).outcome == Outcome(correct=True)

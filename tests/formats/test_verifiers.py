@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator import FormatError, decode_clock, read, render
+from simulator import ConfigError, FormatError, decode_clock, read, render
 from simulator.formats.logs import verifiers
 from simulator.trace import Answer, Delay, Fork, Join, Outcome, Return, Think, Thread, Trace
 
@@ -181,7 +181,7 @@ def test_files_of_episodes(tmp_path):
 
 
 def test_it_cannot_be_written():
-    with pytest.raises(FormatError, match="cannot be written as a rollout of verifiers"):
+    with pytest.raises(ConfigError, match="verifiers is read, not written; accepted are native, asyncthink, "):
         render(Trace("t", (Thread("organizer", (Answer(1), Delay(1))),)), "verifiers")
 
 

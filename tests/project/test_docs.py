@@ -13,7 +13,7 @@ import pytest
 
 import simulator
 from simulator.fidelity import LAWS
-from simulator.formats import FORMATS
+from simulator.formats import FORMATS, LOGS
 from simulator.machine import profiles
 from simulator.machine.cost import COSTS
 from simulator.machine.policy import POLICIES
@@ -28,7 +28,12 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "traces" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 DOCTESTED = [page for page in PAGES if page == ROOT / "README.md" or page.parent.name == "docs"]
 
-TO_BE_WRITTEN = {"simulator/formats/NAME.py", "simulator/formats/steps.py"}  # by readers of docs/extending.md
+TO_BE_WRITTEN = {  # by readers of docs/extending.md
+    "simulator/formats/NAME.py",
+    "simulator/formats/logs/NAME.py",
+    "simulator/formats/logs/table.py",
+    "simulator/formats/steps.py",
+}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -182,6 +187,9 @@ def test_every_field_of_the_native_format_is_explained():
 
 def test_formats_are_listed_in_order_of_detection():
     assert [name.strip("`") for name, *_ in rows("formats.md", "format")] == list(FORMATS)
+    logs = {name.strip("`"): written == "yes" for name, *_, written in rows("formats.md", "log")}
+    assert list(logs) == list(LOGS)
+    assert logs == {name: log.write is not None for name, log in LOGS.items()}
 
 
 def test_every_counter_is_explained():
@@ -193,6 +201,7 @@ def test_every_registry_is_in_the_table_of_extensions():
     registries = [pkgutil.resolve_name(name) for row in rows("extending.md", "to add") for name in ticked(row[2])]
     assert registries == [
         FORMATS,
+        LOGS,
         COSTS,
         LAWS,
         profiles,

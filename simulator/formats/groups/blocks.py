@@ -73,14 +73,8 @@ def parse(
     text : str
         The whole output.
     dialect : Dialect
-    id : str
-        The trace's name.
-    count : callable
-        Counts the tokens of a piece of text.
-    keep_text : bool
-        Whether actions keep their text. Scoring does not need it.
-    outcome : Outcome, optional
-        How the answer was judged.
+    id, count, keep_text, outcome
+        As of `simulator.parse`.
     """
     return _Scan(text, dialect, count, keep_text).trace(id, outcome)
 

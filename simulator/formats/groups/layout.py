@@ -138,7 +138,7 @@ def _plan(trace: Trace, thread: Thread, threads: dict[str, Thread], dialect: Dia
             case Fork(index=index, tokens=tokens, text=text):
                 if waiting and len(waiting) < len(forked):
                     raise refuse(f"forks sub-query {index} while worker {min(waiting)} runs")
-                child = threads.get(str(index) if is_organizer else f"{thread.id}.{index}")
+                child = threads.get(child_id(thread.id, index))
                 if child is None:
                     raise refuse(f"forks sub-query {index}, which has no worker or is a duplicate")
                 if not waiting:
@@ -156,12 +156,9 @@ def _plan(trace: Trace, thread: Thread, threads: dict[str, Thread], dialect: Dia
                     raise refuse(f"joins sub-query {index}, which is not running")
                 waiting.remove(index)
                 plan.pieces[-1].add(tokens)
-            case Return(tokens=tokens, text=text) if not is_organizer and not waiting:
+            case Return() | Answer() if isinstance(action, Answer) == is_organizer and not waiting:
                 plan.end = _Piece()
-                plan.end.add(tokens, text)
-            case Answer(tokens=tokens, text=text) if is_organizer and not waiting:
-                plan.end = _Piece()
-                plan.end.add(tokens, text)
+                plan.end.add(action.tokens, action.text)
             case _:
                 raise refuse(f"has an action {type(action).__name__} where it cannot be said")
     if waiting:

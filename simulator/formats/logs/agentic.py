@@ -17,22 +17,22 @@ delays have passed. ``docs/formats.md`` says what is lost on the way there and b
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import msgspec
 
-from simulator.errors import ConfigError, FormatError
+from simulator.errors import FormatError
+from simulator.formats.logs.base import Line, Reading, check_milliseconds, check_tokens, decode, encode
 from simulator.formats.logs.requests import requests
-from simulator.formats.logs.to_threads import Row
-from simulator.formats.logs.to_trace import trace_of
+from simulator.formats.logs.to_threads import DependencyRow, Row
+from simulator.formats.logs.to_trace import to_trace
 from simulator.graph.compiler import compile_trace
-from simulator.trace import MAX_SECONDS, MAX_TOKENS, Trace
+from simulator.trace import MAX_TOKENS, Trace
 
-__all__ = ["SCHEMA", "VERSION", "Reader", "Writer", "block_size_of", "is_header"]
+__all__ = ["SCHEMA", "VERSION", "PlayReader", "Writer", "read", "sniff", "write"]
 
-SCHEMA = "dynamo.agentic_mooncake"
+SCHEMA: Literal["dynamo.agentic_mooncake"] = "dynamo.agentic_mooncake"
 VERSION = 2
 
 
@@ -41,40 +41,44 @@ class _Header(msgspec.Struct):
     version: int
     block_size: int
     hash_id_scope: Literal["local"]
+    source: Any = None
 
 
 _headers = msgspec.json.Decoder(_Header)
 _rows = msgspec.json.Decoder(Row)
 
 
-def block_size_of(size: int | None, default: int) -> int:
-    """Return how many tokens a block of `hash_ids` has.
+def sniff(line: bytes) -> bool:
+    """Return whether a line looks like a header.
 
-    Raises
-    ------
-    ConfigError
-        If that is no number of tokens.
-
-    >>> block_size_of(None, 64)
-    64
-    """
-    if size is None:
-        return default
-    if size.__class__ is not int or not 1 <= size <= MAX_TOKENS:
-        raise ConfigError(f"the block size is a number of tokens from 1 on; got {size!r}")
-    return size
-
-
-def is_header(line: bytes) -> bool:
-    """Return whether a line looks like the header of a file.
-
-    >>> is_header(b'{"schema": "dynamo.agentic_mooncake"}'), is_header(b'{"text": "dynamo.agentic_mooncake"}')
+    >>> sniff(b'{"schema": "dynamo.agentic_mooncake"}'), sniff(b'{"text": "dynamo.agentic_mooncake"}')
     (True, False)
     """
-    return b'"schema"' in line and b'"dynamo.agentic_mooncake"' in line
+    return b'"schema"' in line and b'"dynamo.agentic_mooncake"' in line and line.lstrip()[:1] == b"{"
 
 
-class Reader:
+def read(lines: Iterable[Line], reading: Reading) -> Iterator[Trace | FormatError]:
+    """Yield the trace of each play. The first line is the header."""
+    rest = iter(lines)
+    first, header = next(rest)
+    try:
+        reader = PlayReader(header)
+    except FormatError as error:
+        raise error.at(line=first) from None
+    number = first
+    for number, line in rest:
+        yield from reader.feed(line, number)
+    yield from reader.close()
+    if number == first:
+        yield FormatError("has a header of agentic Mooncake, but no requests")
+
+
+def write(block_size: int | None = None) -> Callable[[Trace], Iterable[str]]:
+    """Return what says a trace in lines."""
+    return Writer(block_size or 64).lines
+
+
+class PlayReader:
     """Reads the lines of a file, and gives each play when its last row has passed. It holds one play at a time.
 
     Parameters
@@ -88,7 +92,7 @@ class Reader:
         If it is no header of this version.
 
     >>> header = '{"schema": "dynamo.agentic_mooncake", "version": 2, "block_size": 64, "hash_id_scope": "local"}'
-    >>> reader = Reader(header)
+    >>> reader = PlayReader(header)
     >>> row = '{"request_id": "r", "play_id": "q7", "session_id": "main", "model": "m", "input_length": 100,'
     >>> list(reader.feed(row + ' "output_length": 9, "hash_ids": [0, 1], "not_before_ms": 0}', 2))
     []
@@ -99,14 +103,14 @@ class Reader:
     def __init__(self, header: bytes | str) -> None:
         accepted = f'accepted is "schema": "{SCHEMA}", "version": {VERSION}, "hash_id_scope": "local" and a block_size'
         try:
-            found = _headers.decode(header)
+            said = _headers.decode(header)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise FormatError(f"not a header of agentic Mooncake: {error}; {accepted}") from None
-        if found.version != VERSION:
-            raise FormatError(f"version {found.version} of agentic Mooncake is not read; {accepted}")
-        if not 1 <= found.block_size <= MAX_TOKENS:
-            raise FormatError(f"block_size must be a number of tokens from 1 on, got {found.block_size}; {accepted}")
-        self.block_size = found.block_size
+        if said.version != VERSION:
+            raise FormatError(f"version {said.version} of agentic Mooncake is not read; {accepted}")
+        if not 1 <= said.block_size <= MAX_TOKENS:
+            raise FormatError(f"block_size must be a number of tokens from 1 on, got {said.block_size}; {accepted}")
+        self.block_size = said.block_size
         self.play: str | None = None
         self.rows: dict[str, tuple[int, Row]] = {}
         self.broken = False
@@ -116,7 +120,7 @@ class Reader:
     def feed(self, line: bytes | str, number: int) -> Iterator[Trace | FormatError]:
         """Take a row, which is line `number`. Yield the play before it if this is the first of another."""
         try:
-            row = self._row(line)
+            row = decode(_rows.decode, line, "a request of agentic Mooncake")
         except FormatError as error:
             yield error.at(line=number)
             return
@@ -147,7 +151,7 @@ class Reader:
         rows, self.rows = list(self.rows.values()), {}
         if rows:
             try:
-                yield trace_of(rows, self.block_size)
+                yield to_trace(rows, self.block_size)
             except FormatError as error:
                 yield error
 
@@ -161,31 +165,20 @@ class Reader:
         self.ended.add(row.play_id)
         return over
 
-    def _row(self, line: bytes | str) -> Row:
-        try:
-            return _rows.decode(line)
-        except msgspec.ValidationError as error:
-            raise FormatError(f"not a request of agentic Mooncake: {error}") from None
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise FormatError(f"not one complete JSON object on one line: {error}") from None
-
     def _check(self, row: Row) -> None:
         """Refuse numbers that are none."""
         name = f"request {row.request_id!r}"
-        for what, value in (("input_length", row.input_length), ("output_length", row.output_length)):
-            if not 1 <= value <= MAX_TOKENS:
-                raise FormatError(f"{name}: {what} must be from 1 to 10^12, got {value}")
+        check_tokens(f"{name}: input_length", row.input_length, 1)
+        check_tokens(f"{name}: output_length", row.output_length, 1)
         blocks = -(-row.input_length // self.block_size)
         if len(row.hash_ids) != blocks:
             raise FormatError(
                 f"{name}: {row.input_length} tokens are {blocks} blocks of {self.block_size}, but there are"
                 f" {len(row.hash_ids)} hash_ids"
             )
-        times = [("not_before_ms", row.not_before_ms), *(("delay_ms", each.delay_ms) for each in row.dependencies)]
-        for what, time in times:
-            if not (math.isfinite(time) and 0 <= time <= MAX_SECONDS * 1000):
-                raise FormatError(f"{name}: {what} must be from 0 to 10^12 milliseconds, got {time}")
+        check_milliseconds(f"{name}: not_before_ms", row.not_before_ms)
         for each in row.dependencies:
+            check_milliseconds(f"{name}: delay_ms", each.delay_ms)
             if each.relation not in ("sequence", "spawn", "join"):
                 raise FormatError(f"{name}: relation {each.relation!r} is none of sequence, spawn, join")
             if each.trigger != "completion" and (each.trigger, each.relation) != ("dispatch", "spawn"):
@@ -230,49 +223,33 @@ class Writer:
         first = min(request.wait for request in asked if not request.dependencies)
         arrival = trace.arrival or 0.0
         name = self._name(trace.id)
-        ids = [f"{self.plays:08d}.{request.thread:04d}.{request.place:04d}" for request in asked]
+        ids = [f"{self.plays:08d}.{request.thread:04d}.{request.index:04d}" for request in asked]
         rows = []
-        for i, request in enumerate(asked):
-            row: dict[str, Any] = {
-                "request_id": ids[i],
-                "play_id": name,
-                "source_play_ordinal": self.plays,
-                "session_id": graph.threads[request.thread],
-                "model": model if isinstance(model, str) and model.strip() else "unknown",
-                "input_length": request.input_length,
-                "output_length": request.output_length,
-                "hash_ids": request.blocks,
-                "not_before_ms": (arrival + max(first, request.wait)) * 1000,
-                "dependencies": [
-                    {
-                        "request_id": ids[each.request],
-                        "trigger": "completion",
-                        "delay_ms": each.seconds * 1000,
-                        "relation": each.relation,
-                    }
+        for request_id, request in zip(ids, asked, strict=True):
+            row = Row(
+                request_id=request_id,
+                play_id=name,
+                source_play_ordinal=self.plays,
+                session_id=graph.threads[request.thread],
+                model=model if isinstance(model, str) and model.strip() else "unknown",
+                input_length=request.input_length,
+                output_length=request.output_length,
+                hash_ids=request.blocks,
+                not_before_ms=(arrival + max(first, request.wait)) * 1000,
+                dependencies=[
+                    DependencyRow(ids[each.request], "completion", each.seconds * 1000, each.relation)
                     for each in request.dependencies
                 ],
-            }
-            try:
-                rows.append(msgspec.json.encode(row).decode())
-            except UnicodeEncodeError as error:
-                raise FormatError(f"trace {trace.id!r} cannot be written as JSON: {error}") from None
+            )
+            rows.append(encode(row, trace.id).decode())
         if not self.plays:
-            yield self._header()
+            source = {"format": "forksim.trace/1", "digest": "none"}
+            header = _Header(SCHEMA, VERSION, self.block_size, "local", source)
+            yield encode(header, trace.id).decode()
         self.plays += 1
         self.names[name] = self.names.get(name, 0)
         self.blocks = max(self.blocks, 1 + max(max(request.blocks) for request in asked))
         yield from rows
-
-    def _header(self) -> str:
-        header = {
-            "schema": SCHEMA,
-            "version": VERSION,
-            "block_size": self.block_size,
-            "hash_id_scope": "local",
-            "source": {"format": "forksim.trace/1", "digest": "none"},
-        }
-        return msgspec.json.encode(header).decode()
 
     def _name(self, id: str) -> str:
         """Return a name that no play before has."""

@@ -11,21 +11,17 @@ import msgspec
 from simulator.errors import FormatError
 from simulator.trace.tokens import TokenCounter
 
-__all__ = ["Line", "Rollout", "Turn", "lines_of", "turns_of"]
+__all__ = ["Rollout", "Strand", "Turn", "strands_of", "turns_of"]
 
 _FOLLOWS = ("continuation", "compaction")
 
 
-class Link(msgspec.Struct):
-    """An edge into a node."""
-
+class _Link(msgspec.Struct):  # an edge into a node
     node: int
     type: str
 
 
-class Message(msgspec.Struct):
-    """What was said."""
-
+class _Message(msgspec.Struct):  # what was said
     content: Any = None
     reasoning_content: str | None = None
     tool_calls: list[Any] | None = None
@@ -34,40 +30,32 @@ class Message(msgspec.Struct):
 class Node(msgspec.Struct):
     """A message, after its parent."""
 
-    message: Message
+    message: _Message
     parent: int | None = None
-    semantic_parents: list[Link] = []
+    semantic_parents: list[_Link] = []
     sampled: bool = False
     mask: list[bool] = []
 
 
-class Usage(msgspec.Struct):
-    """Tokens of a call."""
-
+class _Usage(msgspec.Struct):  # tokens of a call
     prompt_tokens: int
     completion_tokens: int
     cached_input_tokens: int | None = None
 
 
-class Time(msgspec.Struct):
-    """Seconds since the epoch."""
-
+class _Time(msgspec.Struct):  # seconds since the epoch
     start: float = 0.0
     end: float = 0.0
 
 
-class Call(msgspec.Struct):
-    """A model call, and the node it made."""
-
+class _Call(msgspec.Struct):  # a model call, and the node it made
     node: int | None = None
-    usage: Usage | None = None
-    time: Time = msgspec.field(default_factory=Time)
+    usage: _Usage | None = None
+    time: _Time = msgspec.field(default_factory=_Time)
     finish_reason: str | None = None
 
 
-class Reward(msgspec.Struct):
-    """A reward as it was recorded."""
-
+class _Reward(msgspec.Struct):  # a reward as it was recorded
     score: float = 0.0
     weight: float = 1.0
 
@@ -77,8 +65,8 @@ class Rollout(msgspec.Struct):
 
     nodes: list[Node]
     id: str | None = None
-    calls: list[Call] = []
-    rewards: dict[str, Reward | None] = {}
+    calls: list[_Call] = []
+    rewards: dict[str, _Reward | None] = {}
     metrics: dict[str, float | None] = {}
     info: dict[str, Any] = {}
 
@@ -104,101 +92,101 @@ class Turn:
 
 
 @dataclass
-class Line:
+class Strand:
     """Turns one after another: a thread, or a piece of one."""
 
     turns: list[Turn]
-    host: Line | None = None
+    host: Strand | None = None
     after: int = -1
     """The host's turn after which it was forked, -1 before all."""
     before: int | None = None
     """The host's turn that joins it."""
     shared: int = 0
-    workers: list[Line] = field(default_factory=list)
+    workers: list[Strand] = field(default_factory=list)
 
 
 def turns_of(rollout: Rollout, count: TokenCounter) -> list[Turn]:
     """Return what models said, in order."""
     calls = {call.node: call for call in rollout.calls if call.node is not None}
     turns = []
-    for place, node in enumerate(rollout.nodes):
-        if node.parent is not None and not 0 <= node.parent < place:
-            raise FormatError(f"node {place} has parent {node.parent}; accepted is an earlier node")
+    for number, node in enumerate(rollout.nodes):
+        if node.parent is not None and not 0 <= node.parent < number:
+            raise FormatError(f"node {number} has parent {node.parent}; accepted is an earlier node")
         if not node.sampled:
             continue
         said = node.message.content
         text = (node.message.reasoning_content or "") + (said if isinstance(said, str) else "")
-        call = calls.get(place, Call())
+        call = calls.get(number, _Call())
         usage, time = call.usage, call.time
         tokens = usage.completion_tokens if usage else sum(node.mask) or count(text)
         seen = usage.prompt_tokens + (usage.cached_input_tokens or 0) if usage else None
         ends = not node.message.tool_calls and call.finish_reason not in ("length", "tool_calls")
-        turns.append(Turn(place, tokens, text, ends, time.start, max(time.start, time.end), seen))
+        turns.append(Turn(number, tokens, text, ends, time.start, max(time.start, time.end), seen))
     return turns
 
 
-def lines_of(nodes: Sequence[Node], turns: Iterable[Turn]) -> Line:
-    """Return the organizer's line, with all others as its workers or theirs."""
-    lines: list[Line] = []
-    loose: list[tuple[Line, int | None]] = []  # with the node they branch off
-    place_of: dict[int, tuple[Line, int]] = {}  # by node
+def strands_of(nodes: Sequence[Node], turns: Iterable[Turn]) -> Strand:
+    """Return the organizer's strand, with all others as its workers or theirs."""
+    strands: list[Strand] = []
+    loose: list[tuple[Strand, int | None]] = []  # with the node they branch off
+    where: dict[int, tuple[Strand, int]] = {}  # by node
     said: list[int | None] = []  # the sampled node that each node is or descends from
     at = iter(turns)
     returns: list[tuple[int, int]] = []
-    for place, node in enumerate(nodes):
+    for number, node in enumerate(nodes):
         above = None if node.parent is None else said[node.parent]
-        said.append(place if node.sampled else above)
+        said.append(number if node.sampled else above)
         if not node.sampled:
             continue
         turn = next(at)
-        links = {link.type: link.node for link in node.semantic_parents if link.node in place_of}
-        returns += [(link.node, place) for link in node.semantic_parents if link.type == "subagent_return"]
-        caller = place_of.get(links.get("subagent_call", -1))
+        links = {link.type: link.node for link in node.semantic_parents if link.node in where}
+        returns += [(link.node, number) for link in node.semantic_parents if link.type == "subagent_return"]
+        caller = where.get(links.get("subagent_call", -1))
         follows = next((links[kind] for kind in _FOLLOWS if kind in links), above)
-        before = None if follows is None else place_of[follows]
+        before = None if follows is None else where[follows]
         if caller is None and before is not None and before[1] == len(before[0].turns) - 1:
-            line = before[0]
-            line.turns.append(turn)
+            strand = before[0]
+            strand.turns.append(turn)
         else:
-            line = Line([turn])
+            strand = Strand([turn])
             if above is not None:
-                branch, k = place_of[above]
-                line.shared = branch.turns[k].total
+                branch, k = where[above]
+                strand.shared = branch.turns[k].total
             if caller is not None:
-                line.host, line.after = caller
-            elif lines:
-                loose.append((line, follows))
-            lines.append(line)
-        place_of[place] = (line, len(line.turns) - 1)
-    organizer = lines[0]
+                strand.host, strand.after = caller
+            elif strands:
+                loose.append((strand, follows))
+            strands.append(strand)
+        where[number] = (strand, len(strand.turns) - 1)
+    organizer = strands[0]
     for piece, stem in sorted(loose, key=lambda item: item[0].turns[0].start):
-        host = organizer if stem is None else place_of[stem][0]
+        host = organizer if stem is None else where[stem][0]
         moved = len(host.turns)
-        _place(piece, host, place_of)
+        _attach(piece, host, where)
         if not piece.turns:
-            for other in lines:  # what it forked, its host forked
+            for other in strands:  # what it forked, its host forked
                 if other.host is piece:
                     other.host, other.after = host, other.after + moved
     for source, target in returns:
-        if source in place_of:
-            worker, (there, k) = place_of[source][0], place_of[target]
+        if source in where:
+            worker, (there, k) = where[source][0], where[target]
             if worker.host is there and k > worker.after:
                 worker.before = k if worker.before is None else min(k, worker.before)
-    for each in lines:
+    for each in strands:
         if each.host is not None and each.turns:
             each.host.workers.append(each)
     return organizer
 
 
-def _place(line: Line, host: Line, place_of: dict[int, tuple[Line, int]]) -> None:
-    """Find by time what a line without edges is to its host: a worker, or what comes next."""
-    start, end = line.turns[0].start, line.turns[-1].end
+def _attach(strand: Strand, host: Strand, where: dict[int, tuple[Strand, int]]) -> None:
+    """Find by time what a strand without edges is to its host: a worker, or what comes next."""
+    start, end = strand.turns[0].start, strand.turns[-1].end
     if start >= host.turns[-1].end:
-        for turn in line.turns:
-            place_of[turn.node] = (host, len(host.turns))
+        for turn in strand.turns:
+            where[turn.node] = (host, len(host.turns))
             host.turns.append(turn)
-        line.turns = []
+        strand.turns = []
         return
-    line.host = host
-    line.after = max((k for k, turn in enumerate(host.turns) if turn.end <= start), default=-1)
-    line.before = next((k for k, turn in enumerate(host.turns) if k > line.after and turn.start >= end), None)
+    strand.host = host
+    strand.after = max((k for k, turn in enumerate(host.turns) if turn.end <= start), default=-1)
+    strand.before = next((k for k, turn in enumerate(host.turns) if k > strand.after and turn.start >= end), None)

@@ -14,14 +14,15 @@ the most blocks of it, the latest of several, and the organizer's `shared_tokens
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from simulator.errors import FormatError
-from simulator.trace import MAX_SECONDS, MAX_TOKENS, ORGANIZER, Answer, Thread, Trace
+from simulator.formats.logs.base import Line, Reading, check_milliseconds, check_tokens, decode
+from simulator.trace import ORGANIZER, Answer, Thread, Trace
 
-__all__ = ["BLOCK_SIZE", "Log"]
+__all__ = ["BLOCK_SIZE", "Log", "read", "sniff"]
 
 BLOCK_SIZE = 512
 """Tokens in a block of `hash_ids`, in the logs that Mooncake published."""
@@ -72,16 +73,12 @@ class Log:
             If the line is no request. It is forgotten then.
         """
         try:
-            request = _decoder.decode(line)
-        except msgspec.ValidationError as error:
-            message = str(error)
-            if b'"play_id"' in (line if isinstance(line, bytes) else line.encode(errors="replace")):
-                message += (
-                    "; rows with a play_id are agentic Mooncake, and need its header as the first line of the file"
-                )
-            raise FormatError(f"not a request of a Mooncake log: {message}") from None
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise FormatError(f"not one complete JSON object on one line: {error}") from None
+            request = decode(_decoder.decode, line, "a request of a Mooncake log")
+        except FormatError as error:
+            if b'"play_id"' not in (line if isinstance(line, bytes) else line.encode(errors="replace")):
+                raise
+            hint = "rows with a play_id are agentic Mooncake, and need its header as the first line of the file"
+            raise FormatError(f"{error.message}; {hint}") from None
         self._check(request)
         name = id if request.request_id is None else request.request_id
         earlier, shared = self._longest(request)
@@ -90,11 +87,9 @@ class Log:
         return Trace(name, (organizer,), arrival=request.timestamp / 1000, prefix_of=earlier)
 
     def _check(self, request: _Request) -> None:
-        for what, value in (("input_length", request.input_length), ("output_length", request.output_length)):
-            if not 0 <= value <= MAX_TOKENS:
-                raise FormatError(f"{what} must be from 0 to 10^12, got {value}")
-        if not (math.isfinite(request.timestamp) and 0 <= request.timestamp <= MAX_SECONDS * 1000):
-            raise FormatError(f"timestamp must be from 0 to 10^12 milliseconds, got {request.timestamp}")
+        check_tokens("input_length", request.input_length, 0)
+        check_tokens("output_length", request.output_length, 0)
+        check_milliseconds("timestamp", request.timestamp)
         blocks = -(-request.input_length // self.block_size)
         if len(request.hash_ids) not in (0, blocks):  # none: nothing is known of what it shares
             raise FormatError(
@@ -122,3 +117,23 @@ class Log:
                 self.latest.append((name, request.input_length))
             else:
                 self.latest[node] = (name, request.input_length)
+
+
+def sniff(line: bytes) -> bool:
+    """Return whether a line has the keys of a request. Inside a JSON string the quotes would be escaped.
+
+    >>> sniff(b'{"timestamp": 5, "hash_ids": [], "input_length": 9}'), sniff(b'{"text": "hash_ids, input_length"}')
+    (True, False)
+    """
+    return b'"hash_ids"' in line and b'"input_length"' in line and line.lstrip()[:1] == b"{"
+
+
+def read(lines: Iterable[Line], reading: Reading) -> Iterator[Trace]:
+    """Yield the trace of each request."""
+    log = reading.once(_log)
+    for number, line in lines:
+        yield log.trace(line, reading.id(number))
+
+
+def _log(reading: Reading) -> Log:
+    return Log(reading.block_size or BLOCK_SIZE)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from simulator.errors import FormatError
 from simulator.graph import ExecutionGraph
 
-__all__ = ["MAX_BLOCKS", "Dependency", "Request", "requests"]
+__all__ = ["MAX_BLOCKS", "Dependency", "LoggedRequest", "requests"]
 
 _ARRIVAL = -1
 MAX_BLOCKS = 2**20
@@ -21,7 +21,7 @@ MAX_BLOCKS = 2**20
 
 @dataclass(slots=True)
 class Dependency:
-    """`request` (its place in the list) is completed, and then `seconds` pass."""
+    """`request` (its index in the list) is completed, and then `seconds` pass."""
 
     request: int
     seconds: float
@@ -30,11 +30,11 @@ class Dependency:
 
 
 @dataclass(slots=True)
-class Request:
+class LoggedRequest:
     """One stay of a thread on the engine."""
 
     thread: int
-    place: int
+    index: int
     """Which request of its thread, from 0."""
     input_length: int
     """The thread's whole context."""
@@ -46,7 +46,7 @@ class Request:
     dependencies: list[Dependency]
 
 
-def requests(graph: ExecutionGraph, block_size: int, first_block: int = 0) -> list[Request]:
+def requests(graph: ExecutionGraph, block_size: int, first_block: int = 0) -> list[LoggedRequest]:
     """Return the requests of a query, by thread and in each thread's order.
 
     Parameters
@@ -84,11 +84,11 @@ def requests(graph: ExecutionGraph, block_size: int, first_block: int = 0) -> li
     contents = {task: contexts.read(task) for task in decoding}
     decoding.sort(key=lambda task: (graph.tasks[task].thread, task))
     number = {task: i for i, task in enumerate(decoding)}
-    result: list[Request] = []
+    result: list[LoggedRequest] = []
     for task in decoding:
         thread = graph.tasks[task].thread
-        place = result[-1].place + 1 if result and result[-1].thread == thread else 0
-        previous = len(result) - 1 if place else -1
+        index = result[-1].index + 1 if result and result[-1].thread == thread else 0
+        previous = len(result) - 1 if index else -1
         before = [
             Dependency(number[source], seconds, _relation(graph, source, thread, number[source] == previous))
             for source, seconds in waits[task].items()
@@ -96,7 +96,7 @@ def requests(graph: ExecutionGraph, block_size: int, first_block: int = 0) -> li
         ]
         before.sort(key=lambda each: (each.relation != "sequence", each.request))
         wait = waits[task].get(_ARRIVAL, 0.0)
-        result.append(Request(thread, place, *contents[task], wait, before))
+        result.append(LoggedRequest(thread, index, *contents[task], wait, before))
     return result
 
 

@@ -13,14 +13,15 @@ from graphlib import CycleError, TopologicalSorter
 
 from simulator.errors import TraceError
 from simulator.formats.logs.requests import requests
-from simulator.formats.logs.to_threads import Node, Row, Session, refuse, weave
+from simulator.formats.logs.to_threads import Node, Row, ThreadDraft, refuse, to_threads
+from simulator.formats.texts import is_path
 from simulator.graph.compiler import compile_trace
 from simulator.trace import MAX_NESTING, ORGANIZER, Trace, child_id
 
-__all__ = ["trace_of"]
+__all__ = ["to_trace"]
 
 
-def trace_of(rows: Sequence[tuple[int, Row]], block_size: int) -> Trace:
+def to_trace(rows: Sequence[tuple[int, Row]], block_size: int) -> Trace:
     """Return the Trace of a play.
 
     Parameters
@@ -35,7 +36,9 @@ def trace_of(rows: Sequence[tuple[int, Row]], block_size: int) -> Trace:
     FormatError
         If they are no fork/join trace. The message names the request, and why; `line` is its line.
 
-    >>> trace = trace_of([(2, Row("r", "q7", "main", "a-model", 100, 9, [0, 1], 1500.0))], 64)
+    >>> tokens = {"input_length": 100, "output_length": 9, "hash_ids": [0, 1]}
+    >>> row = Row(request_id="r", play_id="q7", session_id="main", model="a-model", not_before_ms=1500.0, **tokens)
+    >>> trace = to_trace([(2, row)], 64)
     >>> trace.id, trace.arrival, trace.organizer.prompt_tokens, trace.organizer.actions
     ('q7', 1.5, 100, (Answer(tokens=9, text=None, start=None, finish=None),))
     """
@@ -50,7 +53,7 @@ def trace_of(rows: Sequence[tuple[int, Row]], block_size: int) -> Trace:
     arrival = min(node.wait for node in nodes if not node.after)
     first = (organizer.nodes or nodes)[0]
     try:
-        threads = weave(sessions, arrival, block_size)
+        threads = to_threads(sessions, arrival, block_size)
         trace = Trace(first.row.play_id, threads, arrival=arrival / 1000, meta={"model": first.row.model})
     except TraceError as error:
         raise refuse(first, f"begins no trace: {error}") from None
@@ -60,11 +63,11 @@ def trace_of(rows: Sequence[tuple[int, Row]], block_size: int) -> Trace:
 
 def _nodes(rows: Sequence[tuple[int, Row]]) -> dict[str, Node]:
     """Return the requests by id, with what they wait for, in the order of the file."""
-    sessions: dict[str, Session] = {}
+    sessions: dict[str, ThreadDraft] = {}
     nodes: dict[str, Node] = {}
     for line, row in rows:
         if row.session_id not in sessions:
-            sessions[row.session_id] = Session(row.session_id)
+            sessions[row.session_id] = ThreadDraft(row.session_id)
         nodes[row.request_id] = Node(row, line, sessions[row.session_id], wait=row.not_before_ms)
     for node in nodes.values():
         for each in node.row.dependencies:
@@ -84,7 +87,7 @@ def _nodes(rows: Sequence[tuple[int, Row]]) -> dict[str, Node]:
 
 
 def _link(node: Node, nodes: dict[str, Node]) -> None:
-    """Find what `node` waits for, and its place in its session. What it waits for has been linked already."""
+    """Find what `node` waits for, and its index in its session. What it waits for has been linked already."""
     previous = None
     for each in node.row.dependencies:
         source, seconds = nodes[each.request_id], each.delay_ms / 1000
@@ -100,9 +103,9 @@ def _link(node: Node, nodes: dict[str, Node]) -> None:
     if chain and previous is not chain[-1]:
         after = "nothing in its session" if previous is None else repr(previous.row.request_id)
         raise refuse(
-            node, f"follows {after}, and so does {chain[previous.place + 1 if previous else 0].row.request_id!r}"
+            node, f"follows {after}, and so does {chain[previous.index + 1 if previous else 0].row.request_id!r}"
         )
-    node.place = len(chain)
+    node.index = len(chain)
     chain.append(node)
 
 
@@ -111,7 +114,7 @@ def _merge(into: dict[Node, float], more: Iterable[tuple[Node, float]]) -> None:
         into[node] = max(into.get(node, 0.0), seconds)
 
 
-def _family(sessions: list[Session], nodes: dict[str, Node]) -> Session:
+def _family(sessions: list[ThreadDraft], nodes: dict[str, Node]) -> ThreadDraft:
     """Find the parent of each session and the names of the threads; return the organizer's.
 
     Names that are thread ids say it all. Else a session is spawned by another, or by the organizer. If that is none of
@@ -119,15 +122,15 @@ def _family(sessions: list[Session], nodes: dict[str, Node]) -> Session:
     """
     named = {session.name: session for session in sessions}
     known = {ORGANIZER, *named}
-    ours = all(name == ORGANIZER or (_is_path(name) and _above(name) in known) for name in named)
+    ours = all(name == ORGANIZER or (is_path(name) and _above(name) in known) for name in named)
     roots = [session for session in sessions if not session.nodes[0].row.dependencies]
     if ours and (ORGANIZER in named or len(roots) > 1):
-        organizer = named.get(ORGANIZER) or Session(ORGANIZER)
+        organizer = named.get(ORGANIZER) or ThreadDraft(ORGANIZER)
         for session in sessions:
             session.parent = None if session is organizer else named.get(_above(session.name), organizer)
     else:
         ours = False
-        organizer = roots[0] if len(roots) == 1 else Session(ORGANIZER)
+        organizer = roots[0] if len(roots) == 1 else ThreadDraft(ORGANIZER)
         for session in sessions:
             session.parent = None if session is organizer else _spawner(session, nodes) or organizer
     for session in sessions:
@@ -146,18 +149,11 @@ def _family(sessions: list[Session], nodes: dict[str, Node]) -> Session:
     return organizer
 
 
-def _is_path(name: str) -> bool:
-    return all(
-        part.isascii() and part.isdecimal() and len(part) <= 10 and (part[0] != "0" or part == "0")
-        for part in name.split(".")
-    )
-
-
 def _above(name: str) -> str:
     return name.rpartition(".")[0] or ORGANIZER
 
 
-def _spawner(session: Session, nodes: dict[str, Node]) -> Session | None:
+def _spawner(session: ThreadDraft, nodes: dict[str, Node]) -> ThreadDraft | None:
     """Return the session that `session` is spawned by: the one its first request says so of, or else waits for."""
     first = session.nodes[0]
     waits = [each for each in first.row.dependencies if each.relation == "spawn"] or first.row.dependencies
@@ -168,15 +164,15 @@ def _spawner(session: Session, nodes: dict[str, Node]) -> Session | None:
     return found[0] if found else None
 
 
-def _find_gap(session: Session) -> None:
+def _find_gap(session: ThreadDraft) -> None:
     """Find where its parent forks a session."""
     parent = session.parent
     if parent is None:
         return
-    needs: dict[Session, None] = {}
+    needs: dict[ThreadDraft, None] = {}
     for source in session.nodes[0].after:
         if source.session is parent:
-            session.gap = max(session.gap, source.place + 1)
+            session.gap = max(session.gap, source.index + 1)
         else:
             sibling = parent.child_towards(source.session)
             if sibling is not None and sibling is not session:
@@ -188,18 +184,18 @@ def _prove(trace: Trace, nodes: list[Node], arrival: float, block_size: int) -> 
     """Refuse the play if the requests of `trace` differ from its own."""
     graph = compile_trace(trace)
     there = requests(graph, block_size)
-    at = {(graph.threads[request.thread], request.place): request for request in there}
+    at = {(graph.threads[request.thread], request.index): request for request in there}
     for node in nodes:
-        request = at.get((node.session.thread, node.place))
+        request = at.get((node.session.thread, node.index))
         if request is None or request.input_length != node.row.input_length:
             raise refuse(node, "is at a place that no thread reaches")
-        theirs = {(source.session.thread, source.place): seconds for source, seconds in node.after.items()}
+        theirs = {(source.session.thread, source.index): seconds for source, seconds in node.after.items()}
         ours = {
-            (graph.threads[there[each.request].thread], there[each.request].place): each.seconds
+            (graph.threads[there[each.request].thread], there[each.request].index): each.seconds
             for each in request.dependencies
         }
         since = (node.wait - arrival) / 1000
-        if not theirs or (not node.place and not node.inherits and since > max(theirs.values())):
+        if not theirs or (not node.index and not node.inherits and since > max(theirs.values())):
             theirs[ORGANIZER, -1] = since
         if request.wait or not ours:
             ours[ORGANIZER, -1] = request.wait
@@ -213,7 +209,7 @@ def _close(one: float, other: float) -> bool:
 
 def _said(waits: dict[tuple[str, int], float]) -> str:
     parts = []
-    for (thread, place), seconds in sorted(waits.items())[:4]:
-        what = "the arrival" if place < 0 else f"request {place} of {thread}"
+    for (thread, index), seconds in sorted(waits.items())[:4]:
+        what = "the arrival" if index < 0 else f"request {index} of {thread}"
         parts.append(what + (f" and {seconds:g} s" if seconds else ""))
     return ", ".join(parts) + (", ..." if len(waits) > 4 else "")

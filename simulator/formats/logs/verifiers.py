@@ -18,7 +18,7 @@ the model calls that made some of them (``calls`` with ``usage`` and ``time``). 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -26,7 +26,8 @@ import msgspec
 from simulator.errors import FormatError, TraceError
 from simulator.formats import asyncthink
 from simulator.formats.groups import multiverse, parallel_r1, threadweaver
-from simulator.formats.logs.branches import Line, Rollout, lines_of, turns_of
+from simulator.formats.logs.base import Line, Reading
+from simulator.formats.logs.branches import Rollout, Strand, strands_of, turns_of
 from simulator.trace import (
     ORGANIZER,
     Action,
@@ -43,15 +44,14 @@ from simulator.trace import (
 )
 from simulator.trace.tokens import TokenCounter, by_characters, counter_name, spread
 
-__all__ = ["detect", "parse", "records", "render", "trace_of"]
-
-_OBJECT = re.compile(r"\s*\{")
+__all__ = ["detect", "parse", "read", "sniff", "trace_of"]
 
 
 class _Episode(msgspec.Struct):
     traces: list[Rollout] | None = None
 
 
+_OBJECT = re.compile(r"\s*\{")
 _decode_episode = msgspec.json.Decoder(_Episode).decode
 _decode_rollout = msgspec.json.Decoder(Rollout).decode
 
@@ -62,30 +62,7 @@ def detect(text: str) -> bool:
     >>> detect('{"task": {}, "nodes": [{"message": {}, "sampled": true}]}'), detect('{"output": "nodes"}')
     (True, False)
     """
-    return _OBJECT.match(text) is not None and all(key in text for key in ('"task"', '"nodes"', '"sampled"'))
-
-
-def records(text: str | bytes, name: str = "rollout", **options: Any) -> list[Trace]:
-    """Return the traces of one line; `options` are those of `trace_of`.
-
-    Raises
-    ------
-    FormatError
-        If the line holds none.
-
-    >>> line = '{"task": {}, "nodes": [{"message": {"content": "9"}, "sampled": true}]}'
-    >>> [trace.id for trace in records('{"task": {}, "traces": [' + line + "," + line + "]}", "x")]
-    ['x.1', 'x.2']
-    """
-    try:
-        episode = _decode_episode(text)
-        rollouts = [_decode_rollout(text)] if episode.traces is None else episode.traces
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise FormatError(f"is no rollout of verifiers: {error}") from None
-    if not rollouts:
-        raise FormatError("is an episode of verifiers without traces")
-    many = len(rollouts) > 1
-    return [_trace(each, f"{name}.{i}" if many else name, **options) for i, each in enumerate(rollouts, 1)]
+    return _OBJECT.match(text) is not None and sniff(text.encode(errors="replace"))
 
 
 def parse(
@@ -98,18 +75,8 @@ def parse(
 ) -> Trace:
     """Return the Trace of a rollout, or of an episode of one.
 
-    Parameters
-    ----------
-    text : str
-        One JSON object.
-    id : str
-        The trace's name, where the record has none.
-    count : callable
-        Counts tokens where neither usage nor masks are recorded.
-    keep_text : bool
-        Whether actions keep their text.
-    outcome : Outcome, optional
-        How the answer was judged; by default a reward or metric ``correct`` of 0 or 1.
+    The parameters are those of `simulator.parse`. Tokens are counted where neither usage nor masks are recorded. The
+    outcome is by default a reward or metric ``correct`` of 0 or 1.
 
     Raises
     ------
@@ -120,15 +87,44 @@ def parse(
     >>> parse('{"task": {}, "nodes": [{"message": {}, "sampled": true}], "calls": [' + call + "]}").organizer.actions
     (Answer(tokens=7, text='', start=None, finish=None),)
     """
-    found = records(text, id, count=count, keep_text=keep_text, outcome=outcome)
-    if len(found) > 1:
-        raise FormatError(f"is an episode of {len(found)} traces, which simulator.read reads; here accepted is one")
-    return found[0]
+    traces = _traces(text, id, count=count, keep_text=keep_text, outcome=outcome)
+    if len(traces) > 1:
+        raise FormatError(f"is an episode of {len(traces)} traces, which simulator.read reads; here accepted is one")
+    return traces[0]
 
 
-def render(trace: Trace) -> str:
-    """Raise `FormatError`: a trace does not hold the messages that a rollout is made of."""
-    raise FormatError(f"trace {trace.id!r} cannot be written as a rollout of verifiers, which is made of messages")
+def sniff(line: bytes) -> bool:
+    """Return whether a line has the keys of a rollout.
+
+    >>> sniff(b'{"task": {}, "nodes": [{"message": {}, "sampled": true}]}'), sniff(b'{"output": "nodes"}')
+    (True, False)
+    """
+    # Inside a JSON string the quotes would be escaped, so these are keys.
+    return b'"task"' in line and b'"nodes"' in line and b'"sampled"' in line and line.lstrip()[:1] == b"{"
+
+
+def read(lines: Iterable[Line], reading: Reading) -> Iterator[Trace]:
+    """Yield the traces of each line.
+
+    >>> rollout = '{"task": {}, "nodes": [{"message": {"content": "9"}, "sampled": true}]}'
+    >>> line = '{"task": {}, "traces": [' + rollout + "," + rollout + "]}"
+    >>> [trace.id for trace in read([(7, line.encode())], Reading("x"))]
+    ['x:7.1', 'x:7.2']
+    """
+    for number, line in lines:
+        yield from _traces(line, reading.id(number), count=reading.count, keep_text=reading.keep_text)
+
+
+def _traces(text: str | bytes, name: str, **options: Any) -> list[Trace]:
+    try:
+        episode = _decode_episode(text)
+        rollouts = [_decode_rollout(text)] if episode.traces is None else episode.traces
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise FormatError(f"is no rollout of verifiers: {error}") from None
+    if not rollouts:
+        raise FormatError("is an episode of verifiers without traces")
+    many = len(rollouts) > 1
+    return [_trace(each, f"{name}.{i}" if many else name, **options) for i, each in enumerate(rollouts, 1)]
 
 
 def trace_of(record: Any, **options: Any) -> Trace:
@@ -168,7 +164,7 @@ def _trace(
         raise FormatError("is a rollout of verifiers in which no model said anything")
     id = rollout.id or name
     outcome = outcome or _outcome(rollout)
-    organizer = lines_of(rollout.nodes, turns)
+    organizer = strands_of(rollout.nodes, turns)
     known = all(turn.input is not None or any(rollout.nodes[turn.node].mask) for turn in turns)
     try:
         text = "".join(turn.text for turn in turns)
@@ -203,30 +199,30 @@ def _outcome(rollout: Rollout) -> Outcome | None:
     return Outcome(correct=bool(value)) if value in (0, 1) else None
 
 
-def _threads(organizer: Line, zero: float, keep: bool) -> Iterable[Thread]:
+def _threads(organizer: Strand, zero: float, keep: bool) -> Iterable[Thread]:
     """Yield the threads, parents before children; recorded seconds count from `zero`."""
     todo = [(organizer, ORGANIZER)]
     while todo:
-        line, name = todo.pop()
-        line.workers.sort(key=lambda worker: (worker.after, worker.turns[0].start, worker.turns[0].node))
-        prompt = line.turns[0].input or 0
-        yield Thread(name, tuple(_actions(line, name, zero, keep)), prompt, min(prompt, line.shared))
-        todo += [(worker, child_id(name, i)) for i, worker in enumerate(line.workers, 1)][::-1]
+        strand, name = todo.pop()
+        strand.workers.sort(key=lambda worker: (worker.after, worker.turns[0].start, worker.turns[0].node))
+        prompt = strand.turns[0].input or 0
+        yield Thread(name, tuple(_actions(strand, name, zero, keep)), prompt, min(prompt, strand.shared))
+        todo += [(worker, child_id(name, i)) for i, worker in enumerate(strand.workers, 1)][::-1]
 
 
-def _actions(line: Line, name: str, zero: float, keep: bool) -> Iterable[Action]:
-    host, free = line.host, line.turns[0].start
-    if host is not None and line.after >= 0:
-        free = host.turns[line.after].end
-    seen = line.turns[0].input or 0
+def _actions(strand: Strand, name: str, zero: float, keep: bool) -> Iterable[Action]:
+    host, free = strand.host, strand.turns[0].start
+    if host is not None and strand.after >= 0:
+        free = host.turns[strand.after].end
+    seen = strand.turns[0].input or 0
     forks: dict[int, list[int]] = {}
     joins: dict[int, list[tuple[int, float]]] = {}
-    for i, worker in enumerate(line.workers, 1):
+    for i, worker in enumerate(strand.workers, 1):
         forks.setdefault(worker.after, []).append(i)
         if worker.before is not None:
             joins.setdefault(worker.before, []).append((i, worker.turns[-1].end))
     yield from (Fork(i) for i in forks.get(-1, ()))
-    for k, turn in enumerate(line.turns):
+    for k, turn in enumerate(strand.turns):
         inserted = max(0, (turn.input or 0) - seen) if turn.input is not None else 0
         for i, end in joins.get(k, ()):
             yield Join(i, 0, inserted)
@@ -235,7 +231,7 @@ def _actions(line: Line, name: str, zero: float, keep: bool) -> Iterable[Action]
             yield Delay(turn.start - free)
         text = turn.text if keep else None
         times = (turn.start - zero, turn.end - zero) if turn.end and turn.start >= zero else (None, None)
-        last = k == len(line.turns) - 1 and turn.ends and k not in forks
+        last = k == len(strand.turns) - 1 and turn.ends and k not in forks
         kind = Think if not last else Answer if name == ORGANIZER else Return
         yield kind(turn.tokens, text, *times)
         yield from (Fork(i) for i in forks.get(k, ()))
