@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from simulator import Answer, ConfigError, Fork, Join, Protocol, Return, Think, Thread, Trace, compile_trace, simulate
 from simulator.cli import main
 from simulator.formats import native
-from simulator.metrics import measure
+from simulator.metrics import QueryView, measure
 from simulator.metrics.bounds import lower_bound, upper_bound
-from simulator.metrics import QueryView
 from simulator.recording import Setup, record
 from simulator.study import parse_study
 from simulator.timeline import BLOCKED, INLINE
