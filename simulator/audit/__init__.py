@@ -15,7 +15,7 @@ from simulator.audit.corpus import Corpus, Follows, TermFigures, audit_corpus, s
 from simulator.audit.exploits import EXPLOITS
 from simulator.audit.groups import GroupFigures, advantages
 from simulator.audit.ranks import rank_correlation
-from simulator.audit.truth import Judge, Pair, Trial
+from simulator.audit.truth import Judge, Pair, Scored
 from simulator.trace import Trace
 
 __all__ = [
@@ -26,9 +26,9 @@ __all__ = [
     "GroupFigures",
     "Judge",
     "Pair",
+    "Scored",
     "Search",
     "TermFigures",
-    "Trial",
     "advantages",
     "audit",
     "audit_corpus",

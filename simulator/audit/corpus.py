@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from simulator.audit.groups import GroupFigures, weigh_groups
 from simulator.audit.ranks import rank_correlation
-from simulator.audit.truth import Judge, Trial
+from simulator.audit.truth import Judge, Scored
 from simulator.errors import ConfigError
 from simulator.support.checks import real, whole
 from simulator.trace import Outcome, Trace
@@ -150,7 +150,7 @@ def audit_corpus(traces: Iterable[Trace], judge: Judge, *, group_size: int = 8) 
     (256, 135, 0.01)
     """
     whole("group_size", group_size)
-    trials: list[Trial] = []
+    trials: list[Scored] = []
     names: list[object] = []
     unscored = []
     for place, trace in enumerate(traces):

@@ -12,15 +12,15 @@ from simulator.machine.gpu import GPU
 from simulator.machine.profiles import gpu_from_text
 from simulator.rewards import Reward, Rollout, Score, simulated_seconds
 from simulator.support.checks import one_of, real
-from simulator.trace import Trace
+from simulator.trace import Answer, Thread, Trace
 from simulator.trace.protocol import Protocol
 
-__all__ = ["Clocks", "Judge", "Pair", "Trial"]
+__all__ = ["Clocks", "Judge", "Pair", "Scored"]
 
 Clocks = Literal["both", "seconds"]
 
 
-class Trial(NamedTuple):
+class Scored(NamedTuple):
     """A rollout, what it earns, and how long it takes."""
 
     trace: Trace
@@ -42,8 +42,8 @@ class Trial(NamedTuple):
 class Pair(NamedTuple):
     """Two rollouts in the wrong order: `a` earns more than `b`, is no more correct, and takes longer."""
 
-    a: Trial
-    b: Trial
+    a: Scored
+    b: Scored
 
     @property
     def gain(self) -> float:
@@ -125,12 +125,12 @@ class Judge:
         gate = self.reward.gate
         return gate is not None and gate.closes(score.violations, self.protocol) is not None
 
-    def trial(self, trace: Trace) -> Trial | None:
+    def trial(self, trace: Trace) -> Scored | None:
         """Return what `trace` earns and takes; None where the reward cannot score it, or the GPU not run it."""
         rollout = Rollout(trace, self.protocol)
         score = self._score(rollout)
         seconds = math.nan if score is None else self.seconds(rollout)
-        return None if score is None or math.isnan(seconds) else Trial(trace, score, seconds)
+        return None if score is None or math.isnan(seconds) else Scored(trace, score, seconds)
 
     def seconds(self, rollout: Rollout) -> float:
         """Return the simulated seconds to the answer: infinite in a deadlock, NaN on a GPU that it does not fit."""
@@ -159,12 +159,10 @@ class Judge:
         slow = self.seconds(high)
         if not (slow > fast and slow >= self.slower * fast):
             return None
-        return Pair(Trial(a, worse, slow), Trial(b, better, fast))
+        return Pair(Scored(a, worse, slow), Scored(b, better, fast))
 
 
 def _probe() -> Rollout:
-    from simulator.trace import Answer, Thread
-
     trace = Trace("probe", (Thread("organizer", (Answer(1),)),))
     return Rollout(trace, Protocol(), decode_clock(trace))
 

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from simulator.audit import EXPLOITS, Audit, Corpus, Judge, Search, Trial
+from simulator.audit import EXPLOITS, Audit, Corpus, Judge, Scored, Search
 from simulator.audit import audit as run
 from simulator.cli.common import Json, print_json, say, screen_width, show
 from simulator.cli.options import ReadOptions, grouped
@@ -126,7 +126,7 @@ def _records(found: Audit, about: dict[str, Any]) -> list[dict[str, Any]]:
     return [*records, {"summary": summary}]
 
 
-def _trial(trial: Trial) -> dict[str, Any]:
+def _trial(trial: Scored) -> dict[str, Any]:
     score = trial.score
     figures = {"reward": score.total, "terms": score.terms, "accuracy": score.accuracy, "T_steps": score.latency}
     kinds = sorted({violation.kind.value for violation in score.violations})

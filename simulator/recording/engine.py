@@ -6,9 +6,10 @@ it tokens or text, and asks it to generate; what comes of it arrives as events f
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 __all__ = ["Began", "Burst", "Ended", "Engine", "Event", "Failed", "Generate", "Key"]
 
@@ -78,7 +79,7 @@ class Failed:
 Event = Began | Burst | Ended | Failed
 
 
-class Engine(Protocol):
+class Engine(typing.Protocol):
     """An engine that can be recorded.
 
     All times are seconds from the last `reset`. Keys are never used twice in a run.

@@ -25,7 +25,7 @@ import msgspec
 from simulator.errors import FormatError
 from simulator.formats.logs.base import Line, Reading, check_milliseconds, check_tokens, decode, encode
 from simulator.formats.logs.requests import requests
-from simulator.formats.logs.to_threads import DependencyRow, Row
+from simulator.formats.logs.to_threads import DependencyRow, RequestRow
 from simulator.formats.logs.to_trace import to_trace
 from simulator.graph.compiler import compile_trace
 from simulator.trace import MAX_TOKENS, Trace
@@ -45,7 +45,7 @@ class _Header(msgspec.Struct):
 
 
 _headers = msgspec.json.Decoder(_Header)
-_rows = msgspec.json.Decoder(Row)
+_rows = msgspec.json.Decoder(RequestRow)
 
 
 def sniff(line: bytes) -> bool:
@@ -112,7 +112,7 @@ class PlayReader:
             raise FormatError(f"block_size must be a number of tokens from 1 on, got {said.block_size}; {accepted}")
         self.block_size = said.block_size
         self.play: str | None = None
-        self.rows: dict[str, tuple[int, Row]] = {}
+        self.rows: dict[str, tuple[int, RequestRow]] = {}
         self.broken = False
         self.ended: set[str] = set()
         self.ordinal = -1
@@ -155,7 +155,7 @@ class PlayReader:
             except FormatError as error:
                 yield error
 
-    def _is_over(self, row: Row) -> bool:
+    def _is_over(self, row: RequestRow) -> bool:
         """Whether the play of `row` has been before. Where plays are numbered, their names need not be kept."""
         if row.source_play_ordinal is not None:
             over = row.source_play_ordinal <= self.ordinal
@@ -165,7 +165,7 @@ class PlayReader:
         self.ended.add(row.play_id)
         return over
 
-    def _check(self, row: Row) -> None:
+    def _check(self, row: RequestRow) -> None:
         """Refuse numbers that are none."""
         name = f"request {row.request_id!r}"
         check_tokens(f"{name}: input_length", row.input_length, 1)
@@ -226,7 +226,7 @@ class Writer:
         ids = [f"{self.plays:08d}.{request.thread:04d}.{request.index:04d}" for request in asked]
         rows = []
         for request_id, request in zip(ids, asked, strict=True):
-            row = Row(
+            row = RequestRow(
                 request_id=request_id,
                 play_id=name,
                 source_play_ordinal=self.plays,

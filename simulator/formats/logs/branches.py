@@ -11,7 +11,7 @@ import msgspec
 from simulator.errors import FormatError
 from simulator.trace.tokens import TokenCounter
 
-__all__ = ["Rollout", "Strand", "Turn", "strands_of", "turns_of"]
+__all__ = ["GraphRollout", "Strand", "Turn", "strands_of", "turns_of"]
 
 _FOLLOWS = ("continuation", "compaction")
 
@@ -60,7 +60,7 @@ class _Reward(msgspec.Struct):  # a reward as it was recorded
     weight: float = 1.0
 
 
-class Rollout(msgspec.Struct):
+class GraphRollout(msgspec.Struct):
     """A trace of verifiers: only these keys are looked at."""
 
     nodes: list[Node]
@@ -105,7 +105,7 @@ class Strand:
     workers: list[Strand] = field(default_factory=list)
 
 
-def turns_of(rollout: Rollout, count: TokenCounter) -> list[Turn]:
+def turns_of(rollout: GraphRollout, count: TokenCounter) -> list[Turn]:
     """Return what models said, in order."""
     calls = {call.node: call for call in rollout.calls if call.node is not None}
     turns = []

@@ -15,7 +15,7 @@ import msgspec
 from simulator.errors import FormatError
 from simulator.trace import ORGANIZER, Action, Answer, Delay, Fork, Join, Return, Think, Thread, child_id
 
-__all__ = ["DependencyRow", "Node", "Row", "ThreadDraft", "refuse", "to_threads"]
+__all__ = ["DependencyRow", "Node", "RequestRow", "ThreadDraft", "refuse", "to_threads"]
 
 
 class DependencyRow(msgspec.Struct):
@@ -27,7 +27,7 @@ class DependencyRow(msgspec.Struct):
     relation: str
 
 
-class Row(msgspec.Struct, kw_only=True):
+class RequestRow(msgspec.Struct, kw_only=True):
     """A request, as a file says it. Keys that are not here are ignored."""
 
     request_id: str
@@ -46,7 +46,7 @@ class Row(msgspec.Struct, kw_only=True):
 class Node:
     """A request in its session."""
 
-    row: Row
+    row: RequestRow
     line: int
     session: ThreadDraft
     index: int = 0

@@ -13,7 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from simulator.errors import TraceError
 from simulator.formats.logs.requests import requests
-from simulator.formats.logs.to_threads import Node, Row, ThreadDraft, refuse, to_threads
+from simulator.formats.logs.to_threads import Node, RequestRow, ThreadDraft, refuse, to_threads
 from simulator.formats.texts import is_path
 from simulator.graph.compiler import compile_trace
 from simulator.trace import MAX_NESTING, ORGANIZER, Trace, child_id
@@ -21,12 +21,12 @@ from simulator.trace import MAX_NESTING, ORGANIZER, Trace, child_id
 __all__ = ["to_trace"]
 
 
-def to_trace(rows: Sequence[tuple[int, Row]], block_size: int) -> Trace:
+def to_trace(rows: Sequence[tuple[int, RequestRow]], block_size: int) -> Trace:
     """Return the Trace of a play.
 
     Parameters
     ----------
-    rows : sequence of (int, Row)
+    rows : sequence of (int, RequestRow)
         All requests of one play, each with its line. No two have the same id.
     block_size : int
         Tokens in a block of `hash_ids`.
@@ -37,7 +37,7 @@ def to_trace(rows: Sequence[tuple[int, Row]], block_size: int) -> Trace:
         If they are no fork/join trace. The message names the request, and why; `line` is its line.
 
     >>> tokens = {"input_length": 100, "output_length": 9, "hash_ids": [0, 1]}
-    >>> row = Row(request_id="r", play_id="q7", session_id="main", model="a-model", not_before_ms=1500.0, **tokens)
+    >>> row = RequestRow(request_id="r", play_id="q7", session_id="main", model="m", not_before_ms=1500.0, **tokens)
     >>> trace = to_trace([(2, row)], 64)
     >>> trace.id, trace.arrival, trace.organizer.prompt_tokens, trace.organizer.actions
     ('q7', 1.5, 100, (Answer(tokens=9, text=None, start=None, finish=None),))
@@ -61,7 +61,7 @@ def to_trace(rows: Sequence[tuple[int, Row]], block_size: int) -> Trace:
     return trace
 
 
-def _nodes(rows: Sequence[tuple[int, Row]]) -> dict[str, Node]:
+def _nodes(rows: Sequence[tuple[int, RequestRow]]) -> dict[str, Node]:
     """Return the requests by id, with what they wait for, in the order of the file."""
     sessions: dict[str, ThreadDraft] = {}
     nodes: dict[str, Node] = {}

@@ -27,7 +27,7 @@ from simulator.errors import FormatError, TraceError
 from simulator.formats import asyncthink
 from simulator.formats.groups import multiverse, parallel_r1, threadweaver
 from simulator.formats.logs.base import Line, Reading
-from simulator.formats.logs.branches import Rollout, Strand, strands_of, turns_of
+from simulator.formats.logs.branches import GraphRollout, Strand, strands_of, turns_of
 from simulator.trace import (
     ORGANIZER,
     Action,
@@ -48,12 +48,12 @@ __all__ = ["detect", "parse", "read", "sniff", "trace_of"]
 
 
 class _Episode(msgspec.Struct):
-    traces: list[Rollout] | None = None
+    traces: list[GraphRollout] | None = None
 
 
 _OBJECT = re.compile(r"\s*\{")
 _decode_episode = msgspec.json.Decoder(_Episode).decode
-_decode_rollout = msgspec.json.Decoder(Rollout).decode
+_decode_rollout = msgspec.json.Decoder(GraphRollout).decode
 
 
 def detect(text: str) -> bool:
@@ -145,14 +145,14 @@ def trace_of(record: Any, **options: Any) -> Trace:
     ()
     """
     try:
-        rollout = msgspec.convert(record, Rollout)
+        rollout = msgspec.convert(record, GraphRollout)
     except msgspec.ValidationError as error:
         raise FormatError(f"is no rollout of verifiers: {error}") from None
     return _trace(rollout, **options)
 
 
 def _trace(
-    rollout: Rollout,
+    rollout: GraphRollout,
     name: str = "rollout",
     *,
     count: TokenCounter = by_characters,
@@ -180,7 +180,7 @@ def _trace(
         raise FormatError(f"is no trace: {error}") from None
 
 
-def _text(module: Any, text: str, rollout: Rollout, **options: Any) -> Trace:
+def _text(module: Any, text: str, rollout: GraphRollout, **options: Any) -> Trace:
     """Return the trace in the tags of a rollout's text."""
     usage = [call.usage for call in rollout.calls if call.node is not None]
     workers = rollout.info.get("workers")
@@ -193,7 +193,7 @@ def _text(module: Any, text: str, rollout: Rollout, **options: Any) -> Trace:
     return trace
 
 
-def _outcome(rollout: Rollout) -> Outcome | None:
+def _outcome(rollout: GraphRollout) -> Outcome | None:
     reward = rollout.rewards.get("correct")
     value = reward.score if reward else rollout.metrics.get("correct")
     return Outcome(correct=bool(value)) if value in (0, 1) else None
