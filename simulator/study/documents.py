@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from simulator.errors import ConfigError
 
-__all__ = ["canonical", "label", "plain"]
+__all__ = ["canonical", "flat", "label", "plain"]
 
 
 def plain(value: Any) -> Any:
@@ -30,6 +30,20 @@ def plain(value: Any) -> Any:
     if isinstance(value, frozenset):
         return sorted(str(item) for item in value)
     return value.item() if isinstance(value, np.generic) else value
+
+
+def flat(table: Mapping[str, Any], whole: Collection[str] = (), start: str = "") -> dict[str, Any]:
+    """Return a table of tables under dotted names. Tables under the names in `whole` are values.
+
+    >>> flat({"protocol": {"capacity": 4}, "cluster.replicas": 2})
+    {'protocol.capacity': 4, 'cluster.replicas': 2}
+    """
+    named: dict[str, Any] = {}
+    for name, value in table.items():
+        dotted = f"{start}{name}"
+        inside = isinstance(value, Mapping) and dotted not in whole
+        named |= flat(value, whole, f"{dotted}.") if inside else {dotted: value}
+    return named
 
 
 def canonical(value: Any) -> str:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from simulator.errors import ConfigError
-from simulator.study.documents import canonical
+from simulator.study.documents import canonical, flat
 from simulator.study.spec import Arrivals, Hardware, Source, Window
 from simulator.support.checks import choose, within
 from simulator.trace.protocol import Protocol
@@ -28,7 +28,7 @@ def fields_of(document: Mapping[str, Any], known: Collection[str]) -> dict[str, 
     0.1
     """
     given: dict[str, Any] = {}
-    axes = _flat(_table(document.get("axes", {}), "axes"))
+    axes = flat(_table(document.get("axes", {}), "axes"))  # written with quotes or as tables
     for key, value in _completed(document, axes).items():
         choose(key, known, "key of a study")
         if key == "traces":
@@ -38,7 +38,7 @@ def fields_of(document: Mapping[str, Any], known: Collection[str]) -> dict[str, 
         elif key == "axes":
             given[key] = axes
         elif key == "baseline":
-            given[key] = _flat(_table(value, key), axes)
+            given[key] = flat(_table(value, key), axes)
         else:
             given[key] = tuple(value) if isinstance(value, list) else value
     if "traces" not in given:
@@ -50,19 +50,6 @@ def _table(value: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{name} must be a table; got {value!r:.80}")
     return value
-
-
-def _flat(table: Mapping[str, Any], whole: Collection[str] = (), start: str = "") -> dict[str, Any]:
-    """Return dotted names, also where they were written without quotes: ``protocol.capacity = [2, 4]``.
-
-    Tables under the names in `whole` are values.
-    """
-    flat: dict[str, Any] = {}
-    for name, value in table.items():
-        dotted = f"{start}{name}"
-        inside = isinstance(value, Mapping) and dotted not in whole
-        flat |= _flat(value, whole, f"{dotted}.") if inside else {dotted: value}
-    return flat
 
 
 def _completed(document: Mapping[str, Any], axes: Mapping[str, Any]) -> dict[str, Any]:

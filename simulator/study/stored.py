@@ -20,7 +20,7 @@ from simulator.study.study import Study, parse_study
 from simulator.study.table import Table
 from simulator.support.crew.failure import Failure, attempt
 
-__all__ = ["Stored", "identity_of", "load_results", "rerun", "run_in_folder"]
+__all__ = ["Stored", "load_results", "rerun", "run_in_folder"]
 
 
 class Stored(NamedTuple):
@@ -32,7 +32,7 @@ class Stored(NamedTuple):
     """Runs that have not ended."""
 
 
-def identity_of(study: Study, path: str | os.PathLike[str]) -> dict[str, Any]:
+def _identity(study: Study, path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return all that the rows of a study depend on: what it says, and the files it reads."""
     inputs = input_digests(study)
     base = os.path.relpath(os.path.realpath(study.base or "."), os.path.realpath(path))
@@ -86,7 +86,7 @@ def run_in_folder(
     True
     """
     runs, row_of = study.n_points * study.replications, row_maker(study)
-    with ResultFolder(path, identity_of(study, path), keys=runs, queries=queries, parquet=parquet) as folder:
+    with ResultFolder(path, _identity(study, path), keys=runs, queries=queries, parquet=parquet) as folder:
         _refuse_columns(path, folder.runs.columns, study)
         if begun is not None:
             begun(folder)

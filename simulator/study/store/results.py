@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from simulator.errors import ConfigError
+from simulator.study.documents import flat
 from simulator.study.store.journal import Runs, scan
 from simulator.study.store.rows import joined, typed_chunks
 
@@ -128,7 +129,7 @@ def other_version(path: str | os.PathLike[str], what: str) -> ConfigError:
 
 def refuse_study(path: str, wanted: Mapping[str, Any]) -> None:
     """Raise `ConfigError` if the folder holds another study than `wanted`, and say what differs."""
-    old, new = dict(_leaves("", study_of(path))), dict(_leaves("", wanted))
+    old, new = _leaves(study_of(path)), _leaves(wanted)
     names = [name for name in {**new, **old} if old.get(name) != new.get(name)]
     if names:
         pairs = [(name, old.get(name, "not set"), new.get(name, "not set")) for name in names[:3]]
@@ -139,14 +140,10 @@ def refuse_study(path: str, wanted: Mapping[str, Any]) -> None:
         )
 
 
-def _leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield the dotted name of each value in a tree of tables, and the value as JSON."""
-    if isinstance(value, dict) and value:
-        for key, each in value.items():
-            inner = key if name or key not in ("study", "document") else ""  # names start within a study file
-            yield from _leaves(f"{name}.{inner}".strip("."), each)
-    else:
-        yield name, json.dumps(value, ensure_ascii=False)
+def _leaves(study: Mapping[str, Any]) -> dict[str, str]:
+    """Return the values of a study as JSON, under the names that they have in a study file."""
+    leaves = {name: json.dumps(value, ensure_ascii=False) for name, value in flat(study).items()}
+    return {name.removeprefix("study.").removeprefix("document."): leaf for name, leaf in leaves.items()}
 
 
 def _cut(text: str) -> str:

@@ -137,7 +137,8 @@ class Crew(Generic[W]):
         else:
             while self.idle and self._at_least(1):
                 worker = self.idle[-1]
-                if not self._give(worker, self._next_suspect() or _Job(self.backlog.take(worker))):
+                job = self.suspects.popleft() if self.suspects else _Job(self.backlog.take(worker))
+                if not self._give(worker, job):
                     break
             room = 0 if self.idle else self.transport.room() - len(self.workers)
             while room > 0 and self._at_least(len(self.starting) + 1):
@@ -147,9 +148,6 @@ class Crew(Generic[W]):
 
     def _at_least(self, count: int) -> bool:
         return self.backlog.at_least(count - len(self.suspects))
-
-    def _next_suspect(self) -> _Job | None:
-        return self.suspects.popleft() if self.suspects else None
 
     def _start(self) -> None:
         worker = self.transport.hire()
