@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-import operator
 import re
 import types
 import typing
@@ -39,16 +38,17 @@ _RANGE = re.compile(
 
 
 @lru_cache(maxsize=1024)
-def _range(wanted: str) -> tuple[Callable[[float], bool], bool]:
-    """Return what a number must fulfil to be within a range, and whether None is accepted too."""
+def _range(wanted: str) -> tuple[float, float, bool]:
+    """Return the least and the largest number within a range, and whether None is accepted too."""
     match = _RANGE.fullmatch(wanted)
     if match is None:
         raise ValueError(f"{wanted!r} is no range")
     least, most = _bound(match["least"], -math.inf), _bound(match["most"], math.inf)
-    lower = operator.lt if match["low"] == "above" else operator.le
-    upper = operator.lt if "below" in (match["high"] or "") else operator.le
-    takes_none = any(word in (match["other"] or "") for word in ("None", "left out"))
-    return lambda value: lower(least, value) and upper(value, most), takes_none
+    if match["low"] == "above":
+        least = math.nextafter(least, math.inf)
+    if "below" in (match["high"] or ""):
+        most = math.nextafter(most, -math.inf)
+    return least, most, any(word in (match["other"] or "") for word in ("None", "left out"))
 
 
 def _bound(text: str | None, default: float) -> float:
@@ -83,7 +83,9 @@ def whole(name: str, value: Any, wanted: str = "from 1", *, kind: str = "a whole
     Traceback (most recent call last):
     simulator.errors.ConfigError: workers must be a whole number from 1 to 1,000, got True
     """
-    _check(is_whole, name, value, wanted, kind)
+    least, most, takes_none = _range(wanted)
+    if not (takes_none if value is None else is_whole(value) and least <= value <= most):
+        raise _refusal(name, value, kind, wanted)
 
 
 def real(name: str, value: Any, wanted: str = "", *, kind: str = "a number") -> None:
@@ -93,14 +95,14 @@ def real(name: str, value: Any, wanted: str = "", *, kind: str = "a number") -> 
     Traceback (most recent call last):
     simulator.errors.ConfigError: threshold must be a number above 0 and at most 1, got nan
     """
-    _check(is_real, name, value, wanted, kind if wanted else "a finite number")
+    least, most, takes_none = _range(wanted)
+    if not (takes_none if value is None else is_real(value) and least <= value <= most):
+        raise _refusal(name, value, kind if wanted else "a finite number", wanted)
 
 
-def _check(is_kind: Callable[[Any], bool], name: str, value: Any, wanted: str, kind: str) -> None:
-    accepts, takes_none = _range(wanted)
-    if not (takes_none if value is None else is_kind(value) and accepts(value)):
-        said = " ".join(part for part in (kind, wanted) if part)
-        raise ConfigError(f"{name} must be {said}{';' if ', or ' in wanted else ','} got {value!r:.80}")
+def _refusal(name: str, value: Any, kind: str, wanted: str) -> ConfigError:
+    said = " ".join(part for part in (kind, wanted) if part)
+    return ConfigError(f"{name} must be {said}{';' if ', or ' in wanted else ','} got {value!r:.80}")
 
 
 def one_of(name: str, value: object, accepted: Iterable[str]) -> None:
@@ -150,32 +152,35 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any], what
 
     The options are its keyword-only parameters, and their annotations say what is accepted.
     """
-    accepted = _signature(function)
+    accepted = _options(function)
     for name, value in options.items():
-        if wanted := mismatch(value, accepted[choose(name, accepted, f"option of {what}")]):
+        if wanted := accepted[choose(name, accepted, f"option of {what}")](value):
             raise ConfigError(f"{what}: {name} must be {wanted}, got {value!r}")
 
 
 def check_fields(record: Any, what: str) -> None:
     """Raise `ConfigError` where a field of a dataclass is not what its annotation says."""
     kind: Any = type(record)
-    hints = _hints(kind)
-    for each in fields(record):
-        value = getattr(record, each.name)
-        if wanted := mismatch(value, hints[each.name]):
-            raise ConfigError(f"{what} {each.name} must be {wanted}; got {value!r:.80}")
+    for name, mismatch_of in _fields(kind):
+        if wanted := mismatch_of(value := getattr(record, name)):
+            raise ConfigError(f"{what} {name} must be {wanted}; got {value!r:.80}")
+
+
+Mismatch = Callable[[Any], str]
+"""Returns what is wanted in place of a value, or nothing if the value is that."""
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return typing.get_type_hints(kind, include_extras=True)
-
-
-@cache
-def _signature(function: Callable[..., Any]) -> dict[str, Any]:
-    hints = _hints(function)
+def _options(function: Any) -> dict[str, Mismatch]:
+    hints = typing.get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters.values()
-    return {each.name: hints.get(each.name, Any) for each in parameters if each.kind is each.KEYWORD_ONLY}
+    return {each.name: _mismatch(hints.get(each.name, Any)) for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+
+@cache
+def _fields(kind: Any) -> list[tuple[str, Mismatch]]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return [(each.name, _mismatch(hints[each.name])) for each in fields(kind)]
 
 
 def mismatch(value: Any, hint: Any) -> str:
@@ -184,51 +189,65 @@ def mismatch(value: Any, hint: Any) -> str:
     >>> mismatch(0, Positive), mismatch("x", int | None), mismatch(2, float)
     ('a number above 0', 'a whole number from 0, or left out', '')
     """
-    handler = _HANDLERS.get(typing.get_origin(hint) or hint)
-    if handler is not None:
-        return handler(value, *typing.get_args(hint))
-    return "" if not isinstance(hint, type) or isinstance(value, hint) else f"a {hint.__name__}"
+    return _mismatch(hint)(value)
 
 
-def _annotated(value: Any, kind: Any, wanted: str) -> str:
+@cache
+def _mismatch(hint: Any) -> Mismatch:
+    make = _MISMATCHES.get(typing.get_origin(hint) or hint)
+    if make is not None:
+        return make(*typing.get_args(hint))
+    if isinstance(hint, type) and hint is not Any:
+        return _unless(lambda value: isinstance(value, hint), f"a {hint.__name__}")
+    return lambda value: ""
+
+
+def _unless(accepts: Callable[[Any], bool], wanted: str) -> Mismatch:
+    return lambda value: "" if accepts(value) else wanted
+
+
+def _ranged(kind: Any, wanted: str) -> Mismatch:
+    least, most, _ = _range(wanted)
     is_kind, name = (is_whole, "a whole number") if kind is int else (is_real, "a number")
-    return "" if is_kind(value) and _range(wanted)[0](value) else f"{name} {wanted}"
+    return _unless(lambda value: is_kind(value) and least <= value <= most, f"{name} {wanted}")
 
 
-def _union(value: Any, *of: Any) -> str:
-    wanted = [mismatch(value, each) for each in of]
-    return " or ".join(each for each in wanted if each != "None") + ", or left out" if all(wanted) else ""
+def _any_of(*hints: Any) -> Mismatch:
+    kinds = [_mismatch(hint) for hint in hints]
+
+    def any_of(value: Any) -> str:
+        wanted = [kind(value) for kind in kinds]
+        return " or ".join(each for each in wanted if each != "None") + ", or left out" if all(wanted) else ""
+
+    return any_of
 
 
-def _tuple(value: Any, kind: Any, *_: Any) -> str:  # of any length, as tuple[str, ...]
-    wrong = (mismatch(item, kind) for item in (value if isinstance(value, tuple) else (None,)))
-    return next((f"a list, each {wanted}" for wanted in wrong if wanted), "")
+def _tuple_of(hint: Any, *_: Any) -> Mismatch:  # of any length, as tuple[str, ...]
+    kind = _mismatch(hint)
 
+    def tuple_of(value: Any) -> str:
+        wrong = map(kind, value if isinstance(value, tuple) else (None,))
+        return next((f"a list, each {wanted}" for wanted in wrong if wanted), "")
 
-def _literal(value: Any, *of: str) -> str:
-    return "" if isinstance(value, str) and value in of else f"one of {', '.join(of)}"
-
-
-def _if_not(accepts: Callable[[Any], bool], wanted: str) -> Callable[..., str]:
-    return lambda value, *of: "" if accepts(value) else wanted
+    return tuple_of
 
 
 def _of_texts(value: Any, kinds: Any) -> bool:
     return isinstance(value, kinds) and all(isinstance(each, str) for each in value)
 
 
-_HANDLERS: dict[Any, Callable[..., str]] = {
-    Annotated: _annotated,
-    typing.Union: _union,
-    types.UnionType: _union,
-    Literal: _literal,
-    tuple: _tuple,
-    float: _if_not(is_real, "a finite number"),
-    int: _if_not(lambda value: is_whole(value) and value >= 0, "a whole number from 0"),
-    bool: _if_not(lambda value: isinstance(value, bool), "true or false"),
-    str: _if_not(lambda value: isinstance(value, str), "a text"),
-    type(None): _if_not(lambda value: value is None, "None"),
-    Mapping: _if_not(lambda value: _of_texts(value, Mapping), "a table"),
-    frozenset: _if_not(lambda value: _of_texts(value, (list, tuple, set, frozenset)), "a list of names"),
+_MISMATCHES: dict[Any, Callable[..., Mismatch]] = {
+    Annotated: _ranged,
+    typing.Union: _any_of,
+    types.UnionType: _any_of,
+    Literal: lambda *of: _unless(lambda value: isinstance(value, str) and value in of, f"one of {', '.join(of)}"),
+    tuple: _tuple_of,
+    Mapping: lambda *_: _unless(lambda value: _of_texts(value, Mapping), "a table"),
+    frozenset: lambda *_: _unless(lambda value: _of_texts(value, (list, tuple, set, frozenset)), "a list of names"),
+    float: lambda: _unless(is_real, "a finite number"),
+    int: lambda: _unless(lambda value: is_whole(value) and value >= 0, "a whole number from 0"),
+    bool: lambda: _unless(lambda value: isinstance(value, bool), "true or false"),
+    str: lambda: _unless(lambda value: isinstance(value, str), "a text"),
+    type(None): lambda: _unless(lambda value: value is None, "None"),
 }
-"""What checks a value, by the annotation or its origin; called with the arguments of the annotation as well."""
+"""What makes the check of an annotation, by its origin, from its arguments."""
