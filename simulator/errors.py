@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "DeadlockError", "FormatError", "GraphError", "SimulatorError", "TraceError", "why"]
-
 
 class SimulatorError(Exception):
     """Base of everything forksim raises on purpose."""

@@ -15,8 +15,6 @@ from simulator.errors import ConfigError
 from simulator.support.checks import choose, whole
 from simulator.trace import Trace
 
-__all__ = ["MAX_BUDGET", "Search", "ready", "search"]
-
 MAX_BUDGET = 1_000_000
 _DEFAULT_POOL = 3  # workers that are taken to fit where there is no pool capacity
 _MOST_POOL = 8

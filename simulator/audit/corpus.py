@@ -18,8 +18,6 @@ from simulator.support.checks import real, whole
 from simulator.trace import Outcome, Trace
 from simulator.workload import generate
 
-__all__ = ["Corpus", "Follows", "TermFigures", "audit_corpus", "synthetic"]
-
 _FAMILIES = ("sequential", "parallel", "batch", "interleaved", "random_organizer")
 _MOST_WORKERS = 8
 

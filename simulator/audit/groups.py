@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["GroupFigures", "advantages", "weigh_groups"]
-
 EPSILON = 1e-4
 """Added to the standard deviation, as in TRL's GRPOTrainer."""
 

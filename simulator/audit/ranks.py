@@ -7,8 +7,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["rank_correlation"]
-
 
 def rank_correlation(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     """Return Spearman's rho: the correlation of ranks, where equal values share their mean rank.

@@ -19,8 +19,6 @@ from simulator.audit.truth import Judge, Pair
 from simulator.rewards import Rollout
 from simulator.trace import ORGANIZER, Answer, Fork, Join, Thread, Trace, ViolationKind, child_id
 
-__all__ = ["FACTS", "Sample", "explain", "facts", "without"]
-
 _SAMPLES = 4000
 _WORTH_SAYING = 0.1  # share of the gain below which a part of it is not mentioned
 _FOLLOWS = 0.5  # rank correlation from which a term is said to go by a fact

@@ -15,8 +15,6 @@ from simulator.support.checks import one_of, real
 from simulator.trace import Answer, Thread, Trace
 from simulator.trace.protocol import Protocol
 
-__all__ = ["Clocks", "Judge", "Pair", "Scored"]
-
 Clocks = Literal["both", "seconds"]
 
 

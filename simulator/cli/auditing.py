@@ -27,8 +27,6 @@ from simulator.support.files import atomic
 from simulator.trace import Trace
 from simulator.trace.protocol import Protocol
 
-__all__ = ["audit"]
-
 _CAPACITY = 4
 
 LEGEND = """\

@@ -12,8 +12,6 @@ from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError
 from simulator.graph.compiler import compile_trace
 
-__all__ = ["gantt"]
-
 
 @grouped
 def gantt(

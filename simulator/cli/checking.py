@@ -12,8 +12,6 @@ from simulator.cli.report import Tally, printable
 from simulator.graph.clock import check as violations_of
 from simulator.trace.protocol import Protocol
 
-__all__ = ["check"]
-
 
 @grouped
 def check(

@@ -21,19 +21,6 @@ from simulator.formats.reading import read
 from simulator.trace import Trace
 from simulator.trace.tokens import COUNTERS, TokenCounter, load_tokenizer
 
-__all__ = [
-    "Input",
-    "Json",
-    "Paths",
-    "To",
-    "complain",
-    "print_json",
-    "say",
-    "screen_width",
-    "show",
-    "stdout",
-]
-
 Paths = Annotated[list[str], typer.Argument(metavar="TRACE...", help="Files of traces, or - for standard input.")]
 To = Annotated[str, typer.Option("--to", metavar="FORMAT", help=f"Format to write: {', '.join(writable())}.")]
 

@@ -24,8 +24,6 @@ from simulator.support.files import atomic
 from simulator.trace import Trace
 from simulator.trace.protocol import Protocol
 
-__all__ = ["calibrate", "validate"]
-
 Where = Annotated[
     list[str] | None, typer.Option(metavar="KEY=PATTERN", help="Only runs whose meta matches, such as run=gemma-*.")
 ]

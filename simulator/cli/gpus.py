@@ -11,8 +11,6 @@ from simulator.cli.common import Json, print_json, say, screen_width, show
 from simulator.errors import ConfigError
 from simulator.machine.profiles import Profile, profiles, read_profile
 
-__all__ = ["gpus"]
-
 CONTEXT = 2048
 BATCHES = (1, 8, 64)
 PROMPT = 2048

@@ -11,8 +11,6 @@ from simulator.errors import ConfigError
 from simulator.trace import Trace
 from simulator.workload import ClosedLoop, poisson_arrivals
 
-__all__ = ["ARRIVALS", "Load", "poisson_rate"]
-
 ARRIVALS = (
     "alone: each trace on a GPU of its own; together: all at 0 on one; recorded; poisson:PER_SECOND;"
     " closed:USERS, the next when one is answered."

@@ -21,9 +21,8 @@ from simulator.machine.gpu import Cluster
 from simulator.machine.policy import POLICIES
 from simulator.machine.profiles import gpu_from_text
 from simulator.machine.routing import ROUTINGS
-from simulator.trace.protocol import WHEN_FULL, Protocol
-
-__all__ = ["Capacity", "MachineOptions", "PoolOptions", "ReadOptions", "grouped"]
+from simulator.trace.full_pool import WHEN_FULL
+from simulator.trace.protocol import Protocol
 
 _MODELS = ", ".join(f"{name}:..." for name in COSTS if usage(name))
 LIMITS = ("max_num_seqs", "max_num_batched_tokens", "max_prefill_tokens", "num_kv_blocks")

@@ -40,8 +40,6 @@ from simulator.study import Study, load_study
 from simulator.study.executors import executor_from
 from simulator.study.inputs import unreadable
 
-__all__ = ["plan"]
-
 LEGEND = """\
 In brackets: the interval that the verdict goes by, wide enough for all verdicts to hold together. busy: share of the
 makespan in which a GPU has a step under way. left over: share of the arrivals by which the open queries grow. <: the

@@ -13,8 +13,6 @@ from simulator.planning import ladder
 from simulator.study import Arrivals, Hardware, Window
 from simulator.trace.protocol import Protocol
 
-__all__ = ["named_values", "searched"]
-
 _SECTIONS: Mapping[str, type] = {"arrivals": Arrivals, "cluster": Hardware, "protocol": Protocol, "window": Window}
 _RANGE = re.compile(r"(?P<low>[\d.eE+-]+?)\.\.(?P<high>[\d.eE+-]+)", re.ASCII)
 _WHOLE = re.compile(r"\d{1,15}", re.ASCII)

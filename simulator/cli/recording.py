@@ -27,8 +27,6 @@ from simulator.recording.writing import Lines, StepLines, burst_row
 from simulator.trace import Trace
 from simulator.workload import poisson_arrivals
 
-__all__ = ["app"]
-
 Query = Trace | Question
 
 

@@ -16,18 +16,6 @@ from simulator.metrics import BOUNDS, METRICS, Metrics
 from simulator.rewards import FORMAT_ERROR, Score
 from simulator.trace import Violation
 
-__all__ = [
-    "LEGEND",
-    "REWARD_LEGEND",
-    "Tally",
-    "count",
-    "metrics_table",
-    "number",
-    "printable",
-    "rewards_table",
-    "summary_table",
-]
-
 LEGEND = """\
 T: decode steps to the answer, on the paper's clock. eta: mean active agents during T; peak: most. c: pool capacity.
 latency: on the simulated machine. bound by: what most of it was spent on. speed-up: over one agent that does it all;

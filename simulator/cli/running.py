@@ -37,8 +37,6 @@ from simulator.timeline import Timeline
 from simulator.timeline.export import SPAN_FIELDS, span_rows
 from simulator.trace.protocol import Protocol
 
-__all__ = ["run"]
-
 SUMMARIZED = ("critical_path_steps", "latency", "work", "saved", "speedup", "eta", "eta_over_c", "peak_concurrency")
 
 

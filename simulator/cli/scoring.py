@@ -18,8 +18,6 @@ from simulator.rewards.batch import CHUNK
 from simulator.timeline.export import score_file
 from simulator.trace.protocol import Protocol
 
-__all__ = ["score"]
-
 _DEFAULT = Protocol(capacity=4)
 
 

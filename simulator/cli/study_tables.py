@@ -12,8 +12,6 @@ from rich.table import Table
 from simulator.cli.report import number, printable
 from simulator.study import Summary
 
-__all__ = ["Shown", "comparison_table", "study_table"]
-
 
 class Shown(NamedTuple):
     """A table, and what is said above and below it."""

@@ -21,8 +21,6 @@ from simulator.study import Failure, Stored, executor_from, load_results, load_s
 from simulator.study.inputs import unreadable
 from simulator.study.store.folder import ResultFolder
 
-__all__ = ["app"]
-
 app = typer.Typer(
     help="What-if studies: points of a parameter space, replications of each, a row a run.",
     no_args_is_help=True,

@@ -12,8 +12,6 @@ from simulator.errors import ConfigError
 from simulator.study import Table, load_results
 from simulator.support.checks import choose
 
-__all__ = ["plot"]
-
 
 def plot(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="A folder of results.")],

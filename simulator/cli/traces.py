@@ -17,8 +17,6 @@ from simulator.trace import Trace
 from simulator.workload import FAMILIES, PRESETS
 from simulator.workload import generate as synthetic
 
-__all__ = ["convert", "generate"]
-
 ToBlockSize = Annotated[
     int | None, typer.Option(help="Tokens in a block of the hash_ids that are written.", show_default="64")
 ]

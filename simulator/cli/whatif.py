@@ -21,8 +21,6 @@ from simulator.sensitivity import Sensitivity, SpeedUp, sensitivity, what_if
 from simulator.sensitivity.changes import check_scale
 from simulator.trace import ORGANIZER
 
-__all__ = ["LEGEND", "whatif"]
-
 LEGEND = """\
 latency, saved: if this thread alone takes SCALE times as long, simulated again. bound by: what most of that latency is.
 saved at 0: if the thread took no time; instead: why not more, what the answer then waits for. on path: share of the

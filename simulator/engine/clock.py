@@ -8,8 +8,6 @@ from heapq import heappush
 import simpy
 from simpy.events import NORMAL
 
-__all__ = ["Call", "EventClock"]
-
 
 class Call(simpy.Event):
     """The handle of a call that is to come.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from simulator.engine.query import HOSTS, LEFT, NEW, STALLED, WAITS_SEAT, WAITS_SLOT, QueryRun, ThreadRun
 from simulator.timeline import Deadlock
 
-__all__ = ["explain_deadlock"]
-
 
 def explain_deadlock(query: QueryRun) -> Deadlock:
     """Follow who waits for whom until it closes, or ends at what will never come."""

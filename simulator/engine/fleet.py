@@ -18,8 +18,6 @@ from simulator.errors import ConfigError
 from simulator.machine.gpu import Cluster
 from simulator.timeline import Replica
 
-__all__ = ["Fleet"]
-
 
 class Fleet:
     """Plays a `Cluster`: a `Station`, and what a routing sees (`simulator.machine.routing.Choice`)."""

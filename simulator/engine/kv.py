@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-__all__ = ["Cache", "Holder"]
-
 
 class Holder:
     """The KV of one thread."""

@@ -9,8 +9,6 @@ from simulator.engine.server import BatchServer, Calls, Settings
 from simulator.errors import ConfigError
 from simulator.machine.gpu import GPU
 
-__all__ = ["PagedServer"]
-
 
 class PagedServer(BatchServer):
     """A `BatchServer` with KV memory.

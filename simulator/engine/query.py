@@ -13,8 +13,6 @@ from simulator.engine.pool import Pool
 from simulator.graph import ExecutionGraph
 from simulator.trace.protocol import Protocol
 
-__all__ = ["Exit", "Pause", "QueryRun", "Request", "State", "ThreadRun", "Work"]
-
 WAITING: Final = 0
 PREFILLING: Final = 1
 DECODING: Final = 2

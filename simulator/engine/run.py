@@ -27,8 +27,6 @@ from simulator.timeline import ROW, Timeline, in_order
 from simulator.trace.protocol import Protocol
 from simulator.workload import ClosedLoop
 
-__all__ = ["Run"]
-
 _SETTLE = 2  # SimPy runs lower priorities first among equal times; its own are 0 and 1
 
 

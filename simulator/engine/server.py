@@ -21,8 +21,6 @@ from simulator.errors import ConfigError
 from simulator.machine.gpu import GPU
 from simulator.machine.policy import Entry, Queue
 
-__all__ = ["BatchServer", "Calls", "Leap", "Settings"]
-
 
 class Leap(NamedTuple):
     """Engine steps that were alike but for the growing context, as an observer is told of them when they are over."""

@@ -19,8 +19,6 @@ from simulator.timeline import Timeline
 from simulator.trace.protocol import Protocol
 from simulator.workload import ClosedLoop
 
-__all__ = ["simulate"]
-
 
 def simulate(
     graphs: ExecutionGraph | Iterable[ExecutionGraph],

@@ -11,8 +11,6 @@ from simulator.engine.clock import EventClock
 from simulator.engine.query import Pause, Work
 from simulator.timeline import Replica
 
-__all__ = ["Delays", "Station"]
-
 W_contra = TypeVar("W_contra", bound=Work, contravariant=True)
 
 

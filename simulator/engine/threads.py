@@ -34,8 +34,6 @@ from simulator.machine.gpu import Cluster
 from simulator.timeline import BLOCKED, CANCELLED, INLINE, PREEMPTED
 from simulator.trace.full_pool import Admission, FullPool, admit
 
-__all__ = ["Threads"]
-
 _RETURNED = Exit.RETURNED
 _CUT: dict[Exit | None, int] = {Exit.CANCELLED: CANCELLED}
 """Flags of the rows of work that was cut short, by how its thread left."""

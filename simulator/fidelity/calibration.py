@@ -17,8 +17,6 @@ from simulator.fidelity.steps import Steps
 from simulator.machine.cost import CostModel, LinearBatch
 from simulator.support.checks import whole
 
-__all__ = ["Calibration", "Errors", "Parameter", "calibrate"]
-
 Numbers = NDArray[np.float64]
 
 SAMPLES = 200

@@ -15,8 +15,6 @@ from simulator.fidelity.solve import blind
 from simulator.fidelity.steps import COLUMNS, Steps
 from simulator.machine.cost import CostModel, LinearBatch, MeasuredTable, SplitTable
 
-__all__ = ["LAWS", "Design", "hats", "knots", "refuse_blind"]
-
 Numbers = NDArray[np.float64]
 
 ENOUGH = 8

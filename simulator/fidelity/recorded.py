@@ -7,8 +7,6 @@ from simulator.graph import ExecutionGraph
 from simulator.timeline import CANCELLED, Timeline
 from simulator.trace import ORGANIZER, Answer, Delay, Fork, Join, Return, Trace, child_id
 
-__all__ = ["CLASSES", "recorded_latency", "recorded_times", "simulated_times"]
-
 CLASSES = ("decode", "prefill+decode", "wait_join", "wait_batch+wait_pool")
 """What the recorded times of actions can tell apart. An action that had a prompt to process began with it, and no time
 says where its decoding began. A wait for a place in the batch and one for a slot look the same from outside."""

@@ -13,8 +13,6 @@ from simulator.support.checks import is_whole
 from simulator.trace import Trace
 from simulator.trace.protocol import Protocol
 
-__all__ = ["RecordedRun", "recorded_runs"]
-
 
 class RecordedRun(NamedTuple):
     """Queries that ran together."""

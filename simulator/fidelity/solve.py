@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
 
-__all__ = ["Solution", "blind", "level", "nonnegative", "solve", "summed"]
-
 HUBER = 4.0
 """A residual beyond so many median absolute deviations (scaled to a standard deviation) counts only as its root."""
 ROUNDS = 40

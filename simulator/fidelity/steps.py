@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 
 from simulator.errors import ConfigError, FormatError
 
-__all__ = ["COLUMNS", "Steps", "read_steps"]
-
 COLUMNS = ("decodes", "decode_context", "prefill_tokens", "prefill_context")
 _LIMITS = {"seconds": 3600.0, **dict.fromkeys((*COLUMNS, "kv_tokens"), 1e12), "start": 1e12}
 _MAX_LINE = 1 << 16

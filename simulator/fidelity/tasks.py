@@ -21,8 +21,6 @@ from simulator.machine.gpu import GPU
 from simulator.timeline import CANCELLED, Timeline
 from simulator.trace import Delay, Join, Trace
 
-__all__ = ["calibrate_traces"]
-
 ROUNDS = 5
 
 Row = dict[str, float]

@@ -19,8 +19,6 @@ from simulator.machine.gpu import GPU
 from simulator.trace import Fork, Trace
 from simulator.trace.protocol import Protocol
 
-__all__ = ["Checked", "ClassError", "RunSpan", "Speedup", "Validation", "validate"]
-
 
 class Checked(NamedTuple):
     """One recorded query and its simulation, in seconds."""

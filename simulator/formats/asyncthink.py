@@ -45,8 +45,6 @@ from simulator.trace import (
 )
 from simulator.trace.tokens import COUNTERS, TokenCounter, by_characters, counter_name
 
-__all__ = ["detect", "parse", "render"]
-
 # One character class up to a fixed bound, then something outside it: nothing here can backtrack.
 _TAGS = re.compile(r"<(/?(?:FORK|JOIN|RETURN|ANSWER)-?[0-9]{0,40})>")
 _PARTS = re.compile(r"(/?)([A-Z]+)(-?)([0-9]*)")

@@ -32,8 +32,6 @@ from simulator.formats.logs import base
 from simulator.trace import Outcome, Trace
 from simulator.trace.tokens import TokenCounter, by_characters
 
-__all__ = ["SCHEMA", "decode", "detect", "encode", "parse", "read", "render", "sniff", "without_text", "write"]
-
 SCHEMA = "forksim.trace/1"
 
 

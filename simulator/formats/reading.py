@@ -37,8 +37,6 @@ from simulator.formats.records import line_of, traces_of
 from simulator.trace import Trace
 from simulator.trace.tokens import TokenCounter, by_characters
 
-__all__ = ["MAX_RECORD", "dump", "read", "writer"]
-
 MAX_RECORD = 64 * 2**20
 """The most bytes a record may have. Longer ones are skipped."""
 

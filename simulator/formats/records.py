@@ -12,8 +12,6 @@ from simulator.formats.logs.base import Line, Reading, decode, encode
 from simulator.trace import MAX_TOKENS, Outcome, Trace
 from simulator.trace.tokens import TokenCounter, spread
 
-__all__ = ["Record", "line_of", "trace_of", "traces_of"]
-
 
 class Record(msgspec.Struct):
     """An object of somebody else's: only these keys are looked at."""

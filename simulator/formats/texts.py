@@ -8,8 +8,6 @@ import msgspec
 
 from simulator.trace import ORGANIZER, Violation, ViolationKind
 
-__all__ = ["MAX_FAULTS", "MAX_WORKERS", "Faults", "filler", "is_path"]
-
 MAX_FAULTS = 100
 """The most faults of a text that are listed one by one."""
 MAX_WORKERS = 10_000

@@ -19,8 +19,6 @@ from typing import NamedTuple
 from simulator.trace import ORGANIZER, Answer, Delay, Fork, Join, Think, Trace, Violation, ViolationKind
 from simulator.trace.protocol import Protocol
 
-__all__ = ["DecodeClock", "check", "decode_clock"]
-
 _DEFAULT = Protocol()
 _V = ViolationKind
 

@@ -10,8 +10,6 @@ from simulator.graph.task import GraphThread, Task
 from simulator.trace import ORGANIZER, Answer, Delay, Fork, Join, Return, Trace, child_id
 from simulator.trace.protocol import Protocol
 
-__all__ = ["compile_trace"]
-
 _DEFAULT = Protocol()
 
 

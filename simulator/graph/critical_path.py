@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from simulator.errors import GraphError
 from simulator.graph.graph import ExecutionGraph
 
-__all__ = ["CriticalPath", "b_levels", "critical_path", "t_levels"]
-
 
 @dataclass(frozen=True, slots=True)
 class CriticalPath:

@@ -18,8 +18,6 @@ from simulator.graph.task import Edge, EdgeKind, GraphThread, Task
 from simulator.trace import MAX_SECONDS, MAX_TOKENS, Trace
 from simulator.trace.protocol import Protocol
 
-__all__ = ["ExecutionGraph"]
-
 
 @dataclass(frozen=True, slots=True)
 class ExecutionGraph:

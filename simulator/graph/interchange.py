@@ -19,8 +19,6 @@ from simulator.trace.protocol import Protocol
 if TYPE_CHECKING:
     import networkx
 
-__all__ = ["from_networkx", "to_networkx"]
-
 _GIVEN = ("shared", "prompt", "inserted")
 """What a graph attribute may say of each thread, besides its name in ``threads``."""
 

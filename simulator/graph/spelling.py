@@ -8,8 +8,6 @@ from itertools import count
 from simulator.graph.task import GraphThread, Task
 from simulator.trace import ORGANIZER, Action, Answer, Delay, Fork, Join, Return, Think, Thread, Trace, child_id
 
-__all__ = ["spell"]
-
 
 def spell(
     tasks: Sequence[Task], threads: Sequence[GraphThread], name: str, prefix_of: str | None, charge: bool

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from simulator.trace import ORGANIZER
 
-__all__ = ["Edge", "EdgeKind", "GraphThread", "Task"]
-
 
 class EdgeKind(StrEnum):
     """Why one task waits for another."""

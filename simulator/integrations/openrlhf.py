@@ -11,8 +11,6 @@ from typing import Any
 
 from simulator.integrations.scorer import Scorer, row_of, scorer_of
 
-__all__ = ["make_reward_func", "response_of", "reward_func"]
-
 
 def response_of(query: Any, prompt: Any) -> Any:
     """Return `query` without the prompt it begins with.

@@ -17,8 +17,6 @@ from simulator.support.checks import check_options, choose
 from simulator.trace import Outcome
 from simulator.trace.protocol import Protocol
 
-__all__ = ["ENDS", "Judge", "Scorer", "exact", "means", "row_of", "scorer_of", "texts_of"]
-
 ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "<eos>", "</s>")
 """What models put at the end of a turn. It is no thinking, so it is cut off."""
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from simulator.integrations.scorer import Scorer, row_of, scorer_of
 
-__all__ = ["custom_rm", "make_custom_rm"]
-
 
 async def custom_rm(args: Any, sample: Any, *, scorer: Scorer, **others: Any) -> Any:
     """Return the reward of a sample, or a list of them for a list of samples.

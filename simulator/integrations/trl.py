@@ -14,8 +14,6 @@ from typing import Any
 from simulator.errors import ConfigError
 from simulator.integrations.scorer import Scorer, means, scorer_of, texts_of
 
-__all__ = ["RewardFunction", "make_reward_func"]
-
 LOGGED = ("latency", "eta", "workers", "failed", "reason")
 """Columns that go into the trainer's table of completions; the means of all columns go into its metrics."""
 

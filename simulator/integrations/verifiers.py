@@ -14,8 +14,6 @@ from simulator.errors import SimulatorError
 from simulator.formats.logs import verifiers
 from simulator.integrations.scorer import Scorer, means, scorer_of, texts_of
 
-__all__ = ["forksim_reward", "make_reward"]
-
 
 async def forksim_reward(
     trace: Any = None,

@@ -15,8 +15,6 @@ import msgspec
 
 from simulator.integrations.scorer import Scorer, row_of, scorer_of
 
-__all__ = ["compute_score", "compute_score_batch", "make_compute_score"]
-
 
 def compute_score(
     data_source: Any = None,

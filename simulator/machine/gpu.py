@@ -10,8 +10,6 @@ from simulator.machine.cost import CostModel, DecodeSteps, unit_of
 from simulator.machine.routing import Routing, least_loaded
 from simulator.support.checks import whole
 
-__all__ = ["GPU", "STEP_CLOCK", "Cluster"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GPU:

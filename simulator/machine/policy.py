@@ -14,19 +14,6 @@ from typing import NamedTuple
 from simulator.graph import ExecutionGraph
 from simulator.graph.critical_path import b_levels
 
-__all__ = [
-    "POLICIES",
-    "Entry",
-    "Keys",
-    "Policy",
-    "Queue",
-    "QueuePolicy",
-    "critical_path_first",
-    "fcfs",
-    "organizer_first",
-    "shortest_first",
-]
-
 
 class Entry(NamedTuple):
     """A request that waits for the batch, or is in it."""

@@ -10,8 +10,6 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable
 
-__all__ = ["ROUTINGS", "Choice", "Routing", "least_loaded", "prefix_affinity", "round_robin"]
-
 
 class Choice(typing.Protocol):
     """One request, and the replicas it may go to."""

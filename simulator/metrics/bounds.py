@@ -12,8 +12,6 @@ from simulator.machine.cost import is_monotone
 from simulator.metrics.measures import QueryView
 from simulator.trace.full_pool import WHEN_FULL, Admission
 
-__all__ = ["lower_bound", "upper_bound"]
-
 
 def lower_bound(view: QueryView) -> float:
     """Critical path, or what the answer needs over c, whichever is longer; each task as if alone on the GPU.

@@ -22,8 +22,6 @@ from simulator.metrics.uncontended import seconds_alone
 from simulator.timeline import SpanKind, Timeline
 from simulator.trace import Outcome, Violation
 
-__all__ = ["METRICS", "SUMMARIES", "Metrics", "QueryView", "measure", "summarize"]
-
 
 @dataclass(frozen=True)
 class QueryView:

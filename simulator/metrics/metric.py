@@ -8,8 +8,6 @@ from typing import Any, Generic, Literal, TypeVar
 
 from simulator.errors import ConfigError
 
-__all__ = ["TIME", "Metric", "record_of", "values_of"]
-
 TIME = "time"
 """The unit of a metric that is a time. A timeline counts time in steps or in seconds, and so does its metric."""
 

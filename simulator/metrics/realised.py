@@ -9,8 +9,6 @@ from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
 from simulator.timeline import BLOCKED, INLINE, Row, SpanKind, Timeline
 
-__all__ = ["BOUNDS", "Piece", "breakdown", "realised_path"]
-
 BOUNDS = ("decode", "worker", "prefill", "delay", "wait_batch", "wait_pool")
 """What a piece of the path can be bound by, see `Piece.bound`."""
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from simulator.machine.gpu import GPU
 from simulator.timeline import Timeline
 
-__all__ = ["prompt_seconds", "seconds_alone"]
-
 
 def seconds_alone(timeline: Timeline, query: int, tokens: Mapping[int, float] | None = None) -> list[float]:
     """Return the time of each task of a query alone in the batch of the replica that it ran on.

@@ -21,8 +21,6 @@ from simulator.study.table import mean_and_interval
 from simulator.support.checks import whole
 from simulator.workload import cap_tokens
 
-__all__ = ["Change", "Saving", "StepPlan", "changes_of", "plan_step"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Change:

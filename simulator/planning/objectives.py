@@ -11,8 +11,6 @@ from simulator.errors import ConfigError
 from simulator.study.measures import Column, check_metric, is_of_run, percentile_column, read_column
 from simulator.support.checks import one_of, real
 
-__all__ = ["Objective", "parse_objective", "parse_objectives"]
-
 _RELATIONS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,

@@ -18,8 +18,6 @@ from simulator.study.documents import label
 from simulator.study.table import mean_and_interval
 from simulator.support.checks import real
 
-__all__ = ["MOST_BACKLOG", "Alternative", "Gap", "backlog_growth", "cheapest", "compare", "plan", "priced"]
-
 MOST_BACKLOG = 0.1
 """Share of the arrivals that may be left over before a load is called unstable: a tenth more work than can be done."""
 _CHECKED = 100

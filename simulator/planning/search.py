@@ -17,8 +17,6 @@ from simulator.errors import ConfigError
 from simulator.planning.objectives import Objective
 from simulator.planning.verdicts import Batch, Rules, Trial, Verdict, settle
 
-__all__ = ["MOST_SCANNED", "Found", "Question", "ladder", "search"]
-
 Question = Literal["smallest", "highest"]
 MOST_SCANNED = 64
 """Values that a scan tries at most; of more, it takes so many at even distances."""

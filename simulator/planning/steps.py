@@ -14,8 +14,6 @@ from simulator.metrics import SUMMARIES
 from simulator.support.checks import whole
 from simulator.timeline import Timeline
 
-__all__ = ["TAILS", "RolloutStep", "rollout_step"]
-
 TAILS = (0.9, 0.95, 0.99)
 """Shares of the queries after which what is left of a step is called its tail."""
 

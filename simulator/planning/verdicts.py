@@ -22,8 +22,6 @@ from simulator.planning.objectives import Objective
 from simulator.study.table import mean_and_interval
 from simulator.support.checks import real, whole
 
-__all__ = ["BACKLOG", "Batch", "Estimate", "Evaluate", "Rules", "Trial", "Verdict", "in_turn", "settle"]
-
 Evaluate = Callable[[Any, int], Mapping[str, float]]
 """The metrics of one replication at one value. Replication r sees the same random numbers at every value."""
 Batch = Callable[[Any, Sequence[int]], Sequence[Mapping[str, float] | str]]

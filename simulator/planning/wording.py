@@ -11,8 +11,6 @@ from simulator.planning.search import MOST_SCANNED, Found
 from simulator.planning.verdicts import BACKLOG, Estimate, Trial, Verdict
 from simulator.study.documents import label
 
-__all__ = ["figure", "sentences"]
-
 
 def figure(value: float) -> str:
     """Return a number to three digits or, from 1000 on, to the whole.

@@ -21,19 +21,6 @@ from numpy.typing import NDArray
 from simulator.plots.style import FONT, INK
 from simulator.timeline import Timeline
 
-__all__ = [
-    "draw_curve",
-    "draw_title",
-    "fitted",
-    "one_panel",
-    "panels_beside",
-    "points_of",
-    "text_width",
-    "time_axis",
-    "time_unit",
-    "two_panels",
-]
-
 _PANEL = 0.95  # inches of the panel beneath
 _REST = 1.35  # inches of title, legend and time axis
 

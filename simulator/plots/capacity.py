@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from simulator.study.table import Table
 
-__all__ = ["latency_capacity"]
-
 _BANDS = 3  # lines that may each have a region of their own bounds
 
 

@@ -13,8 +13,6 @@ from simulator.timeline import CANCELLED, INLINE, Row, Span, Timeline
 from simulator.trace import nesting
 from simulator.trace.full_pool import WHEN_FULL, Admission
 
-__all__ = ["Chart", "Lane", "compose", "printable"]
-
 _VISIBLE = 1e-3  # of the time shown
 _LABEL = 30  # characters of a lane's label
 

@@ -12,8 +12,6 @@ from simulator.timeline import Timeline
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["active_agents", "batch", "concurrency", "draw_concurrency", "thinned"]
-
 _POINTS = 4000  # more steps than this in one curve cannot be told apart
 
 Steps = tuple[NDArray[np.float64], NDArray[np.float64]]

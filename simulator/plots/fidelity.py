@@ -13,8 +13,6 @@ from simulator.plots.style import FONT, INK, KINDS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["calibration", "validation"]
-
 _MOST_KINDS = 5
 _POINTS = 20_000
 

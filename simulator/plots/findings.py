@@ -7,8 +7,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from simulator.errors import ConfigError
 
-__all__ = ["WITHIN", "near_best", "pareto_front", "power_knee", "saturated"]
-
 WITHIN = 0.05
 """Of the best value: what counts as being as good."""
 _GROWTH = 0.5  # of the growth of the load: less growth of the throughput than that is saturation

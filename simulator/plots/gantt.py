@@ -14,8 +14,6 @@ from simulator.timeline import Timeline
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["gantt", "headline"]
-
 _PITCH = 0.27  # inches of a lane, where there is room
 _TALLEST = 6.6  # inches of all lanes
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from simulator.study.table import Table
 
-__all__ = ["heatmap"]
-
 _SMALLEST = 5.0  # points of the numbers in the cells
 _SIDE, _BELOW = 130.0, 90.0  # points of a name beside the rows, and beneath the columns
 _WIDE = 30.0  # from this ratio of largest to smallest on, colours are on a logarithmic scale

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from simulator.study.table import Table
 
-__all__ = ["knee"]
-
 _LOADS = ("arrivals.rate", "arrivals.users", "arrivals.speed", "queries", "protocol.capacity")
 
 

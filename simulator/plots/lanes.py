@@ -17,8 +17,6 @@ from simulator.plots.chart import Chart
 from simulator.plots.style import CANCELLED, FONT, INK, STYLES, BarStyle, set_hatch
 from simulator.timeline import SpanKind
 
-__all__ = ["draw_lanes"]
-
 _UNDER = 0.385  # how far below the middle of its lane the critical path runs
 _CROWD = 40  # lanes from which arrows are thinned
 _HATCHED = 8.0  # points of a lane below which a hatch is mud

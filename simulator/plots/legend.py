@@ -13,8 +13,6 @@ from matplotlib.patches import Patch
 from simulator.plots.canvas import text_width
 from simulator.plots.style import FONT, INK, STYLES, set_hatch
 
-__all__ = ["draw_legend", "place_legend"]
-
 _HANDLE = 30.0  # points of a handle and the gaps around it
 _DOTS = {"linewidth": 0.9, "linestyle": (0, (1, 2))}
 _ARROW = {"color": INK.arrow, "linewidth": 0.8, "markersize": 4, "markeredgewidth": 0}

@@ -17,20 +17,6 @@ from simulator.plots.legend import place_legend
 from simulator.plots.means import Mean, shown
 from simulator.plots.style import FONT, INK, KINDS
 
-__all__ = [
-    "Look",
-    "bars",
-    "draw_intervals",
-    "finish",
-    "label_points",
-    "look_of",
-    "mark_failed",
-    "number_axis",
-    "ring",
-    "swatch",
-    "within_reach",
-]
-
 Floats = NDArray[np.float64]
 
 _SIZE = 5.0  # points of a marker

@@ -17,8 +17,6 @@ from simulator.support.checks import choose
 if TYPE_CHECKING:
     from simulator.study.table import Table
 
-__all__ = ["MOST_LINES", "Line", "Mean", "Points", "higher_is_better", "label_of", "short", "shown"]
-
 MOST_LINES = 16
 """More lines than this cannot be told apart."""
 _LABEL = 24  # characters of a value, or of an axis beside it

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from simulator.study.table import Table
 
-__all__ = ["pareto"]
-
 _FAINT = 0.35
 
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["save"]
-
 # What would differ from run to run, or say which machine drew it.
 _METADATA: dict[str, dict[str, None]] = {
     ".png": {"Software": None},

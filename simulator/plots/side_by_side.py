@@ -13,8 +13,6 @@ from simulator.timeline import Timeline
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["side_by_side"]
-
 _PITCH = 0.3  # inches of a lane
 _LANES = (2, 22)  # what the height is fitted to, at least and at most
 _MOST = 4

@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 
 from simulator.timeline import SpanKind
 
-__all__ = ["CANCELLED", "FONT", "INK", "KINDS", "STYLES", "BarStyle", "set_hatch"]
-
 FONT = 8.0
 """Points of most text."""
 

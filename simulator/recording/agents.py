@@ -17,8 +17,6 @@ from simulator.recording.engine import Generate, Key
 from simulator.recording.generation import Generation
 from simulator.trace import Action, Thread, Trace, Violation
 
-__all__ = ["Agent", "Awaiting", "Granted", "Placed", "Program", "Query", "Sleeping", "Wish"]
-
 
 @dataclass(frozen=True, slots=True)
 class Awaiting:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["counter"]
-
 Ask = Callable[[str, str, dict[str, Any] | None], Any]
 
 

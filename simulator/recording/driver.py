@@ -16,8 +16,6 @@ from simulator.support.checks import whole
 from simulator.trace import Trace
 from simulator.trace.protocol import Protocol
 
-__all__ = ["Setup", "record"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:

@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Began", "Burst", "Ended", "Engine", "Event", "Failed", "Generate", "Key"]
-
 Key = tuple[int, int]
 """A thread: the number of its query in the run, and its number in the query."""
 

@@ -8,8 +8,6 @@ import numpy as np
 
 from simulator.errors import ConfigError
 
-__all__ = ["Filler"]
-
 _WORDS = """
 the of and to in is that it was for on are as with his they at be this from have or by one had not
 but what all were when we there can an your which their said if do will each about how up out them

@@ -28,8 +28,6 @@ from simulator.trace import (
 )
 from simulator.trace.full_pool import WHEN_FULL, Admission
 
-__all__ = ["ORGANIZER_PROMPT", "WORKER_PROMPT", "Prompts", "Question", "free"]
-
 ORGANIZER_PROMPT = """\
 You are an organizer. You think about a question, and you may hand parts of it to workers that think beside you.
 Write <FORK-i>sub-query</FORK-i> to start worker i. Go on thinking. Write <JOIN-i> when you need its result; it is put

@@ -11,8 +11,6 @@ from msgspec.structs import replace
 from simulator.recording.engine import Generate
 from simulator.trace import Action, Delay, Join, Think
 
-__all__ = ["Generation", "stamped"]
-
 
 class Generation:
     """A generation: what was asked, and the bursts that came."""

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
 
-__all__ = ["MAX_SEQUENCES", "LlamaModel"]
-
 MAX_SEQUENCES = 256  # of llama.cpp
 _quiet: list[Any] = []  # what llama.cpp calls instead of writing to stderr; it may do so as long as the process lives
 

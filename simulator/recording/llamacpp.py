@@ -23,8 +23,6 @@ from simulator.errors import ConfigError
 from simulator.recording.engine import Began, Burst, Ended, Event, Failed, Generate, Key
 from simulator.recording.llama_model import MAX_SEQUENCES, LlamaModel
 
-__all__ = ["LlamaEngine", "Step"]
-
 
 class Step(msgspec.Struct, frozen=True):
     """One engine step, and what it cost."""

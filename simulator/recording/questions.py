@@ -11,8 +11,6 @@ import msgspec
 from simulator.errors import FormatError
 from simulator.recording.free import Question
 
-__all__ = ["questions"]
-
 MAX_QUESTION = 2**20
 _KEYS = ("question", "prompt", "query", "problem")
 

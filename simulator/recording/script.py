@@ -13,8 +13,6 @@ from simulator.recording.generation import stamped
 from simulator.recording.session import Session
 from simulator.trace import ORGANIZER, Action, Answer, Delay, Fork, Join, Return, Thread, Trace, child_id
 
-__all__ = ["scripted"]
-
 
 def scripted(session: Session, trace: Trace) -> Callable[[Agent, Agent], Program]:
     """Return what begins the program of a trace's organizer.

@@ -24,8 +24,6 @@ from simulator.recording.sse import BadStream, Chunk, Events, chunk
 from simulator.recording.texts import Text
 from simulator.trace.tokens import by_characters
 
-__all__ = ["ServerEngine"]
-
 
 class ServerEngine:
     """An OpenAI-compatible server.

@@ -17,8 +17,6 @@ from simulator.trace import ORGANIZER, Trace, child_id
 from simulator.trace.full_pool import Admission, FullPool, admit
 from simulator.trace.protocol import Protocol
 
-__all__ = ["Session"]
-
 Watcher = Callable[[Agent, Generation], None]
 
 

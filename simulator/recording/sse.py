@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-__all__ = ["BadStream", "Chunk", "Events", "chunk"]
-
 MAX_EVENT = 16 * 2**20
 
 

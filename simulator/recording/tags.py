@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 from simulator.trace import MAX_INDEX
 
-__all__ = ["Effect", "Scanner"]
-
 _TAG = re.compile(r"<(/?)(FORK|JOIN|RETURN|ANSWER)(?:-?([0-9]{1,10}))?>")
 _LONGEST = len("</RETURN-1000000000>")
 

@@ -10,8 +10,6 @@ import msgspec
 
 from simulator.errors import ConfigError
 
-__all__ = ["STEP_COLUMNS", "Lines", "StepLines", "burst_row"]
-
 STEP_COLUMNS = (
     "run",
     "start",

@@ -25,8 +25,6 @@ from simulator.support.checks import real, whole
 from simulator.trace import Trace, Violation, ViolationKind
 from simulator.trace.protocol import Protocol
 
-__all__ = ["CHUNK", "ScoreBatch", "process_pool", "resolve", "score", "score_batch"]
-
 CHUNK = 1024
 """Rollouts that are scored, and held in memory as Python objects, at once."""
 

@@ -11,9 +11,8 @@ from typing import Any, Literal
 from simulator.machine.gpu import GPU
 from simulator.rewards import terms
 from simulator.rewards.spec import Gate, Reward, Term
+from simulator.rewards.wallclock import wallclock as simulated_wallclock
 from simulator.support.checks import NonNegative, Positive, Share, check_options, choose
-
-__all__ = ["REWARDS", "asyncthink", "kimi_parl", "leverage", "make_reward", "parallel_r1", "threadweaver", "wallclock"]
 
 
 def asyncthink(
@@ -144,7 +143,7 @@ def wallclock(
     """
     options = {"per_minute": per_minute, "gpu": gpu, "load": load, "only_if_correct": only_if_correct}
     return Reward(
-        terms={"accuracy": Term(terms.accuracy), "wallclock": Term(terms.wallclock, options)},
+        terms={"accuracy": Term(terms.accuracy), "wallclock": Term(simulated_wallclock, options)},
         gate=Gate(reward=format_error_reward),
     )
 

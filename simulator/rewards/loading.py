@@ -14,8 +14,6 @@ from simulator.support.checks import check_options, choose
 from simulator.support.toml import load_toml, parse_toml
 from simulator.trace.protocol import Protocol
 
-__all__ = ["load_reward", "parse_reward"]
-
 _KEYS = ("reward", "options", "terms", "gate", "protocol")
 
 

@@ -11,8 +11,6 @@ from simulator.graph.compiler import compile_trace
 from simulator.trace import Answer, Delay, Fork, Join, Outcome, Trace, Violation
 from simulator.trace.protocol import Protocol
 
-__all__ = ["Phase", "Rollout", "Score"]
-
 
 class Score(NamedTuple):
     """A reward, its terms, and what they were computed from."""

@@ -17,8 +17,6 @@ from simulator.support.checks import whole
 from simulator.trace import Outcome, Trace
 from simulator.trace.tokens import TokenCounter, by_characters
 
-__all__ = ["Judged", "Reader", "RolloutLike", "outcome_of"]
-
 RolloutLike = Trace | str | bytes | Mapping[str, Any] | Sequence[int]
 """What `score_batch` takes for a rollout."""
 

@@ -14,8 +14,6 @@ from simulator.support.checks import check_options, choose, mismatch
 from simulator.trace import Answer, Outcome, Thread, Trace, Violation, ViolationKind
 from simulator.trace.protocol import Protocol
 
-__all__ = ["FORMAT_ERROR", "Gate", "Reward", "Term"]
-
 FORMAT_ERROR = "format_error"
 """The term of the gate: there in every score, 0 where the rollout is in order."""
 

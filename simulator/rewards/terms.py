@@ -10,22 +10,6 @@ from simulator.rewards.wallclock import wallclock
 from simulator.support.checks import Positive, Share
 from simulator.trace import Fork, Join, ViolationKind
 
-__all__ = [
-    "TERMS",
-    "acceleration",
-    "accuracy",
-    "concurrency",
-    "correctness",
-    "critical_steps",
-    "efficiency",
-    "finish",
-    "latency",
-    "leverage",
-    "parallel",
-    "sum_of_phases",
-    "wallclock",
-]
-
 
 def accuracy(rollout: Rollout, *, weight: float = 1.0, budget: Positive | None = None) -> float:
     """Return ``weight * R_A``; nothing beyond a `budget` of critical steps (see `critical_steps`).

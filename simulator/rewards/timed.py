@@ -19,8 +19,6 @@ from simulator.support.crew.failure import Failure
 from simulator.support.crew.processes import process_crew
 from simulator.support.crew.supervisor import Limit
 
-__all__ = ["map_watched"]
-
 Chunk = list[tuple[Any, Any]]
 
 

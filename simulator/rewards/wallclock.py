@@ -10,8 +10,6 @@ from simulator.machine.profiles import gpu_from_text
 from simulator.rewards.result import Rollout
 from simulator.support.checks import NonNegative, whole
 
-__all__ = ["simulated_seconds", "wallclock"]
-
 MAX_LOAD = 1024
 
 _gpu = lru_cache(maxsize=64)(gpu_from_text)

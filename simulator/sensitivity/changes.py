@@ -15,8 +15,6 @@ from simulator.support.checks import choose, is_whole, real, whole
 from simulator.trace import ORGANIZER, Action, Delay, Join, Thread, Trace
 from simulator.workload.cuts import Mark, context_marks, moved
 
-__all__ = ["check_scale", "what_if"]
-
 
 class _Change(NamedTuple):
     """Tasks of one thread that change together."""

@@ -10,8 +10,6 @@ from simulator.graph import ExecutionGraph
 from simulator.metrics.realised import Piece, realised_path
 from simulator.timeline import SpanKind, Timeline
 
-__all__ = ["PathChange", "Realised", "compare", "path_change"]
-
 _WAITS = (SpanKind.WAIT_BATCH, SpanKind.WAIT_POOL)
 
 

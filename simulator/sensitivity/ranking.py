@@ -25,8 +25,6 @@ from simulator.trace import ORGANIZER
 from simulator.trace.protocol import Protocol
 from simulator.workload import ClosedLoop
 
-__all__ = ["Sensitivity", "SpeedUp", "sensitivity"]
-
 
 class _Run(TypedDict, total=False):
     """What is passed on to `simulate`."""

@@ -9,8 +9,6 @@ from typing import NamedTuple
 from simulator.graph import ExecutionGraph
 from simulator.graph.critical_path import critical_path
 
-__all__ = ["Slack", "slack_table"]
-
 _ROUNDING = 1e-9  # of the latency: what sums of seconds may be off
 
 

@@ -14,8 +14,6 @@ from simulator.errors import ConfigError
 from simulator.study.documents import label
 from simulator.support.checks import choose
 
-__all__ = ["check_axes", "check_baseline", "indices_at", "n_points", "put"]
-
 Axes = Mapping[str, Sequence[Any]]
 
 MAX_POINTS = 1_000_000

@@ -11,8 +11,6 @@ import numpy as np
 
 from simulator.errors import ConfigError
 
-__all__ = ["canonical", "flat", "label", "plain"]
-
 
 def plain(value: Any) -> Any:
     """Return frozen data as plain tables, what is default left out."""

@@ -12,11 +12,9 @@ from typing import TypeVar
 
 from simulator.support.checks import whole
 from simulator.support.crew.backlog import Backlog
-from simulator.support.crew.failure import Failure, Key, Results, attempt
+from simulator.support.crew.failure import Key, Results, attempt
 from simulator.support.crew.processes import process_crew
 from simulator.support.crew.ray import LOCAL, check_address, map_on_ray
-
-__all__ = ["Executor", "Failure", "Processes", "Ray", "Serial", "executor_from"]
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -25,8 +25,6 @@ from simulator.trace.protocol import Protocol
 from simulator.trace.tokens import COUNTERS, load_tokenizer
 from simulator.workload import ClosedLoop, gamma_arrivals, generate, grouped, poisson_arrivals
 
-__all__ = ["Files", "arrival_times", "compiled", "files_of", "input_digests", "unreadable"]
-
 _MIX, _DRAW, _ARRIVE, _MAKE = range(4)
 """Streams of random numbers of a run: each is asked for one thing only, so that a change of one leaves the others."""
 

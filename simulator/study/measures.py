@@ -20,19 +20,6 @@ from simulator.study.spec import Window
 from simulator.support.checks import choose
 from simulator.timeline import Timeline
 
-__all__ = [
-    "QUERY_METRICS",
-    "RUN_METRICS",
-    "Column",
-    "Observed",
-    "check_metric",
-    "columns_of",
-    "is_of_run",
-    "metric_columns",
-    "percentile_column",
-    "read_column",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class Observed:

@@ -16,17 +16,13 @@ from simulator.graph import ExecutionGraph
 from simulator.machine.policy import POLICIES
 from simulator.study.axes import indices_at
 from simulator.study.documents import label
-from simulator.study.executors import Executor, Failure, Serial
+from simulator.study.executors import Executor, Serial
 from simulator.study.inputs import arrival_times, compiled
 from simulator.study.measures import Observed, columns_of, metric_columns
 from simulator.study.study import Study
 from simulator.study.table import Table
+from simulator.support.crew.failure import Failure
 from simulator.timeline import Timeline
-
-__all__ = [
-    *("Result", "RunKey", "do_run", "outcomes", "row_maker", "row_names", "run_keys", "run_one", "run_study"),
-    *("simulate_one", "table_of"),
-]
 
 
 class Result(NamedTuple):

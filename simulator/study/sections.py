@@ -15,8 +15,6 @@ from simulator.study.spec import Arrivals, Hardware, Source, Window
 from simulator.support.checks import choose, within
 from simulator.trace.protocol import Protocol
 
-__all__ = ["fields_of"]
-
 _NEEDED = {"queries", "arrivals.rate", "arrivals.variation", "arrivals.users"}
 _SECTIONS: dict[str, type] = {"arrivals": Arrivals, "cluster": Hardware, "protocol": Protocol, "window": Window}
 

@@ -17,8 +17,6 @@ from simulator.machine.routing import ROUTINGS
 from simulator.support.checks import NonNegative, Positive, check_fields, choose
 from simulator.workload import generate
 
-__all__ = ["Arrivals", "Hardware", "Source", "Window"]
-
 Limit = Annotated[int, "from 1 to 10^12"]
 
 

@@ -20,8 +20,6 @@ from simulator.study.study import Study, parse_study
 from simulator.study.table import Table
 from simulator.support.crew.failure import Failure, attempt
 
-__all__ = ["Stored", "load_results", "rerun", "run_in_folder"]
-
 
 class Stored(NamedTuple):
     """What a result folder holds."""

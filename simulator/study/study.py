@@ -23,8 +23,6 @@ from simulator.support.checks import Share, check_fields, real, whole
 from simulator.support.toml import load_toml
 from simulator.trace.protocol import Protocol
 
-__all__ = ["Point", "Study", "load_study", "parse_study"]
-
 MAX_QUERIES = 10**7
 """Most queries of a run, samples included: a run is held in memory."""
 

@@ -13,8 +13,6 @@ from simulator.errors import ConfigError
 from simulator.study.documents import label
 from simulator.support.checks import choose
 
-__all__ = ["Summary", "Table", "half_width", "mean_and_interval"]
-
 Column = npt.NDArray[Any]
 
 

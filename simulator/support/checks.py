@@ -20,11 +20,6 @@ from typing import Annotated, Any, Literal
 
 from simulator.errors import ConfigError
 
-__all__ = [
-    *("NonNegative", "Positive", "Share", "check_fields", "check_options", "choose", "is_real", "is_whole", "mismatch"),
-    *("one_of", "real", "whole", "within"),
-]
-
 Positive = Annotated[float, "above 0"]
 NonNegative = Annotated[float, "from 0"]
 Share = Annotated[float, "above 0 and at most 1"]

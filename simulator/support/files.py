@@ -11,8 +11,6 @@ from typing import IO, Any
 
 from simulator.errors import ConfigError
 
-__all__ = ["atomic"]
-
 
 @contextmanager
 def atomic(path: str | os.PathLike[str], mode: str = "w", *, durable: bool = False) -> Iterator[IO[Any]]:

@@ -15,8 +15,6 @@ import numpy as np
 from simulator.errors import ConfigError
 from simulator.support.files import atomic
 
-__all__ = ["Columns", "can_write_parquet", "column_file", "typed"]
-
 Columns = Mapping[str, Sequence[Any] | np.ndarray]
 """Values by the name of their column: arrays of numbers, or texts. All are equally long."""
 Adder = Callable[[dict[str, Any]], None]

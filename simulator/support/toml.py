@@ -10,8 +10,6 @@ from typing import Any, TypeVar
 from simulator.errors import ConfigError
 from simulator.support.checks import within
 
-__all__ = ["load_toml", "parse_toml"]
-
 T = TypeVar("T")
 
 MAX_BYTES = 1 << 24

@@ -1,5 +1,3 @@
 """The version of forksim, in the one place from which the package and its build take it."""
 
-__all__ = ["VERSION"]
-
 VERSION = "0.1.0"

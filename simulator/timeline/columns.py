@@ -29,22 +29,6 @@ from simulator.machine.cost import unit_of
 from simulator.machine.gpu import GPU
 from simulator.trace.protocol import Protocol
 
-__all__ = [
-    "BLOCKED",
-    "CANCELLED",
-    "COLUMNS",
-    "INLINE",
-    "PREEMPTED",
-    "ROW",
-    "Deadlock",
-    "Replica",
-    "Row",
-    "Span",
-    "SpanKind",
-    "Timeline",
-    "in_order",
-]
-
 
 class Row(NamedTuple):
     """One task that ran, or one stay of it in the batch: the schema of `Timeline.rows`."""

@@ -15,8 +15,6 @@ from simulator.support.files import atomic
 from simulator.support.tables import Columns, column_file
 from simulator.timeline.columns import COLUMNS, Timeline
 
-__all__ = ["SPAN_FIELDS", "score_file", "span_rows", "write_csv", "write_npz", "write_spans"]
-
 SPAN_FIELDS = ("trace", "query", "thread", "task", "kind", "start", "finish", "tokens", "cancelled")
 
 

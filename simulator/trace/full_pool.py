@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 from simulator.errors import ConfigError
 
-__all__ = ["WHEN_FULL", "Admission", "Behaviour", "FullPool", "admit"]
-
 
 class Admission(Enum):
     """What becomes of a worker that has just been forked, and of its parent."""

@@ -13,27 +13,6 @@ import msgspec
 
 from simulator.errors import TraceError
 
-__all__ = [
-    "MAX_INDEX",
-    "MAX_NESTING",
-    "MAX_TOKENS",
-    "ORGANIZER",
-    "Action",
-    "Answer",
-    "Delay",
-    "Fork",
-    "Join",
-    "Outcome",
-    "Return",
-    "Think",
-    "Thread",
-    "Trace",
-    "Violation",
-    "ViolationKind",
-    "child_id",
-    "nesting",
-]
-
 ORGANIZER = "organizer"
 MAX_TOKENS = 10**12  # beyond any run; keeps sums of steps exact in a float
 MAX_SECONDS = 1e9

@@ -11,8 +11,6 @@ from simulator.support.checks import one_of, real, whole
 from simulator.trace.full_pool import WHEN_FULL
 from simulator.trace.model import ViolationKind
 
-__all__ = ["FORMAT_ERRORS", "WHEN_FULL", "AfterAnswer", "Protocol", "SlotRelease"]
-
 SlotRelease = Literal["return", "join"]
 AfterAnswer = Literal["cancel", "finish"]
 

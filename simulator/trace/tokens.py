@@ -11,17 +11,6 @@ from collections.abc import Callable
 from simulator.errors import ConfigError, FormatError
 from simulator.trace.model import MAX_TOKENS
 
-__all__ = [
-    "APPROXIMATE",
-    "COUNTERS",
-    "TokenCounter",
-    "by_characters",
-    "by_words",
-    "counter_name",
-    "load_tokenizer",
-    "spread",
-]
-
 TokenCounter = Callable[[str], int]
 
 

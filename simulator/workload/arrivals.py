@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from simulator.support.checks import real, whole
 
-__all__ = ["ClosedLoop", "gamma_arrivals", "poisson_arrivals"]
-
 
 def poisson_arrivals(n: int, rate: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return the seconds at which `n` queries arrive, `rate` a second, independently of each other.

@@ -10,8 +10,6 @@ import msgspec
 from simulator.support.checks import whole
 from simulator.trace import ORGANIZER, Action, Delay, Fork, Join, Return, Think, Thread, Trace, child_id
 
-__all__ = ["Mark", "cap_tokens", "context_marks", "moved"]
-
 Mark = tuple[int, int]
 """A position in a context, counted in tokens: where it was, and where it is."""
 

@@ -16,18 +16,6 @@ from simulator.errors import ConfigError
 from simulator.support.checks import check_fields, whole
 from simulator.trace import MAX_TOKENS
 
-__all__ = [
-    "DISTRIBUTIONS",
-    "Constant",
-    "Distribution",
-    "Empirical",
-    "Geometric",
-    "LogNormal",
-    "Samples",
-    "Uniform",
-    "distribution",
-]
-
 Samples: TypeAlias = NDArray[np.int64]
 Tokens: TypeAlias = Annotated[int, f"from 0 to {MAX_TOKENS:,}"]
 

@@ -32,8 +32,6 @@ from simulator.trace import (
 )
 from simulator.workload.distributions import Constant, Distribution, LogNormal, Uniform
 
-__all__ = ["FAMILIES", "Sizes", "batch", "interleaved", "nested", "parallel", "random_organizer", "sequential"]
-
 MAX_THREADS = 100_000
 _MANY = f"from 1 to {MAX_THREADS}"
 

@@ -16,8 +16,6 @@ from simulator.trace import Trace
 from simulator.workload.distributions import Distribution, distribution
 from simulator.workload.families import FAMILIES, Sizes
 
-__all__ = ["PRESETS", "generate"]
-
 PRESETS: dict[str, tuple[str, Mapping[str, Any]]] = {
     # The length limit binds in every run: T = 2048.0 on AIME-24 (arXiv 2510.26658).
     "sequential_2k": ("sequential", {"work": "constant:2000", "answer": "constant:38"}),

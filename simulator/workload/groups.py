@@ -9,8 +9,6 @@ import msgspec
 from simulator.support.checks import whole
 from simulator.trace import Thread, Trace
 
-__all__ = ["grouped"]
-
 
 def grouped(traces: Iterable[Trace], samples: int) -> Iterator[Trace]:
     """Yield traces in groups of `samples` that share the prompt of the group's first.

@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from simulator.errors import ConfigError
-from simulator.study.executors import Failure, Processes, Ray, Serial, executor_from
+from simulator.study.executors import Processes, Ray, Serial, executor_from
 from simulator.support.crew import processes, supervisor
+from simulator.support.crew.failure import Failure
 from tests.support import errands
 
 ROOT = Path(__file__).parents[2]

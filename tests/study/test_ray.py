@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from simulator.errors import ConfigError
-from simulator.study.executors import Failure, Ray, Serial
+from simulator.study.executors import Ray, Serial
+from simulator.support.crew.failure import Failure
 from tests.study.test_executors import alive, until
 from tests.support import errands
 

@@ -48,8 +48,6 @@ from functools import partial
 from simulator.formats.groups import blocks, layout
 from simulator.formats.groups.dialect import Dialect
 
-__all__ = ["detect", "parse", "render"]
-
 _OWN = re.compile("<(?:Goal|/?Think)>")
 DIALECT = Dialect(
     name="multiverse",

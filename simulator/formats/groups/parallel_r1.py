@@ -35,8 +35,6 @@ from functools import partial
 from simulator.formats.groups import blocks, layout
 from simulator.formats.groups.dialect import Dialect
 
-__all__ = ["detect", "parse", "render"]
-
 DIALECT = Dialect(
     name="parallel_r1",
     path="Path",

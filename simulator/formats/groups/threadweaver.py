@@ -39,8 +39,6 @@ from functools import partial
 from simulator.formats.groups import blocks, layout
 from simulator.formats.groups.dialect import Dialect
 
-__all__ = ["detect", "parse", "render"]
-
 DIALECT = Dialect(
     name="threadweaver",
     path="Thread",

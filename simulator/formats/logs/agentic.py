@@ -30,8 +30,6 @@ from simulator.formats.logs.to_trace import to_trace
 from simulator.graph.compiler import compile_trace
 from simulator.trace import MAX_TOKENS, Trace
 
-__all__ = ["SCHEMA", "VERSION", "PlayReader", "Writer", "read", "sniff", "write"]
-
 SCHEMA: Literal["dynamo.agentic_mooncake"] = "dynamo.agentic_mooncake"
 VERSION = 2
 

@@ -13,8 +13,6 @@ from simulator.errors import ConfigError, FormatError
 from simulator.trace import MAX_SECONDS, MAX_TOKENS, Trace
 from simulator.trace.tokens import TokenCounter, by_characters
 
-__all__ = ["Line", "LogFormat", "Reading", "check_block_size", "check_milliseconds", "check_tokens", "decode", "encode"]
-
 T = TypeVar("T")
 Line = tuple[int, bytes]
 """The number of a line, from 1 on, and the line. A document is one line."""

@@ -11,8 +11,6 @@ import msgspec
 from simulator.errors import FormatError
 from simulator.trace.tokens import TokenCounter
 
-__all__ = ["GraphRollout", "Strand", "Turn", "strands_of", "turns_of"]
-
 _FOLLOWS = ("continuation", "compaction")
 
 

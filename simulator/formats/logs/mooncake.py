@@ -22,8 +22,6 @@ from simulator.errors import FormatError
 from simulator.formats.logs.base import Line, Reading, check_milliseconds, check_tokens, decode
 from simulator.trace import ORGANIZER, Answer, Thread, Trace
 
-__all__ = ["BLOCK_SIZE", "Log", "read", "sniff"]
-
 BLOCK_SIZE = 512
 """Tokens in a block of `hash_ids`, in the logs that Mooncake published."""
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from simulator.errors import FormatError
 from simulator.graph import ExecutionGraph
 
-__all__ = ["MAX_BLOCKS", "Dependency", "LoggedRequest", "requests"]
-
 _ARRIVAL = -1
 MAX_BLOCKS = 2**20
 """The most blocks a request may have."""

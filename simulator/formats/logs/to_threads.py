@@ -15,8 +15,6 @@ import msgspec
 from simulator.errors import FormatError
 from simulator.trace import ORGANIZER, Action, Answer, Delay, Fork, Join, Return, Think, Thread, child_id
 
-__all__ = ["DependencyRow", "Node", "RequestRow", "ThreadDraft", "refuse", "to_threads"]
-
 
 class DependencyRow(msgspec.Struct):
     """What a request waits for, as a file says it."""

@@ -18,8 +18,6 @@ from simulator.formats.texts import is_path
 from simulator.graph.compiler import compile_trace
 from simulator.trace import MAX_NESTING, ORGANIZER, Trace, child_id
 
-__all__ = ["to_trace"]
-
 
 def to_trace(rows: Sequence[tuple[int, RequestRow]], block_size: int) -> Trace:
     """Return the Trace of a play.

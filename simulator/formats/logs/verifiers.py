@@ -44,8 +44,6 @@ from simulator.trace import (
 )
 from simulator.trace.tokens import TokenCounter, by_characters, counter_name, spread
 
-__all__ = ["detect", "parse", "read", "sniff", "trace_of"]
-
 
 class _Episode(msgspec.Struct):
     traces: list[GraphRollout] | None = None

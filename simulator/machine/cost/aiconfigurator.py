@@ -12,8 +12,6 @@ from simulator.errors import ConfigError
 from simulator.machine.cost.table import MeasuredTable
 from simulator.support.checks import real, whole
 
-__all__ = ["AIConfigurator"]
-
 SEQUENCES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 CONTEXTS = (0, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 # Matrix products come in tiles of 256 tokens: one token more than a multiple takes up to a tenth longer.

@@ -11,8 +11,6 @@ from typing import Any, Literal
 
 from simulator.support.checks import real
 
-__all__ = ["CostModel", "check_numbers", "is_monotone", "unit_of"]
-
 
 class CostModel(typing.Protocol):
     """What the engine asks of a cost model.

@@ -8,8 +8,6 @@ from typing import ClassVar
 from simulator.errors import ConfigError
 from simulator.machine.cost.base import check_numbers
 
-__all__ = ["ConstantRate", "DecodeSteps", "LinearBatch"]
-
 
 @dataclass(frozen=True, slots=True)
 class DecodeSteps:

@@ -9,8 +9,6 @@ from simulator.errors import ConfigError
 from simulator.machine.cost.shapes import Datasheet, ModelShape
 from simulator.support.checks import real, whole
 
-__all__ = ["Roofline"]
-
 TILE = 128
 """Prompt tokens for which an attention kernel reads the keys and values once (FlashAttention's block of queries)."""
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from simulator.errors import ConfigError
 from simulator.support.checks import real, whole
 
-__all__ = ["Datasheet", "ModelShape"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:

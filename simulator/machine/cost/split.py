@@ -11,8 +11,6 @@ from typing import Any, Literal
 from simulator.errors import ConfigError
 from simulator.support.checks import real, whole
 
-__all__ = ["SplitTable"]
-
 
 @dataclass(frozen=True, slots=True)
 class SplitTable:

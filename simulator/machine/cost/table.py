@@ -12,8 +12,6 @@ from typing import Any, Literal, NamedTuple
 from simulator.errors import ConfigError
 from simulator.support.checks import is_real, real, whole
 
-__all__ = ["MeasuredTable"]
-
 Axis = tuple[int, ...]
 Grid = tuple[tuple[float, ...], ...]
 

@@ -22,8 +22,6 @@ from simulator.machine.gpu import GPU
 from simulator.support.checks import one_of, whole
 from simulator.support.toml import parse_toml
 
-__all__ = ["KINDS", "MEMORY_SHARE", "Profile", "parse_profile", "shipped"]
-
 KINDS = ("datasheet", "database", "fitted", "measured")
 """What the numbers of a profile are: the maker's promises; operators timed one by one and added up; a law fitted to
 either; steps of a real engine."""

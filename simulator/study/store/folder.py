@@ -21,8 +21,6 @@ from simulator.study.store.rows import Row, plain_row, query_chunks, typed_chunk
 from simulator.support.files import atomic
 from simulator.support.tables import Columns, can_write_parquet, column_file
 
-__all__ = ["ResultFolder"]
-
 _LEFT = re.compile(r"\.(.+\.(?:parquet|csv|json|jsonl))\.[a-z0-9_]{8}")  # what a killed `atomic` leaves behind
 
 

@@ -18,8 +18,6 @@ import numpy.typing as npt
 from simulator.errors import ConfigError
 from simulator.support.tables import Columns, typed
 
-__all__ = ["Log", "Runs", "open_line", "pack", "scan", "seal", "unpack", "writing"]
-
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 

@@ -17,20 +17,6 @@ from simulator.study.documents import flat
 from simulator.study.store.journal import Runs, scan
 from simulator.study.store.rows import joined, typed_chunks
 
-__all__ = [
-    "FORMAT",
-    "JOURNAL",
-    "LOCK",
-    "PARTS",
-    "STUDY",
-    "Results",
-    "digest",
-    "other_version",
-    "read_folder",
-    "refuse_odd",
-    "refuse_study",
-]
-
 FORMAT = 2
 """The number of the format of a folder, in its study.json. It is another one where files or columns of rows change."""
 

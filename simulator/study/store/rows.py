@@ -11,8 +11,6 @@ import numpy as np
 
 from simulator.errors import ConfigError
 
-__all__ = ["joined", "plain_row", "query_chunks", "typed_chunks"]
-
 CHUNK = 8192
 """Rows in memory at once while tables are written."""
 _LIMIT = 2**63

@@ -6,8 +6,6 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["Backlog"]
-
 T = TypeVar("T")
 
 _LOT = 64

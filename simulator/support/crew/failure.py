@@ -9,8 +9,6 @@ from typing import Any, Self, TypeVar
 
 from simulator.errors import why
 
-__all__ = ["Failure", "Key", "Results", "answer", "attempt", "received", "sent"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 

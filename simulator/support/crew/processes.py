@@ -20,8 +20,6 @@ from simulator.support.crew.backlog import Backlog
 from simulator.support.crew.failure import answer
 from simulator.support.crew.supervisor import Crew, Limit, Lost
 
-__all__ = ["process_crew"]
-
 # Not forked from this process: threads and locks do not survive that. Not from a fork server either: it would hand on
 # this thread's signal mask to everybody else's processes.
 _CONTEXT = get_context("spawn")

@@ -18,8 +18,6 @@ from simulator.support.crew.failure import Results, answer
 from simulator.support.crew.supervisor import Crew, Lost
 from simulator.support.version import VERSION
 
-__all__ = ["LOCAL", "check_address", "map_on_ray"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -18,8 +18,6 @@ from simulator.errors import ConfigError
 from simulator.support.crew.backlog import Backlog
 from simulator.support.crew.failure import Failure, received, sent
 
-__all__ = ["Crew", "Limit", "Lost", "Transport"]
-
 _STARTS = 3
 """Workers in a row that may be lost before they do anything."""
 
