@@ -8,13 +8,11 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from simulator.audit import EXPLOITS, Audit, Corpus, Judge, Scored, Search
 from simulator.audit import audit as run
-from simulator.cli.common import Json, print_json, say, screen_width, show
+from simulator.cli.common import Json, print_json, say, screen_width, show, table, wrote
 from simulator.cli.options import ReadOptions, grouped
 from simulator.cli.report import number, printable
 from simulator.engine.simulation import simulate
@@ -96,8 +94,8 @@ def audit(
             print_json(record)
     else:
         _print(found, about)
-    if out is not None and not json:
-        say(f"wrote {out}")
+    if out is not None:
+        wrote(out, json)
     return source.exit_code if source else 0
 
 
@@ -168,33 +166,25 @@ def _print(found: Audit, about: dict[str, Any]) -> None:
         _print_searches(found.searches)
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left", no_wrap=bool(place))
-    return table
-
-
 def _print_corpus(corpus: Corpus) -> None:
     sizes = f"{corpus.traces:,} rollouts: {corpus.right:,} right, {corpus.gated:,} at the gate"
     unjudged = corpus.traces - corpus.judged
     sizes += f", {unjudged:,} not judged" if unjudged else ""
     sizes += f", {len(corpus.unscored):,} cannot be scored" if corpus.unscored else ""
     say(sizes)
-    table = _table("rank correlation with", "all", "right ones")
+    lines = table("rank correlation with", "all", "right ones")
     for name, follows in corpus.follows.items():
-        table.add_row(name, _signed(follows.all), _signed(follows.right))
-    show(table)
-    columns = ("mean", "std", "of variance", "in groups", "at its most", "with correctness")
-    table = _table("term", *columns)
+        lines.add_row(name, _signed(follows.all), _signed(follows.right))
+    show(lines)
+    lines = table("term", "mean", "std", "of variance", "in groups", "at its most", "with correctness")
     for name, term in corpus.terms.items():
         if name == FORMAT_ERROR and not corpus.gated:
             continue
         shares = (_percent(term.share), _percent(corpus.groups.shares[name]), _percent(term.at_most))
-        table.add_row(
+        lines.add_row(
             Text(printable(name)), number(term.mean), number(term.std), *shares, _signed(term.follows_correctness)
         )
-    show(table)
+    show(lines)
     groups = corpus.groups
     say(f"{groups.groups:,} groups, {groups.mixed:,} of them with right and wrong answers")
     say(f"the wrong answer earns as much as the right one: {_percent(groups.wrong_first)} of pairs in a group")
@@ -213,7 +203,7 @@ def _print_corpus(corpus: Corpus) -> None:
 def _print_searches(searches: tuple[Search, ...]) -> None:
     narrow = screen_width() < 110
     columns = ("found", "A earns", "B earns", "gain", "most", "slower", "actions")
-    table = _table("exploit: A ...", *columns[: 6 if narrow else 7])
+    lines = table("exploit: A ...", *columns[: 6 if narrow else 7])
     for each in searches:
         what = Text(f"{each.exploit}: {EXPLOITS[each.exploit].what}")
         pair = each.pair
@@ -221,8 +211,8 @@ def _print_searches(searches: tuple[Search, ...]) -> None:
         if pair is not None:
             cells += [number(pair.a.score.total), number(pair.b.score.total), number(pair.gain)]
             cells += [number(each.largest_gain), f"{pair.slowdown:.2f} x", f"{pair.a.actions} + {pair.b.actions}"]
-        table.add_row(what, *cells[: 6 if narrow else 7])
-    show(table)
+        lines.add_row(what, *cells[: 6 if narrow else 7])
+    show(lines)
     for each in searches:
         if each.reason:
             say(f"{each.exploit}: {each.reason}")

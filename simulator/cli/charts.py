@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from simulator.cli.common import say
+from simulator.cli.common import Picture, wrote
 from simulator.cli.options import MachineOptions, PoolOptions, ReadOptions, grouped
 from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError
@@ -16,7 +16,7 @@ from simulator.graph.compiler import compile_trace
 @grouped
 def gantt(
     trace: Annotated[str, typer.Argument(metavar="TRACE", help="A file of traces, or - for standard input.")],
-    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="Picture to write: .png, .svg or .pdf.")],
+    out: Picture,
     number: Annotated[int, typer.Option("--number", "-n", min=1, help="Which trace of the file, from 1.")] = 1,
     *,
     machine: MachineOptions,
@@ -39,5 +39,5 @@ def gantt(
         raise ConfigError(f"{trace}: there is no trace {number}; --number is from 1 to {last} here")
     timeline = simulate(compile_trace(chosen, rules), **run)
     plots.save(plots.gantt(timeline), out)
-    say(f"wrote {out}")
+    wrote(out)
     return source.exit_code

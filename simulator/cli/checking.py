@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from simulator.cli.common import Json, Paths, print_json, say
+from simulator.cli.common import Json, Paths, picked, print_json, say
 from simulator.cli.options import Capacity, ReadOptions, grouped
 from simulator.cli.report import Tally, printable
 from simulator.graph.clock import check as violations_of
@@ -31,16 +31,7 @@ def check(
         tally.add(lambda _: 0.0, (violation.kind.value for violation in found))
         for violation in found:
             if json:
-                print_json(
-                    {
-                        "trace": trace.id,
-                        "kind": violation.kind.value,
-                        "thread": violation.thread,
-                        "action": violation.action,
-                        "offset": violation.offset,
-                        "message": violation.message,
-                    }
-                )
+                print_json({"trace": trace.id, **picked(violation, "kind", "thread", "action", "offset", "message")})
             else:
                 say(printable(f"{trace.id}: {violation}", 1000))
     tally.unreadable = source.unreadable

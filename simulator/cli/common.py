@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import msgspec
 import typer
+from rich import box
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, TimeElapsedColumn
 from rich.table import Table
 
 from simulator.cli.report import printable
@@ -25,6 +26,7 @@ Paths = Annotated[list[str], typer.Argument(metavar="TRACE...", help="Files of t
 To = Annotated[str, typer.Option("--to", metavar="FORMAT", help=f"Format to write: {', '.join(writable())}.")]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines, for machines.")]
+Picture = Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="Picture to write: .png, .svg or .pdf.")]
 
 
 class _Stdout:
@@ -68,6 +70,14 @@ def screen_width() -> int:
     return shutil.get_terminal_size((140, 24)).columns if stdout.isatty() else 140
 
 
+def table(*titles: str, **style: Any) -> Table:
+    """Return an empty table: what a line is about, and columns of numbers."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, **style)
+    for place, title in enumerate(titles):
+        made.add_column(title, justify="right" if place else "left", no_wrap=bool(place))
+    return made
+
+
 def show(table: Table) -> None:
     """Print a table."""
     console = Console(file=stdout, width=max(screen_width(), 80), highlight=False)
@@ -79,6 +89,12 @@ def show(table: Table) -> None:
 def say(line: str = "") -> None:
     """Print a line."""
     stdout.write(line + "\n")
+
+
+def wrote(path: str, json: bool = False) -> None:
+    """Say that a file or folder has been written, where people read."""
+    if not json:
+        say(f"wrote {path}")
 
 
 def complain(message: str) -> None:
@@ -126,14 +142,16 @@ class Input:
 
     def all(self) -> Iterator[Trace | FormatError]:
         """Yield what cannot be read as well, once it has been reported."""
-        with _progress(self.streams) as advance:
+        columns = (SpinnerColumn(), "{task.completed} {task.description}", TimeElapsedColumn())
+        with on_stderr(*columns, quiet=self.streams and stdout.isatty()) as progress:
+            task = progress.add_task("traces", total=None)
             for path in self.paths:
                 for item in self._read(path):
                     if isinstance(item, FormatError):
                         self.unreadable += 1
                         complain(str(item))
                     yield item
-                    advance()
+                    progress.advance(task)
 
     def _read(self, path: str) -> Iterator[Trace | FormatError]:
         return read(path, format=self.format, count=self.count, keep_text=self.keep_text, block_size=self.block_size)
@@ -150,15 +168,18 @@ class Input:
 
 
 @contextmanager
-def _progress(streams: bool) -> Iterator[Callable[[], None]]:
-    """Count on stderr, where that is a terminal. It never stands in for stdout."""
-    if not sys.stderr.isatty() or (streams and stdout.isatty()):
-        yield lambda: None
-        return
-    columns = (SpinnerColumn(), TextColumn("{task.completed} {task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
-        task = progress.add_task("traces", total=None)
-        yield lambda: progress.advance(task)
+def on_stderr(*columns: ProgressColumn | str, quiet: bool = False) -> Iterator[Progress]:
+    """Show progress on stderr, where that is a terminal. It never stands in for stdout."""
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, disable=quiet or not sys.stderr.isatty()
+    ) as progress:
+        yield progress
+
+
+def picked(record: Any, *names: str) -> dict[str, Any]:
+    """Return some attributes of a record by their names, for `print_json`."""
+    return {name: getattr(record, name) for name in names}
 
 
 def print_json(value: dict[str, Any]) -> None:

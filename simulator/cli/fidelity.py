@@ -7,10 +7,9 @@ from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
 
-from simulator.cli.common import Input, Json, Paths, complain, print_json, say, show
+from simulator.cli.common import Input, Json, Paths, complain, picked, print_json, say, show, table, wrote
 from simulator.cli.options import Capacity
 from simulator.cli.report import number, printable
 from simulator.errors import ConfigError, FormatError
@@ -100,18 +99,13 @@ def calibrate(
         text = found.profile(source=source or ", ".join(data), date=date.today(), kind=kind, engine=engine)
         with atomic(out) as file:
             file.write(text)
-        _wrote(out, json)
+        wrote(out, json)
     if plot is not None:
         from simulator import plots
 
         plots.save(plots.calibration(found), plot)
-        _wrote(plot, json)
+        wrote(plot, json)
     return code
-
-
-def _wrote(path: str, json: bool) -> None:
-    if not json:
-        say(f"wrote {path}")
 
 
 def _holds_traces(path: str) -> bool:
@@ -134,19 +128,17 @@ def _chosen(records: Input, where: list[str] | None) -> list[Trace]:
 
 
 def _show_calibration(found: Calibration) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in (f"{found.law} law", "seconds", "95 % from", "to"):
-        table.add_column(title, justify="left" if title.endswith("law") else "right", no_wrap=True)
+    lines = table(f"{found.law} law", "seconds", "95 % from", "to")
     for each in found.parameters:
-        table.add_row(each.name, *(f"{value:.4g}" for value in each[1:]))
-    show(table)
-    table = _error_table("error")
+        lines.add_row(each.name, *(f"{value:.4g}" for value in each[1:]))
+    show(lines)
+    lines = table("error", *_ERRORS)
     what = found.what.removeprefix("engine ") + "s"
-    _add(table, f"{what}, held out", found.held_out_steps)
+    _add(lines, f"{what}, held out", found.held_out_steps)
     if found.held_out_runs is not None:
-        _add(table, "runs, held out", found.held_out_runs)
-    _add(table, f"{what}, fitted", found.fitted_steps)
-    show(table)
+        _add(lines, "runs, held out", found.held_out_runs)
+    _add(lines, f"{what}, fitted", found.fitted_steps)
+    show(lines)
     say(found.describe())
     drift = f"; runs differ in speed by {_percent(found.drift)} (standard deviation)" if found.drift else ""
     say(f"{_percent(found.outliers)} of the {what} count less, as something interrupted them{drift}")
@@ -164,10 +156,7 @@ def _calibration_record(found: Calibration) -> dict[str, Any]:
         "held_out_steps": found.held_out_steps._asdict(),
         "held_out_runs": found.held_out_runs and found.held_out_runs._asdict(),
         "fitted_steps": found.fitted_steps._asdict(),
-        "folds": found.folds,
-        "outliers": found.outliers,
-        "drift": found.drift,
-        "notes": list(found.notes),
+        **picked(found, "folds", "outliers", "drift", "notes"),
     }
 
 
@@ -212,7 +201,7 @@ def validate(
         from simulator import plots
 
         plots.save(plots.validation(found), out)
-        _wrote(out, json)
+        wrote(out, json)
     return source.exit_code
 
 
@@ -229,39 +218,31 @@ def _matches(trace: Trace, key: str, pattern: str) -> bool:
 
 def _show_validation(found: Validation, rows: int) -> None:
     if rows:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("trace", overflow="fold")
-        for title in ("kind", "measured s", "predicted s", "error"):
-            table.add_column(title, justify="right", no_wrap=True)
+        lines = table("trace", "kind", "measured s", "predicted s", "error")
+        lines.columns[0].overflow = "fold"
         for query in found.queries[:rows]:
             times = (number(query.measured), number(query.predicted))
-            table.add_row(printable(query.trace, 60), printable(query.kind, 20), *times, f"{100 * query.error:+.1f} %")
-        show(table)
+            lines.add_row(printable(query.trace, 60), printable(query.kind, 20), *times, f"{100 * query.error:+.1f} %")
+        show(lines)
     if len(found.queries) > rows:
         say(f"{len(found.queries) - rows:,} more (--rows and --json show all)\n")
-    table = _error_table("latency", "repeats differ by")
+    lines = table("latency", *_ERRORS, "repeats differ by")
     for kind in (*found.kinds()[:10], None) if len(found.kinds()) > 1 else (None,):
-        repeats = found.repeats(kind)
-        _add(table, printable(kind or "all queries", 20), found.errors(kind), _repeats(repeats))
+        _add(lines, printable(kind or "all queries", 20), found.errors(kind), _repeats(found.repeats(kind)))
     if found.runs is not None:
-        _add(table, "last answer of a run", found.runs, _repeats(found.run_repeats))
-    show(table)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("time of all threads", "measured s", "predicted s", "bias", "mean error / latency"):
-        table.add_column(title, justify="left" if title.startswith("time") else "right", no_wrap=True)
+        _add(lines, "last answer of a run", found.runs, _repeats(found.run_repeats))
+    show(lines)
+    lines = table("time of all threads", "measured s", "predicted s", "bias", "mean error / latency")
     for each in found.classes():
         bias = f"{100 * (each.predicted / each.measured - 1):+.1f} %" if each.measured else "-"
-        table.add_row(each.name, number(each.measured), number(each.predicted), bias, _percent(each.mean))
-    show(table)
-    speedups = found.speedups()
-    if speedups:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for title in ("speed-up over its sequential twin", "measured", "predicted", "error"):
-            table.add_column(title, justify="left" if title.startswith("speed") else "right", no_wrap=True)
+        lines.add_row(each.name, number(each.measured), number(each.predicted), bias, _percent(each.mean))
+    show(lines)
+    if speedups := found.speedups():
+        lines = table("speed-up over its sequential twin", "measured", "predicted", "error")
         for speedup in speedups:
             values = (number(speedup.measured), number(speedup.predicted), f"{100 * speedup.error:+.1f} %")
-            table.add_row(printable(speedup.trace, 60), *values)
-        show(table)
+            lines.add_row(printable(speedup.trace, 60), *values)
+        show(lines)
     say("error: predicted / measured - 1. bias: its mean. p50, p90, p95: of its absolute values, as mean and max.")
     say("repeats differ by: mean (max) difference of recorded repeats, relative to their mean: noise to compare with.")
 
@@ -280,18 +261,13 @@ def _validation_record(found: Validation) -> dict[str, Any]:
     }
 
 
-def _error_table(*titles: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(titles[0])
-    for title in ("n", "mean", "bias", "p50", "p90", "p95", "max", *titles[1:]):
-        table.add_column(title, justify="right", no_wrap=True)
-    return table
+_ERRORS = ("n", "mean", "bias", "p50", "p90", "p95", "max")
 
 
-def _add(table: Table, name: str, errors: Errors, *rest: str) -> None:
+def _add(lines: Table, name: str, errors: Errors, *rest: str) -> None:
     sizes = (errors.p50, errors.p90, errors.p95, errors.max)
     signed = f"{100 * errors.bias:+.1f} %"
-    table.add_row(name, f"{errors.number:,}", _percent(errors.mean), signed, *map(_percent, sizes), *rest)
+    lines.add_row(name, f"{errors.number:,}", _percent(errors.mean), signed, *map(_percent, sizes), *rest)
 
 
 def _repeats(errors: Errors | None) -> str:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
-from simulator.cli.common import Json, print_json, say, screen_width, show
+from simulator.cli.common import Json, picked, print_json, say, screen_width, show, table
 from simulator.errors import ConfigError
 from simulator.machine.profiles import Profile, profiles, read_profile
 
@@ -37,10 +34,10 @@ def gpus(json: Json = False) -> int:
     narrow = screen_width() < 110
     titles = ("TP", "GB", "KV", "2k", "8k", *(f"b={batch}" for batch in BATCHES), "prompt", "kind", "± %")
     shown = [title for title in titles if not narrow or title not in ("KV", "8k", "kind")]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, int(not narrow), 0, 1))
-    table.add_column("profile", no_wrap=True)
-    for title in shown:
-        table.add_column(title, justify="left" if title == "kind" else "right", no_wrap=True)
+    lines = table("profile", *shown, padding=(0, int(not narrow), 0, 1))
+    for column in lines.columns:
+        column.justify = "left" if column.header in ("profile", "kind") else "right"
+        column.no_wrap = True
     for profile, after in zip(found, [*found[1:], None], strict=True):
         fits = (profile.concurrency(context) for context in (2048, 8192))
         cells = (
@@ -54,8 +51,8 @@ def gpus(json: Json = False) -> int:
         )
         last = after is not None and after.model != profile.model
         row = (cell for title, cell in zip(titles, cells, strict=True) if title in shown)
-        table.add_row(profile.name, *row, end_section=last)
-    show(table)
+        lines.add_row(profile.name, *row, end_section=last)
+    show(lines)
     say(LEGEND)
     return 0
 
@@ -66,48 +63,33 @@ def _milliseconds(seconds: float | None) -> str:
 
 def _steps(profile: Profile) -> dict[str, float | None]:
     """Return the seconds of a step for each of `BATCHES`; None where the profile refuses."""
-    steps: dict[str, float | None] = {}
-    for batch in BATCHES:
-        if batch > (profile.gpu.max_num_seqs or batch):
-            steps[str(batch)] = None
-            continue
-        try:
-            steps[str(batch)] = profile.gpu.cost.step_seconds(batch, batch * CONTEXT)
-        except ConfigError:
-            steps[str(batch)] = None
-    return steps
+    most = profile.gpu.max_num_seqs or BATCHES[-1]
+    return {str(b): _seconds(profile, b, b * CONTEXT) if b <= most else None for b in BATCHES}
 
 
 def _prompt(profile: Profile) -> float | None:
-    cost = profile.gpu.cost
-    if cost.prefill_is_free:
+    if profile.gpu.cost.prefill_is_free:
         return None
+    return _seconds(profile, 0, 0, PROMPT, PROMPT * (PROMPT + 1) // 2)
+
+
+def _seconds(profile: Profile, *step: int) -> float | None:
     try:
-        return cost.step_seconds(0, 0, PROMPT, PROMPT * (PROMPT + 1) // 2)
+        return profile.gpu.cost.step_seconds(*step)
     except ConfigError:
         return None
 
 
 def _record(profile: Profile) -> dict[str, Any]:
-    gpu = profile.gpu
     return {
         "profile": profile.name,
-        "kind": profile.kind,
-        "hardware": profile.hardware or None,
-        "tensor_parallel": profile.tensor_parallel,
-        "model": profile.model or None,
         "memory_bytes": profile.memory,
-        "kv_bytes_per_token": profile.kv_bytes_per_token,
-        "num_kv_blocks": gpu.num_kv_blocks,
-        "block_size": gpu.block_size,
-        "max_num_seqs": gpu.max_num_seqs,
-        "max_num_batched_tokens": gpu.max_num_batched_tokens,
+        "hardware": profile.hardware or None,
+        "model": profile.model or None,
+        **picked(profile, "kind", "tensor_parallel", "kv_bytes_per_token", "mean_error", "max_error"),
+        **picked(profile, "source", "date", "measured"),
+        **picked(profile.gpu, "num_kv_blocks", "block_size", "max_num_seqs", "max_num_batched_tokens"),
         "concurrency": {str(context): profile.concurrency(context) for context in (2048, 8192)},
         "step_seconds": _steps(profile),
         "prompt_seconds": _prompt(profile),
-        "mean_error": profile.mean_error,
-        "max_error": profile.max_error,
-        "source": profile.source,
-        "date": profile.date,
-        "measured": profile.measured,
     }

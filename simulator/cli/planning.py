@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from dataclasses import dataclass
+from itertools import count
+from typing import Annotated, Any, Literal
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import SpinnerColumn, TimeElapsedColumn
 from rich.text import Text
 
-from simulator.cli.common import Json, complain, print_json, say, screen_width, show
+from simulator.cli.common import Json, complain, on_stderr, picked, print_json, say, screen_width, show, table
+from simulator.cli.options import grouped
 from simulator.cli.ranges import named_values, searched
 from simulator.cli.report import printable
 from simulator.errors import ConfigError
@@ -33,7 +32,6 @@ from simulator.planning import (
     plan_step,
 )
 from simulator.planning.questions import MOST_BACKLOG, priced
-from simulator.planning.search import Question
 from simulator.planning.verdicts import BACKLOG
 from simulator.planning.wording import figure, figure_or_text, sentences
 from simulator.study import Study, load_study
@@ -52,79 +50,109 @@ cut: never decoded, because a worker was stopped at its cap; what its answer wou
 queries asked in order of their critical paths, as only an oracle could."""
 
 
-def plan(
-    study: Annotated[str, typer.Argument(metavar="STUDY.toml", help="A study file. Its axes are alternatives.")],
+@dataclass(frozen=True)
+class Searched:
+    """What is searched, and what must hold."""
+
     slo: Annotated[
         list[str] | None,
         typer.Option(
             metavar="OBJECTIVE", help="What must hold, such as 'p95 < 10 s' or 'throughput >= 5'; repeatable."
         ),
-    ] = None,
+    ] = None
     smallest: Annotated[
         str | None, typer.Option(metavar="NAME=RANGE", help="Find the smallest value, as cluster.replicas=1..64.")
-    ] = None,
+    ] = None
     highest: Annotated[
         str | None, typer.Option(metavar="NAME=RANGE", help="Find the highest value, as arrivals.rate=0.1..50.")
-    ] = None,
+    ] = None
     alternatives: Annotated[
         list[str] | None,
         typer.Option("--for", metavar="NAME=VALUES", help="Answer for each of these, as cluster.gpu=a,b; repeatable."),
-    ] = None,
-    step: Annotated[
-        bool, typer.Option("--step", help="What a rollout step of RL takes, wastes and could save.")
-    ] = False,
-    caps: Annotated[str, typer.Option(metavar="TOKENS", help="With --step: caps on worker tokens, as 256,512.")] = "",
-    capacities: Annotated[str, typer.Option(metavar="NUMBERS", help="With --step: other pool capacities.")] = "",
-    replicas: Annotated[str, typer.Option(metavar="NUMBERS", help="With --step: other numbers of replicas.")] = "",
-    confidence: Annotated[float, typer.Option(help="Probability that all verdicts of the search are right.")] = 0.95,
+    ] = None
+    confidence: Annotated[float, typer.Option(help="Probability that all verdicts of the search are right.")] = 0.95
+    tolerance: Annotated[float, typer.Option(help="Step between real values, as a share.")] = 0.02
+    backlog: Annotated[
+        float, typer.Option(help="Share of the arrivals left over from which on an open load is unstable; 0: no test.")
+    ] = MOST_BACKLOG
+
+    def axes(self) -> dict[str, tuple[Any, ...]]:
+        """Return the values of ``--for``."""
+        axes: dict[str, tuple[Any, ...]] = {}
+        for text in self.alternatives or ():
+            name, values = named_values(text, "--for")
+            axes[name] = (*axes.get(name, ()), *values)
+        return axes
+
+    def rules(self, replications: int | None) -> Rules:
+        """Return how sure the verdicts are to be, and what they may cost."""
+        if replications is None:
+            return Rules(confidence=self.confidence)
+        if replications < 2:
+            raise ConfigError(f"--replications must be a whole number from 2: one has no interval; got {replications}")
+        return Rules(confidence=self.confidence, replications=replications, first=min(4, replications))
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """The changes to a rollout step."""
+
+    step: Annotated[bool, typer.Option("--step", help="What a rollout step of RL takes, wastes and could save.")] = (
+        False
+    )
+    caps: Annotated[str, typer.Option(metavar="TOKENS", help="With --step: caps on worker tokens, as 256,512.")] = ""
+    capacities: Annotated[str, typer.Option(metavar="NUMBERS", help="With --step: other pool capacities.")] = ""
+    replicas: Annotated[str, typer.Option(metavar="NUMBERS", help="With --step: other numbers of replicas.")] = ""
+
+    def numbers(self) -> dict[str, list[int]]:
+        """Return the values of each kind of change."""
+        return {name: _numbers(getattr(self, name), f"--{name}") for name in _STEP}
+
+
+_STEP = ("caps", "capacities", "replicas")
+
+
+@grouped
+def plan(
+    study: Annotated[str, typer.Argument(metavar="STUDY.toml", help="A study file. Its axes are alternatives.")],
+    *,
+    search: Searched,
+    changed: Stepped,
     replications: Annotated[
         int | None,
         typer.Option(help="Most replications of a value; with --step, how many.", show_default="32; the study's"),
     ] = None,
-    tolerance: Annotated[float, typer.Option(help="Step between real values, as a share.")] = 0.02,
-    backlog: Annotated[
-        float, typer.Option(help="Share of the arrivals left over from which on an open load is unstable; 0: no test.")
-    ] = MOST_BACKLOG,
     jobs: Annotated[int | None, typer.Option(help="Processes that simulate.", show_default="this one")] = None,
     json: Json = False,
 ) -> int:
     """Plan capacity: the smallest value that meets objectives, the highest load, or what a rollout step wastes."""
     asked = load_study(study)
-    asked = asked.with_(axes={**asked.axes, **_axes(alternatives or [])}, baseline=None)
-    questions = [name for name, given in (("--smallest", smallest), ("--highest", highest), ("--step", step)) if given]
-    if len(questions) != 1:
-        raise ConfigError(f"say one of --smallest, --highest and --step; got {' and '.join(questions) or 'none'}")
-    options = {"slo": slo, "for": alternatives, "caps": caps, "capacities": capacities, "replicas": replicas}
-    _refuse_what_is_not_for(questions[0], options)
+    axes = search.axes()
+    asked = asked.with_(axes={**asked.axes, **axes}, baseline=None)
+    question = _question(search, changed)
     faults = unreadable(asked)
     for fault in faults:
         complain(str(fault))
-    if step:
+    if question == "step":
         asked = asked.with_(axes={})
-        changes = changes_of(
-            asked,
-            caps=_numbers(caps, "--caps"),
-            capacities=_numbers(capacities, "--capacities"),
-            replicas=_numbers(replicas, "--replicas"),
-        )
+        changes = changes_of(asked, **changed.numbers())
         with _progress(f"the step and {len(changes)} changes to it"):
             planned = plan_step(asked, changes, replications=replications, executor=executor_from(jobs))
-        _tell_step(planned, json)
+        (_step_records if json else _tell_step)(planned)
         return 2 if faults else 0
-    question: Question = "smallest" if smallest else "highest"
-    name, values = searched(smallest or highest or "", questions[0], tolerance)
-    if name in asked.axes and name not in _axes(alternatives or []):  # the file sweeps what is searched here
+    name, values = searched(getattr(search, question), f"--{question}", search.tolerance)
+    if name in asked.axes and name not in axes:  # the file sweeps what is searched here
         asked = asked.with_(axes={axis: points for axis, points in asked.axes.items() if axis != name})
-    rules = Rules(confidence=confidence) if replications is None else _rules(confidence, replications)
+    rules = search.rules(replications)
     with _progress("first value") as watch:
         found = compare(
             asked,
             question,
             name,
             values,
-            lambda each: parse_objectives(slo or (), each.unit),
+            lambda each: parse_objectives(search.slo or (), each.unit),
             rules=rules,
-            backlog=backlog or None,
+            backlog=search.backlog or None,
             executor=executor_from(jobs),
             watch=watch,
         )
@@ -135,30 +163,25 @@ def plan(
     return 2 if faults else 0
 
 
-def _rules(confidence: float, replications: int) -> Rules:
-    if replications < 2:
-        raise ConfigError(f"--replications must be a whole number from 2: one has no interval; got {replications}")
-    return Rules(confidence=confidence, replications=replications, first=min(4, replications))
-
-
-def _refuse_what_is_not_for(question: str, options: Mapping[str, Any]) -> None:
-    given = [name for name, value in options.items() if value]
-    if question == "--step" and "slo" in given:
-        raise ConfigError("--slo is for --smallest and --highest; --step has no objectives")
-    if question == "--step" and "for" in given:
-        raise ConfigError("--for is for --smallest and --highest; a step is planned at one point")
-    if question != "--step" and (wrong := [name for name in given if name not in ("slo", "for")]):
-        raise ConfigError(f"--{wrong[0]} is for --step, not for {question}")
-    if question != "--step" and "slo" not in given:
-        raise ConfigError(f"{question} needs an objective: --slo 'p95 < 10 s'")
-
-
-def _axes(alternatives: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-    axes: dict[str, tuple[Any, ...]] = {}
-    for text in alternatives:
-        name, values = named_values(text, "--for")
-        axes[name] = (*axes.get(name, ()), *values)
-    return axes
+def _question(search: Searched, changed: Stepped) -> Literal["smallest", "highest", "step"]:
+    """Return what is asked. Options of the other questions are refused."""
+    given = {"smallest": search.smallest, "highest": search.highest, "step": changed.step}
+    asked = [name for name, value in given.items() if value]
+    if len(asked) != 1:
+        raise ConfigError(
+            f"say one of --smallest, --highest and --step; got {' and '.join(f'--{name}' for name in asked) or 'none'}"
+        )
+    if changed.step:
+        if search.slo:
+            raise ConfigError("--slo is for --smallest and --highest; --step has no objectives")
+        if search.alternatives:
+            raise ConfigError("--for is for --smallest and --highest; a step is planned at one point")
+        return "step"
+    if wrong := [name for name in _STEP if getattr(changed, name)]:
+        raise ConfigError(f"--{wrong[0]} is for --step, not for --{asked[0]}")
+    if not search.slo:
+        raise ConfigError(f"--{asked[0]} needs an objective: --slo 'p95 < 10 s'")
+    return "smallest" if search.smallest else "highest"
 
 
 def _numbers(text: str, option: str) -> list[int]:
@@ -169,29 +192,17 @@ def _numbers(text: str, option: str) -> list[int]:
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[Callable[[Trial], None] | None]:
-    """Say on stderr what was settled, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
+def _progress(what: str) -> Iterator[Callable[[Trial], None]]:
+    """Say on stderr what was settled."""
+    with on_stderr(SpinnerColumn(), "{task.description}", TimeElapsedColumn()) as progress:
         task = progress.add_task(what, total=None)
-        tried: list[Trial] = []
+        tried = count(1)
 
         def watch(trial: Trial) -> None:
-            tried.append(trial)
-            said = f"{len(tried)} values tried; {figure_or_text(trial.value)} {trial.verdict.value}"
+            said = f"{next(tried)} values tried; {figure_or_text(trial.value)} {trial.verdict.value}"
             progress.update(task, description=printable(said))
 
         yield watch
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left", no_wrap=bool(place))
-    return table
 
 
 def _tell(asked: Study, alternatives: Sequence[Alternative], name: str, rules: Rules) -> None:
@@ -214,7 +225,7 @@ def _trials(found: Found, name: str, unit: str) -> None:
     asked = [each for each in found.objectives]
     grows = any(estimate.objective.metric == BACKLOG for trial in found.trials for estimate in trial.estimates)
     titles = [each.metric + " s" * (each.column.metric.unit_on(unit) == "seconds") for each in asked]
-    table = _table(name, "runs", *titles, *(["left over"] if grows else []), "busy", "verdict")
+    lines = table(name, "runs", *titles, *(["left over"] if grows else []), "busy", "verdict")
     for trial in found.trials:
         cells = []
         for place in range(len(asked) + grows):
@@ -229,8 +240,8 @@ def _trials(found: Found, name: str, unit: str) -> None:
         shown = "-" if busy != busy else f"{busy:.0%}"
         mark = " <" if trial.value == found.value else ""
         verdict = Text(trial.verdict.value + mark, style="bold" if mark else "")
-        table.add_row(figure_or_text(trial.value), str(trial.replications), *cells, shown, verdict)
-    show(table)
+        lines.add_row(figure_or_text(trial.value), str(trial.replications), *cells, shown, verdict)
+    show(lines)
 
 
 def _ranking(alternatives: Sequence[Alternative], name: str, rules: Rules) -> None:
@@ -243,7 +254,7 @@ def _ranking(alternatives: Sequence[Alternative], name: str, rules: Rules) -> No
     known = priced(alternatives)
     what, scale = ("$ per 1,000 queries", 1000) if known else ("GPUs", 1)
     sure = f"{100 * rules.confidence:.4g} %"
-    table = _table("alternative", name, *(["GPUs"] if known else []), what, f"more than the cheapest ({sure})")
+    lines = table("alternative", name, *(["GPUs"] if known else []), what, f"more than the cheapest ({sure})")
     for gap in gaps:
         each = gap.alternative
         trial = each.found.trial(each.found.value)
@@ -251,11 +262,11 @@ def _ranking(alternatives: Sequence[Alternative], name: str, rules: Rules) -> No
         price = [figure(scale * each.price)] if known else []
         more = f"{figure(scale * gap.mean)} ({figure(scale * gap.low)} to {figure(scale * gap.high)})"
         cells = (figure_or_text(trial.value), *gpus, *price, "" if gap is gaps[0] else more)
-        table.add_row(printable(each.label), *cells)
+        lines.add_row(printable(each.label), *cells)
     for each in alternatives:
         if each.found.value is None:
-            table.add_row(printable(each.label), "none")
-    show(table)
+            lines.add_row(printable(each.label), "none")
+    show(lines)
     cost = f"{figure(scale * best.price)} {what}" if known else _gpus(best.gpus)
     said = f"Cheapest: {best.label} with {name} = {figure_or_text(best.found.value)}, {cost}."
     close = [gap.alternative.label for gap in gaps[1:] if not gap.low > 0]
@@ -279,51 +290,28 @@ def _percent(value: float) -> str:
     return f"{round(value, 3) + 0.0:.1%}"  # no minus before nothing
 
 
-def _objective_record(objective: Objective) -> dict[str, Any]:
-    return {"metric": objective.metric, "relation": objective.relation, "limit": objective.limit}
-
-
 def _records(alternatives: Sequence[Alternative], name: str) -> None:
     for each in alternatives:
         for trial in each.found.trials:
-            estimates = [
-                {**_objective_record(e.objective), "mean": e.mean, "low": e.low, "high": e.high, "met": e.met}
-                for e in trial.estimates
+            record = picked(trial, "value", "verdict", "why", "replications")
+            record["objectives"] = [
+                _limit(estimate.objective) | picked(estimate, "mean", "low", "high", "met")
+                for estimate in trial.estimates
             ]
-            print_json(
-                {
-                    "alternative": dict(each.values),
-                    "name": name,
-                    "value": trial.value,
-                    "verdict": trial.verdict.value,
-                    "why": trial.why,
-                    "replications": trial.replications,
-                    "objectives": estimates,
-                    "means": {metric: trial.mean(metric) for metric in (trial.rows[0] if trial.rows else ())},
-                }
-            )
+            record["means"] = {metric: trial.mean(metric) for metric in (trial.rows[0] if trial.rows else ())}
+            print_json({"alternative": dict(each.values), "name": name, **record})
     for each in alternatives:
         found = each.found
-        answer = {
-            "alternative": dict(each.values),
-            "question": found.question,
-            "name": name,
-            "value": found.value,
-            "beyond": found.beyond,
-            "undecided": list(found.undecided),
-            "monotone": found.monotone,
-            "exceptions": list(found.exceptions),
-            "confidence": found.rules.confidence,
-            "runs": found.runs,
-            "objectives": [_objective_record(objective) for objective in found.objectives],
-        }
-        print_json({"answer": answer})
+        answer = picked(found, "question", "value", "beyond", "undecided", "monotone", "exceptions", "runs")
+        answer |= {"confidence": found.rules.confidence, "objectives": [_limit(each) for each in found.objectives]}
+        print_json({"answer": {"alternative": dict(each.values), "name": name, **answer}})
 
 
-def _tell_step(planned: StepPlan, json: bool) -> None:
-    if json:
-        _step_records(planned)
-        return
+def _limit(objective: Objective) -> dict[str, Any]:
+    return picked(objective, "metric", "relation", "limit")
+
+
+def _tell_step(planned: StepPlan) -> None:
     first = planned.steps[0]
     unit = "s" if first.unit == "seconds" else "steps"
     mean, low, high = planned.makespan
@@ -343,23 +331,17 @@ def _tell_step(planned: StepPlan, json: bool) -> None:
     spread = "" if len(idle) == 1 else f" ({idle.min():.1%} to {idle.max():.1%} by replica)"
     say(f"idle {idle.mean():.1%} of the makespan{spread}")
     say("batch over ten parts of the makespan: " + " ".join(figure(value) for value in planned.batch))
-    table = _table(
-        "change",
-        f"makespan {unit}",
-        f"saved {unit} ({100 * planned.confidence:.4g} %)",
-        "saved",
-        "tokens cut",
-        f"GPU-{unit}",
-    )
+    saved = f"saved {unit} ({100 * planned.confidence:.4g} %)"
+    lines = table("change", f"makespan {unit}", saved, "saved", "tokens cut", f"GPU-{unit}")
     for each in planned.savings:
         if each.why:
-            table.add_row(f"{each.change.name}: cannot run", *("-",) * 5)
+            lines.add_row(f"{each.change.name}: cannot run", *("-",) * 5)
             continue
         interval = "" if each.low != each.low else f" ({figure(each.low)} to {figure(each.high)})"
         saved = f"{figure(each.saved)}{interval}"
         cut = _percent(each.tokens_cut) if each.tokens_cut else ""
-        table.add_row(each.change.name, figure(each.makespan), saved, _percent(each.share), cut, figure(each.gpu_time))
-    show(table)
+        lines.add_row(each.change.name, figure(each.makespan), saved, _percent(each.share), cut, figure(each.gpu_time))
+    show(lines)
     for each in planned.savings:
         if each.why:
             say(printable(f"{each.change.name}: {each.why}", 1000))
@@ -368,14 +350,12 @@ def _tell_step(planned: StepPlan, json: bool) -> None:
 
 def _step_records(planned: StepPlan) -> None:
     for replication, step in enumerate(planned.steps):
-        record = {name: getattr(step, name) for name in step.__dataclass_fields__}
+        record = picked(step, *step.__dataclass_fields__)
         record |= {"idle": step.idle.tolist(), "batch": step.batch.tolist()}
         record["tails"] = {f"{share:g}": value for share, value in step.tails.items()}
         print_json({"replication": replication, **record})
     for each in planned.savings:
-        figures = {name: getattr(each, name) for name in each.__dataclass_fields__ if name != "change"}
-        print_json({"change": each.change.name, "settings": dict(each.change.settings), **figures})
+        figures = picked(each, *each.__dataclass_fields__) | {"change": each.change.name}
+        print_json({"settings": dict(each.change.settings), **figures})
     mean, low, high = planned.makespan
-    print_json(
-        {"step": {"makespan": mean, "low": low, "high": high, "gpus": planned.gpus, "confidence": planned.confidence}}
-    )
+    print_json({"step": {"makespan": mean, "low": low, "high": high, **picked(planned, "gpus", "confidence")}})

@@ -22,6 +22,7 @@ from simulator.cli.common import (
     say,
     screen_width,
     show,
+    wrote,
 )
 from simulator.cli.load import ARRIVALS, Load
 from simulator.cli.options import MachineOptions, PoolOptions, ReadOptions, grouped
@@ -102,7 +103,7 @@ def run(
     elif tally.traces:
         _print(shown, tally, unit, summary.get("run"), len(machines))
         if out:
-            say(f"wrote {out}")
+            wrote(out)
     return source.exit_code
 
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from simulator.cli.common import Json, complain, print_json, say, screen_width, show
+from simulator.cli.common import Json, complain, on_stderr, print_json, say, screen_width, show, wrote
 from simulator.cli.study_tables import Shown, comparison_table, study_table
 from simulator.cli.studying_plot import plot
 from simulator.errors import ConfigError
@@ -31,6 +27,16 @@ Folder = Annotated[str, typer.Argument(metavar="DIR", help="A folder of results.
 Metric = Annotated[
     list[str] | None, typer.Option("--metric", "-m", help="Columns to show, such as latency_p95. Default: what fits.")
 ]
+
+_BAR = (
+    "{task.description}",
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    "ETA",
+    TimeRemainingColumn(),
+)
+"""How far a study is, and how long it will take."""
 
 
 @app.command("run")
@@ -62,7 +68,9 @@ def run(
     runs = given.n_points * given.replications
     ended = 0
     try:
-        with _bar(runs) as bar:
+        # What is done already says nothing of the speed: `reset` begins to count after it.
+        with on_stderr(*_BAR) as progress:
+            task = progress.add_task("runs", total=runs)
 
             def begun(folder: ResultFolder) -> None:
                 nonlocal ended
@@ -71,12 +79,12 @@ def run(
                     complain(note)
                 if ended:
                     complain(f"{path}: {ended:,} of {runs:,} runs are done already")
-                bar.begin(ended)
+                progress.reset(task, total=runs, completed=ended)
 
-            def each(task: object, outcome: object) -> None:
+            def each(key: object, outcome: object) -> None:
                 nonlocal ended
                 ended += not isinstance(outcome, Failure)
-                bar.advance()
+                progress.advance(task)
 
             table = run_in_folder(
                 given,
@@ -91,8 +99,7 @@ def run(
         complain(f"interrupted; {ended:,} of {runs:,} runs are in {path}, the same command goes on")
         return 130
     failed = _print(Stored(given, table, 0), metric, json)
-    if not json:
-        say(f"wrote {path}")
+    wrote(path, json)
     return 2 if failed or faults else 0
 
 
@@ -175,39 +182,3 @@ def _show(shown: Shown) -> None:
     show(shown.table)
     if shown.note:
         say(shown.note + "\n")
-
-
-class _Bar:
-    """How far a study is and how long it will take, on stderr where that is a terminal."""
-
-    def __init__(self, progress: Progress | None, runs: int) -> None:
-        self.progress = progress
-        self.runs = runs
-        self.task = progress.add_task("runs", total=runs) if progress else None
-
-    def begin(self, done: int) -> None:
-        """Begin with runs that are done already; they say nothing of the speed."""
-        if self.progress and self.task is not None:
-            self.progress.reset(self.task, total=self.runs, completed=done)
-
-    def advance(self) -> None:
-        """One more."""
-        if self.progress and self.task is not None:
-            self.progress.advance(self.task)
-
-
-@contextmanager
-def _bar(runs: int) -> Iterator[_Bar]:
-    if not sys.stderr.isatty():
-        yield _Bar(None, runs)
-        return
-    columns: tuple[Any, ...] = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
-        yield _Bar(progress, runs)

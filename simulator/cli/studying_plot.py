@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simulator.cli.common import complain, say
+from simulator.cli.common import Picture, complain, wrote
 from simulator.errors import ConfigError
 from simulator.study import Table, load_results
 from simulator.support.checks import choose
@@ -15,7 +15,7 @@ from simulator.support.checks import choose
 
 def plot(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="A folder of results.")],
-    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="Picture to write: .png, .svg or .pdf.")],
+    out: Picture,
     kind: Annotated[
         str, typer.Option("--kind", "-k", help="capacity, knee, heatmap or pareto; see docs/studies.md.")
     ] = "capacity",
@@ -53,7 +53,7 @@ def plot(
     plots.save(axes, out)
     if stored.missing:
         complain(f"{stored.missing:,} runs have not ended and are not in the picture; forksim study run goes on")
-    say(f"wrote {out}")
+    wrote(out)
     return 0
 
 

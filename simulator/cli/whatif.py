@@ -6,11 +6,10 @@ import math
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from simulator.cli.common import Json, Paths, print_json, say, show
+from simulator.cli.common import Json, Paths, print_json, say, show, table, wrote
 from simulator.cli.options import MachineOptions, PoolOptions, ReadOptions, grouped
 from simulator.cli.report import count, number, printable
 from simulator.engine.simulation import simulate
@@ -76,8 +75,7 @@ def whatif(
         say(LEGEND)
     if out is not None:
         _draw(*first, out, run)
-        if not json:
-            say(f"wrote {out}")
+        wrote(out, json)
     return source.exit_code
 
 
@@ -86,14 +84,13 @@ def _table(result: Sensitivity, rows: int) -> Table:
     title = f"{printable(result.name)}: answered after {whole(result.latency)} {result.unit}"
     if result.bound:
         title += f", most of it {_named(result.bound)}"
-    table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 1))
-    table.add_column("thread", no_wrap=True)
-    for name in ("tokens", "slack", "on path", "latency", "saved", "saved at 0"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("bound by", no_wrap=True)
-    table.add_column("instead", no_wrap=True)
+    numbers = ("tokens", "slack", "on path", "latency", "saved", "saved at 0")
+    lines = table("thread", *numbers, title=Text(title), title_justify="left", padding=(0, 1, 0, 1))
+    lines.columns[0].no_wrap = True
+    for name in ("bound by", "instead"):
+        lines.add_column(name, no_wrap=True)
     for row in result.threads[:rows]:
-        table.add_row(
+        lines.add_row(
             Text(printable(row.thread)),
             count(row.tokens),
             "any" if math.isinf(row.slack) else whole(row.slack),
@@ -104,7 +101,7 @@ def _table(result: Sensitivity, rows: int) -> Table:
             _named(row.bound),
             _named(row.instead),
         )
-    return table
+    return lines
 
 
 def _named(bound: str | None) -> Text:
