@@ -118,8 +118,8 @@ class ThreadRun:
 
     __slots__ = (
         "above", "awaits", "computed", "context", "exit", "flags", "granted", "holders", "home", "joined", "last",
-        "number", "order", "parent", "query", "ready", "replica", "resumes", "seat", "slot", "spec", "state", "task",
-        "waited_from", "work",
+        "number", "order", "parent", "query", "ready", "replica", "resumes", "seat", "slot", "slotted", "spec", "state",
+        "task", "waited_from", "work",
     )  # fmt: skip
 
     def __init__(self, query: QueryRun, number: int, parent: ThreadRun | None, above: ThreadRun | None) -> None:
@@ -154,7 +154,7 @@ class ThreadRun:
         """Flags of all its rows."""
         self.exit: Exit | None = None
         """How it left, once it has."""
-        self.waited_from = self.granted = self.ready = math.nan
+        self.waited_from = self.slotted = self.granted = self.ready = math.nan
         self.work: Work | None = None
         # What is in memory of it.
         self.context = spec.shared

@@ -89,6 +89,7 @@ class Threads:
                 tokens,
                 flags | thread.flags,
                 work.replica,
+                thread.slotted,
             )
         )
 
@@ -108,7 +109,7 @@ class Threads:
         """Note that a request has lost its place; it waits for the batch again."""
         thread = request.thread
         self.write(request, request.emitted - request.reported, PREEMPTED)
-        thread.waited_from = thread.granted = thread.ready = self.clock.now
+        thread.waited_from = thread.slotted = thread.granted = thread.ready = self.clock.now
 
     def pause_left(self, pause: Pause, cut: bool) -> None:
         """Note the end of a Delay."""
@@ -129,7 +130,7 @@ class Threads:
         self.open[query.index] = query
         query.alive += 1
         organizer = query.threads[0]
-        organizer.waited_from = self.now
+        organizer.waited_from = organizer.slotted = self.now
         self.start(organizer, False)
 
     def answer(self, query: QueryRun) -> None:
@@ -154,7 +155,7 @@ class Threads:
         task = thread.task
         forks = query.graph.tasks[task].forks
         if not fork:
-            thread.waited_from = thread.granted = self.now
+            thread.waited_from = thread.slotted = thread.granted = self.now
         if forks:
             if task == thread.last and not thread.number and query.last_forks:
                 over = len(forks) - max(query.pool.free, 0)
@@ -278,6 +279,7 @@ class Threads:
             case Admission.INLINE:
                 parent.state = HOSTS
                 child.resumes = following
+                child.slotted = self.now
                 child.home = parent.home or parent
                 child.context = parent.context
                 child.flags = INLINE
@@ -313,6 +315,7 @@ class Threads:
     def seat(self, worker: ThreadRun) -> None:
         """A worker has its slot: start it as soon as it has a seat, too."""
         worker.slot = True
+        worker.slotted = self.now
         if self.seats is not None:
             if self.seats.free <= 0:
                 worker.state = WAITS_SEAT
@@ -357,5 +360,5 @@ class Threads:
             if following is not None:
                 self.seat(following)
                 if following.resumes and following.parent is not None:
-                    following.parent.granted = self.now
+                    following.parent.slotted = following.parent.granted = self.now
                     self.resume(following, False)

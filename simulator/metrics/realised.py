@@ -52,7 +52,7 @@ def realised_path(timeline: Timeline, query: int = 0) -> tuple[Piece, ...]:
         begun = stays[0]
         thread = begun.thread
         if now > stays[-1].finish:  # one of its Forks was done inline, or blocked until `now`
-            worker = next(fork for fork in graph.tasks[task].forks if past.held(fork) == now)
+            worker = past.holder(task, now)
             first = past.stays[graph.threads[worker].first][0]
             if first.flags & INLINE:
                 task = graph.threads[worker].last
@@ -87,10 +87,18 @@ class _Past:
             self.stays.setdefault(row.task, []).append(row)
         self.graph: ExecutionGraph = timeline.graphs[query]
         self.ends: dict[int, float] = {}
+        self.holders: dict[int, dict[float, int]] = {}
 
     def passed(self, task: int) -> float:
         """When the thread of `task` got past it and its Forks."""
         return float(max([self.stays[task][-1].finish, *map(self.held, self.graph.tasks[task].forks)]))
+
+    def holder(self, task: int, until: float) -> int:
+        """Return the first worker whose Fork held the thread of `task` up until then."""
+        if task not in self.holders:
+            forks = self.graph.tasks[task].forks
+            self.holders[task] = {self.held(fork): fork for fork in reversed(forks)}
+        return self.holders[task][until]
 
     def held(self, worker: int) -> float:
         """Until when the Fork of `worker` held up its parent; before all time if it did not."""
@@ -99,7 +107,7 @@ class _Past:
         first = self.stays[self.graph.threads[worker].first][0]
         if first.flags & INLINE:
             return self.ended(worker)
-        return first.granted if first.flags & BLOCKED else -math.inf
+        return first.slotted if first.flags & BLOCKED else -math.inf
 
     def ended(self, worker: int) -> float:
         """When `worker` ended; infinity if it did not."""

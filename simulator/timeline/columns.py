@@ -3,8 +3,8 @@
 A `Timeline` is columns, one row a task that ran; a preempted task has one a stay in the batch. Spans are a view
 of a row::
 
-    forked or     slot       may run     in the      prompt        last
-    predecessor   granted                batch       processed     token
+    forked or     slot,      may run     in the      prompt        last
+    predecessor   seat                   batch       processed     token
     waited_from   granted    ready       start       decode_start  finish
         |-- wait_pool --|-- wait_join --|-- wait_batch --|-- prefill --|-- decode --|
 
@@ -41,7 +41,7 @@ class Row(NamedTuple):
     waited_from: float
     """When it was forked, or the task before it ended."""
     granted: float
-    """When its thread had a slot."""
+    """When its thread had a slot in the pool of its query and, with `max_workers`, a seat."""
     ready: float
     """When all that it joins had ended."""
     start: float
@@ -55,6 +55,8 @@ class Row(NamedTuple):
     """`CANCELLED`, `INLINE`, `PREEMPTED` and `BLOCKED`, added up."""
     replica: int
     """Which GPU it was on; -1 off the GPUs."""
+    slotted: float
+    """When its thread had the slot: a parent that was blocked on it went on then."""
 
 
 COLUMNS = Row._fields
@@ -239,21 +241,19 @@ class Timeline:
         >>> [(s.thread, s.kind.value, s.start, s.finish) for s in timeline.spans()][-2:]
         [(0, 'wait_join', 8.0, 15.0), (0, 'decode', 15.0, 17.0)]
         """
-        for q, thread, i, waited_from, granted, ready, start, decode_start, finish, tokens, flags, _ in self.stays(
-            query
-        ):
-            delay = self.graphs[q].tasks[i].seconds > 0
+        for row in self.stays(query):
+            delay = self.graphs[row.query].tasks[row.task].seconds > 0
             marks = (
-                (SpanKind.WAIT_POOL, waited_from, granted),
-                (SpanKind.WAIT_JOIN, granted, ready),
-                (SpanKind.WAIT_BATCH, ready, start),
-                (SpanKind.PREFILL, start, decode_start),
-                (SpanKind.DELAY if delay else SpanKind.DECODE, decode_start, finish),
+                (SpanKind.WAIT_POOL, row.waited_from, row.granted),
+                (SpanKind.WAIT_JOIN, row.granted, row.ready),
+                (SpanKind.WAIT_BATCH, row.ready, row.start),
+                (SpanKind.PREFILL, row.start, row.decode_start),
+                (SpanKind.DELAY if delay else SpanKind.DECODE, row.decode_start, row.finish),
             )
             for kind, begin, end in marks:
                 if end > begin:
-                    counted = tokens if end == finish and kind == SpanKind.DECODE else 0
-                    yield Span(q, thread, i, kind, begin, end, counted, bool(flags & CANCELLED))
+                    counted = row.tokens if end == row.finish and kind == SpanKind.DECODE else 0
+                    yield Span(row.query, row.thread, row.task, kind, begin, end, counted, bool(row.flags & CANCELLED))
 
     def _check(self, query: int) -> None:
         if not 0 <= query < len(self.graphs):

@@ -28,11 +28,11 @@ from simulator import (
     simulate,
 )
 from simulator.machine.policy import POLICIES
-from simulator.timeline import CANCELLED, COLUMNS
+from simulator.timeline import CANCELLED
 from simulator.trace.full_pool import WHEN_FULL, Admission
 from tests.support.strategies import SECONDS, any_traces, arrivals, free_graphs, gpus, graphs, protocols, traces
 
-TIMES = COLUMNS[COLUMNS.index("waited_from") : COLUMNS.index("finish") + 1]
+TIMES = ("waited_from", "slotted", "granted", "ready", "start", "decode_start", "finish")
 GRAPHS = st.one_of(
     graphs(nested=True, delays=SECONDS, unjoined=True, prompts=True), any_traces().map(compile_trace), free_graphs()
 )

@@ -37,8 +37,8 @@ def scene(graphs: ExecutionGraph | list[ExecutionGraph], blocks: int, **gpu: obj
     graphs = [graphs] if isinstance(graphs, ExecutionGraph) else graphs
     machine = GPU(num_kv_blocks=blocks, **{"cost": PROMPTS} | gpu)
     stays: dict[object, list[tuple]] = {}
-    for query, thread, task, _, _, _, *rest, _ in agree(Scenario(graphs, machine, arrivals=[0.0] * len(graphs))).rows:
-        stays.setdefault((query, thread, task), []).append(tuple(rest))
+    for row in agree(Scenario(graphs, machine, arrivals=[0.0] * len(graphs))).rows:
+        stays.setdefault(row[:3], []).append((row.start, row.decode_start, row.finish, row.tokens, row.flags))
     return stays
 
 

@@ -478,15 +478,33 @@ LEGAL = traces(nested=True, delays=SECONDS, unjoined=True, prompts=True)
 ALL = st.one_of(LEGAL, any_traces())
 
 
+SEATS = st.none() | st.integers(1, 3)
+
+
 @st.composite
-def runs(draw, trace=ALL, gpu=None, **rules):
+def runs(draw, trace=ALL, gpu=None, seats=SEATS, **rules):
     """A timeline of one query, and none that deadlocks."""
     protocol = draw(protocols(**rules))
     graph = compile_trace(draw(trace), protocol)
-    return simulate(graph, gpu=draw(gpus()) if gpu is None else draw(gpu), on_deadlock="record")
+    gpu = gpus() if gpu is None else gpu
+    return simulate(graph, gpu=draw(gpu), max_workers=draw(seats), on_deadlock="record")
 
 
 answered = runs().filter(lambda timeline: not timeline.deadlocks)
+
+
+def test_a_parent_is_blocked_for_a_slot_and_not_for_a_seat():
+    # c - 1 = 2 slots and one seat. Worker 1 runs from 2 to 5. Worker 2 has its slot at 2 and its seat at 5; worker 3
+    # its slot at 5, when the organizer goes on, and its seat at 9.
+    organizer = Thread("organizer", (Think(2), Fork(1), Fork(2), Fork(3), Think(5), Join(1), Join(2), Answer(1)))
+    workers = (Thread("1", (Return(3),)), Thread("2", (Return(4),)), Thread("3", (Return(2),)))
+    graph = compile_trace(Trace("t", (organizer, *workers)), Protocol(capacity=3, when_full="block"))
+    timeline = simulate(graph, max_workers=1)
+    slots = {row.thread: (row.waited_from, row.slotted, row.granted) for row in timeline.stays() if row.thread}
+    assert slots == {1: (2, 2, 2), 2: (2, 2, 5), 3: (2, 5, 9)}
+    path = [(piece.thread, piece.bound, piece.start, piece.finish) for piece in realised_path(timeline)]
+    assert path == [(0, "decode", 0, 2), (0, "wait_pool", 2, 5), (0, "decode", 5, 10), (0, "decode", 10, 11)]
+    assert measure(timeline).bound_wait_pool == 3 / 11
 
 
 @given(answered)
@@ -504,7 +522,8 @@ def test_the_path_of_each_query_begins_with_its_arrival(data):
     graphs = [compile_trace(data.draw(ALL), data.draw(protocols())) for _ in range(3)]
     gpu = data.draw(gpus())
     arrivals = [k * 2.0**-12 for k in data.draw(st.lists(st.integers(0, 9), min_size=3, max_size=3))]
-    timeline = simulate(graphs, gpu=gpu, arrivals=arrivals, on_deadlock="record")
+    seats = data.draw(st.none() | st.integers(1, 4))
+    timeline = simulate(graphs, gpu=gpu, arrivals=arrivals, max_workers=seats, on_deadlock="record")
     for query in range(3):
         if math.isnan(timeline.answered[query]):
             assert query in {deadlock.query for deadlock in timeline.deadlocks}
@@ -547,7 +566,7 @@ def test_nothing_is_faster_than_the_critical_path(timeline):
 UNLIMITED = st.builds(ConstantRate, st.sampled_from((0.5, 1.0, 2.0))).map(lambda cost: GPU(cost=cost))
 
 
-@given(runs(traces(nested=True, unjoined=True, prompts=True), UNLIMITED, capacity=None))
+@given(runs(traces(nested=True, unjoined=True, prompts=True), UNLIMITED, st.none(), capacity=None))
 def test_an_unlimited_machine_takes_the_critical_path(timeline):
     metrics = measure(timeline)
     assert metrics.latency == metrics.critical_path_seconds

@@ -201,7 +201,7 @@ class Oracle:
         query.live.add(thread)
         task = query.graph.threads[thread].first
         state = query.tasks[task]
-        state.waited_from = state.granted = self.now
+        state.waited_from = state.slotted = state.granted = self.now
         if thread not in query.inline:
             query.context[thread] = query.graph.threads[thread].shared
         self.less(number, task, place)
@@ -213,7 +213,8 @@ class Oracle:
         thread = graph.tasks[task].thread
         following = graph.next[task]
         if fork == 0 and following >= 0:
-            query.tasks[following].waited_from = query.tasks[following].granted = self.now
+            state = query.tasks[following]
+            state.waited_from = state.slotted = state.granted = self.now
         forks = graph.tasks[task].forks
         if task == graph.answer and forks and self.cancels:
             query.overflows += int(max(len(forks) - max(query.free, 0), 0))
@@ -267,6 +268,7 @@ class Oracle:
         query = self.queries[number]
         query.free -= 1
         query.holds.add(child)
+        query.slotted[child] = self.now
         if self.places > 0:
             self.take_place(number, child)
         else:
@@ -280,7 +282,7 @@ class Oracle:
         state = query.tasks[query.graph.threads[child].first]
         forked = state.waited_from
         self.start_thread(number, child)
-        state.waited_from = forked
+        state.waited_from, state.slotted = forked, query.slotted[child]
 
     def release(self, number: int, thread: int) -> None:
         """Free the slot of `thread`, if it has one. It goes at once to the first that waits."""
@@ -295,7 +297,8 @@ class Oracle:
             if child in query.paused:
                 task, fork = query.paused.pop(child)
                 if query.graph.next[task] >= 0:
-                    query.tasks[query.graph.next[task]].granted = self.now
+                    state = query.tasks[query.graph.next[task]]
+                    state.slotted = state.granted = self.now
                 # Reading: a parent that had to wait for a slot does not keep its place, even if it got it at once.
                 self.go_on(number, task, fork, None)
 
@@ -393,7 +396,7 @@ class Oracle:
         s.ended = flags in (0, CANCELLED)
         flags |= INLINE * (thread in query.inline) | BLOCKED * (thread in query.blocked)
         times = (s.waited_from, s.granted, s.ready, s.start, s.decode_start, self.now)
-        self.rows.append(Row(number, thread, task, *times, tokens - s.reported, flags, replica))
+        self.rows.append(Row(number, thread, task, *times, tokens - s.reported, flags, replica, s.slotted))
         s.reported = tokens
 
 

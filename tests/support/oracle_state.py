@@ -29,6 +29,7 @@ class Row(NamedTuple):
     tokens: int
     flags: int
     replica: int
+    slotted: float
 
 
 class ReplicaResult(NamedTuple):
@@ -109,6 +110,7 @@ class TaskState:
     tokens: int
     joined: int = 0
     waited_from: float = nan
+    slotted: float = nan
     granted: float = nan
     ready: float = nan
     start: float = nan
@@ -128,6 +130,8 @@ class QueryState:
     """Free slots; below 0 where a full pool was allowed to take more."""
     queue: list[int] = field(default_factory=list)
     """Threads that wait for a slot."""
+    slotted: dict[int, float] = field(default_factory=dict)
+    """When each thread had its slot."""
     paused: dict[int, tuple[int, int]] = field(default_factory=dict)
     """By worker: its parent's task, and which Fork of it comes next, once the parent may go on."""
     holds: set[int] = field(default_factory=set)

@@ -91,7 +91,7 @@ class PagedEngine(Engine):
             self.memory.end(request)
             self.stop(request, PREEMPTED)
             state = self.world.state(request)
-            state.waited_from = state.granted = state.ready = self.world.now
+            state.waited_from = state.slotted = state.granted = state.ready = self.world.now
             state.start = state.decode_start = nan
             self.waiting.append(request)
         return self.preemptions == preemptions

@@ -68,11 +68,12 @@ def table(path):
 def test_tasks_as_csv(timeline, folder):
     write_csv(timeline, folder / "tasks.csv")
     assert (folder / "tasks.csv").read_text(encoding="utf-8") == (
-        "trace,thread_id,query,thread,task,waited_from,granted,ready,start,decode_start,finish,tokens,flags,replica\n"
-        '"q,1",organizer,0,0,0,0.0,0.0,0.0,0.0,0.0,3.0,3,0,0\n'
-        '"q,1",organizer,0,0,2,3.0,3.0,3.0,3.0,3.0,5.0,2,0,0\n'
-        '"q,1",1,0,1,1,3.0,3.0,3.0,3.0,3.0,9.0,6,0,0\n'
-        '"q,1",organizer,0,0,3,5.0,5.0,9.0,9.0,9.0,11.0,2,0,0\n'
+        "trace,thread_id,query,thread,task,waited_from,granted,ready,start,decode_start,finish,tokens,flags,replica,"
+        "slotted\n"
+        '"q,1",organizer,0,0,0,0.0,0.0,0.0,0.0,0.0,3.0,3,0,0,0.0\n'
+        '"q,1",organizer,0,0,2,3.0,3.0,3.0,3.0,3.0,5.0,2,0,0,3.0\n'
+        '"q,1",1,0,1,1,3.0,3.0,3.0,3.0,3.0,9.0,6,0,0,3.0\n'
+        '"q,1",organizer,0,0,3,5.0,5.0,9.0,9.0,9.0,11.0,2,0,0,5.0\n'
     )
 
 
