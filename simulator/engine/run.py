@@ -9,7 +9,7 @@ at all finishes in the next round of the same instant. When nothing is left to s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,10 @@ from simulator.engine.deadlock import explain_deadlock
 from simulator.engine.query import QueryRun, ThreadRun
 from simulator.engine.server import Leap, Settings
 from simulator.engine.threads import Threads
-from simulator.errors import ConfigError, DeadlockError
+from simulator.errors import ConfigError, DeadlockError, SimulatorError
 from simulator.graph import ExecutionGraph
 from simulator.machine.gpu import Cluster
-from simulator.machine.policy import Keys, Policy, QueuePolicy
+from simulator.machine.policy import Keys, Policy, QueuePolicy, fcfs
 from simulator.timeline import ROW, Timeline, in_order
 from simulator.trace.protocol import Protocol
 from simulator.workload import ClosedLoop
@@ -50,6 +50,7 @@ class Run:
         self.graphs = graphs
         self.protocol = protocol
         self.keys: Keys = policy.keys if isinstance(policy, QueuePolicy) else policy
+        self.known = getattr(self.keys, "__module__", None) == fcfs.__module__  # a shipped one says what it should
         self.users = arrivals if isinstance(arrivals, ClosedLoop) else None
         self.arrivals: list[float] = [math.nan] * len(graphs) if isinstance(arrivals, ClosedLoop) else arrivals.tolist()
         self.order: list[int] = np.argsort(self.arrivals, kind="stable").tolist()  # not arrived yet is last
@@ -66,7 +67,15 @@ class Run:
     def play(self, on_deadlock: str) -> Timeline:
         """Run to the end."""
         self.begin()
-        self.clock.run()
+        try:
+            self.clock.run()
+        except SimulatorError:
+            raise
+        except Exception as error:  # of a cost model, a routing or an observer of somebody's own
+            steps = sum(server.step for server in self.threads.fleet.servers)
+            names = ", ".join(repr(query.graph.name) for query in self.threads.open.values())
+            error.add_note(f"at {self.clock.now:g} of simulated time, after {steps:,} engine steps, in {names:.200}")
+            raise
         return self.end(on_deadlock)
 
     def begin(self) -> None:
@@ -161,13 +170,29 @@ class Run:
         if self.arrived < len(self.order) and not self.users:
             self.clock.call_at(self.arrivals[self.order[self.arrived]], self.arrive)
 
+    def asked_keys(self, graph: ExecutionGraph) -> Sequence[float]:
+        """Return what a policy of somebody's own says of a query, if that is a number a task."""
+        try:
+            said: object = self.keys(graph)
+        except Exception as error:
+            error.add_note(f"raised by the policy for {graph.name!r:.200}")
+            raise
+        try:
+            keys = np.asarray(said, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
+            keys = np.full(1, math.nan)
+        if keys.shape != (len(graph),) or np.isnan(keys).any():
+            raise ConfigError(
+                f"a policy gives a key for each task, a number, {len(graph)} for {graph.name!r:.80}; got {said!r:.80}"
+            )
+        numbers: list[float] = keys.tolist()
+        return numbers
+
     def enter(self) -> None:
         """Start the next query."""
         index = self.order[self.arrived]
         graph = self.graphs[index]
-        keys = self.keys(graph)
-        if len(keys) != len(graph):
-            raise ConfigError(f"the policy gave {len(keys)} keys for the {len(graph)} tasks of {graph.name}")
+        keys = self.keys(graph) if self.known else self.asked_keys(graph)
         prefix = self.prefixes[graph.prefix_of] if graph.prefix_of is not None else None
         query = QueryRun(index, graph, self.protocol or graph.protocol, keys, prefix)
         if graph.name in self.prefixes:

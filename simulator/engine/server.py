@@ -12,7 +12,6 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
-from math import inf
 from typing import NamedTuple
 
 from simulator.engine.clock import Call, EventClock
@@ -20,6 +19,9 @@ from simulator.engine.query import DECODING, GONE, PREFILLING, Request
 from simulator.errors import ConfigError
 from simulator.machine.gpu import GPU
 from simulator.machine.policy import Entry, Queue
+
+MAX_PROMPT_STEPS = 1_000_000
+"""Engine steps that a prompt may take: none of them is leapt over, and a mistaken count would take days."""
 
 
 class Leap(NamedTuple):
@@ -83,6 +85,7 @@ class BatchServer:
         self.cache_seconds: Callable[[int, int, int], float] | None = getattr(gpu.cost, "cache_seconds", None)
         self.budget = gpu.max_num_batched_tokens or 1 << 60
         self.prompt_budget = gpu.max_prefill_tokens or 1 << 60
+        self.most_prompt = MAX_PROMPT_STEPS * min(self.budget, self.prompt_budget)
         self.limit = min(gpu.max_num_seqs or 1 << 60, self.budget)
         # By key, time of readiness, query and thread, task.
         self.waiting: list[tuple[float, float, tuple[int, int], int, Request]] = []
@@ -140,8 +143,11 @@ class BatchServer:
         else:
             self.log.extend((now, 0.0))
             return
-        if not seconds > 0 or seconds == inf:
-            raise ConfigError(f"{self.cost!r} says that {self.leap_steps} steps take {seconds} seconds")
+        if not now + seconds / self.leap_steps > now:
+            raise ConfigError(
+                f"at {now:g} s a step of {seconds / self.leap_steps:g} s does not move the clock, which has 53 bits:"
+                " let arrivals begin near 0, or take a slower cost model"
+            )
         self.log.extend((now, self.n + len(self.prefilling)))
         self.leap_start = now
         self.boundary = self.clock.call_at(now + seconds, self._arrive)
@@ -190,6 +196,11 @@ class BatchServer:
             self.find(request)
         request.start = request.decode_start = self.clock.now
         if request.prefill and not self.free_prefill:
+            if request.prefill > self.most_prompt:
+                raise ConfigError(
+                    f"{request.thread.query.graph.name}: thread {request.thread.spec.id} has {request.prefill:,} prompt"
+                    f" tokens to process, which is more than {MAX_PROMPT_STEPS:,} engine steps can"
+                )
             self.prefilling.append(request)
             self.prompts += request.prefill
             request.state = PREFILLING
@@ -217,7 +228,7 @@ class BatchServer:
         seconds = self.cost.step_seconds(self.n, self.context, tokens, attended)
         if self.cache_seconds:
             seconds += self.cache_seconds(self.n + tokens, self.leap_stored + tokens, 1)
-        return seconds
+        return self._checked(seconds, 1)
 
     def _prompts_of_step(self) -> tuple[int, int]:
         """Return the prompt tokens of the step under way, and how many those attend to."""
@@ -237,7 +248,16 @@ class BatchServer:
         seconds = self.cost.decode_seconds(self.n, self.context, steps)
         if self.cache_seconds:
             seconds += self.cache_seconds(self.n, self.leap_stored, steps)
-        return seconds
+        return self._checked(seconds, steps)
+
+    def _checked(self, seconds: float, steps: int) -> float:
+        """Return what a cost model says, if it is a time: anybody may write one."""
+        try:
+            if 0 < seconds < 1e300:  # a whole number may be larger than any float
+                return seconds
+        except TypeError:  # it says something else than a number
+            pass
+        raise ConfigError(f"{self.cost!r:.120} says that {steps} steps take {seconds!r:.40} seconds")
 
     def _chunks(self) -> list[tuple[Request, int]]:
         """Return what the next step would do for the prompts in the batch: those admitted first, as far as it goes."""
@@ -257,7 +277,7 @@ class BatchServer:
         """Bring the end of the leap under way forward to the first step boundary that has not passed."""
         if self.leap_steps == 1:
             return
-        steps = max(self._steps_to_now(), 1)
+        steps = self._steps_to_now()
         if steps < self.leap_steps:
             self.leap_steps = steps
             end = max(self.leap_start + self._decode_seconds(steps), self.clock.now)
@@ -265,11 +285,11 @@ class BatchServer:
             self.boundary = self.clock.call_at(end, self._arrive)
 
     def _steps_to_now(self) -> int:
-        """Return how many steps of the leap under way have begun by now: the fewest that cover the time passed."""
+        """Return how many steps of the leap under way have begun: the fewest that cover the time passed; at least 1."""
         elapsed = self.clock.now - self.leap_start
         seconds = self._decode_seconds
         # A guess from the first step brackets it tightly.
-        low, high = 0, min(self.leap_steps, int(elapsed / seconds(1)) + 1)
+        low, high = 1, min(self.leap_steps, int(elapsed / seconds(1)) + 1)
         if seconds(high) < elapsed:
             high = self.leap_steps
         while low < high:

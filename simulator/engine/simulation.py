@@ -79,7 +79,9 @@ def simulate(
     >>> simulate(compile_trace(trace), protocol=Protocol(capacity=2)).makespan
     25.0
     """
-    queries = (graphs,) if isinstance(graphs, ExecutionGraph) else tuple(graphs)
+    if not isinstance(graphs, Iterable):
+        graphs = (graphs,)
+    queries = tuple(graphs)
     if not queries:
         raise GraphError("there is nothing to simulate: no graph was given")
     for graph in queries:

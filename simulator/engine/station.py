@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from simulator.engine.clock import EventClock
 from simulator.engine.query import Pause, Work
+from simulator.errors import ConfigError
 from simulator.timeline import Replica
 
 W_contra = TypeVar("W_contra", bound=Work, contravariant=True)
@@ -57,7 +58,10 @@ class Delays:
 
     def submit(self, work: Pause) -> None:
         """Begin a Delay."""
-        work.end = self.clock.call_at(self.clock.now + work.seconds, partial(self._over, work))
+        now = self.clock.now
+        if not now + work.seconds > now:
+            raise ConfigError(f"at {now:g} s a Delay of {work.seconds:g} s does not move the clock, which has 53 bits")
+        work.end = self.clock.call_at(now + work.seconds, partial(self._over, work))
 
     def keep(self, work: Pause) -> None:
         """Begin a Delay: there are no places to keep."""

@@ -5,6 +5,7 @@ A thread is cut where others can notice: after a Fork (its worker may start), at
 
 from __future__ import annotations
 
+from simulator.errors import ConfigError, TraceError
 from simulator.graph.graph import ExecutionGraph
 from simulator.graph.task import GraphThread, Task
 from simulator.trace import ORGANIZER, Answer, Delay, Fork, Join, Return, Trace, child_id
@@ -46,6 +47,10 @@ def compile_trace(trace: Trace, protocol: Protocol | None = None) -> ExecutionGr
     >>> [(edge.source, edge.target, edge.kind.value) for edge in graph.edges()]
     [(0, 2, 'program'), (0, 1, 'fork'), (1, 3, 'join'), (2, 3, 'program')]
     """
+    if not isinstance(trace, Trace):
+        raise TraceError(f"compile_trace() takes a Trace; got {trace!r:.80}")
+    if not isinstance(protocol, Protocol | None):
+        raise ConfigError(f"compile_trace() takes a Protocol; got {protocol!r:.80}")
     return _Compiler(trace, protocol or _DEFAULT).graph()
 
 

@@ -41,7 +41,7 @@ class GPU:
             raise ConfigError(f"cost must be a cost model, such as LinearBatch(a=6e-3); got {self.cost!r}")
         for name in ("max_num_seqs", "max_num_batched_tokens", "max_prefill_tokens", "num_kv_blocks"):
             whole(name, getattr(self, name), "from 1, or None for no limit")
-        whole("block_size", self.block_size, kind="a whole number of tokens")
+        whole("block_size", self.block_size, "from 1 to 1,000,000", kind="a whole number of tokens")
         if self.num_kv_blocks and getattr(self.cost, "cache_seconds", None):
             raise ConfigError(
                 "a cost with r counts all tokens in memory, and num_kv_blocks bounds them: give one of both"

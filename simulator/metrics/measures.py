@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
 from simulator.graph.clock import DecodeClock, decode_clock
 from simulator.graph.critical_path import critical_path
@@ -218,6 +219,8 @@ def measure(timeline: Timeline, query: int = 0) -> Metrics:
     >>> metrics.latency, metrics.eta, metrics.speedup, metrics.bound_worker
     (17.0, 1.1764705882352942, 1.1764705882352942, 0.5882352941176471)
     """
+    if not isinstance(timeline, Timeline):
+        raise ConfigError(f"measure() takes a Timeline; got {timeline!r:.80}")
     timeline.of_query(query)  # refuses a query that is not there
     view = QueryView(timeline, query)
     trace = view.graph.trace

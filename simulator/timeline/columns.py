@@ -256,7 +256,7 @@ class Timeline:
                     yield Span(row.query, row.thread, row.task, kind, begin, end, counted, bool(row.flags & CANCELLED))
 
     def _check(self, query: int) -> None:
-        if not 0 <= query < len(self.graphs):
+        if not isinstance(query, int | np.integer) or not 0 <= query < len(self.graphs):
             raise ConfigError(f"there is no query {query}; the timeline holds {len(self.graphs)}")
 
 
