@@ -6,6 +6,7 @@ The path of data, one verb a step::
                       `--score--> Score
 """
 
+import simulator.support.interrupts  # noqa: F401  # first: it answers Ctrl-C while the rest is loaded
 from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError, DeadlockError, FormatError, GraphError, SimulatorError, TraceError
 from simulator.fidelity import calibrate, validate

@@ -2,7 +2,7 @@
 
 Results go to stdout, everything else to stderr. Exit codes: 0 all is well; 1 (``check`` only) a trace violates the
 protocol; 2 something could not be read or was asked for wrongly, in one line each, while the good records were still
-processed; 130 interrupted.
+processed; 130 interrupted; 143 terminated.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import typer
 
+from simulator.support.interrupts import INTERRUPTED, TERMINATED, Terminated, raised
 from simulator.cli import (
     auditing,
     charts,
@@ -63,7 +64,8 @@ app.add_typer(studying.app, name="study")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
     _open_streams()
-    code = _run(sys.argv[1:] if arguments is None else arguments)
+    with raised():
+        code = _run(sys.argv[1:] if arguments is None else arguments)
     try:
         sys.stdout.flush()
     except OSError:  # already told, or the reader of our output has gone: nothing is left to say, not even at exit
@@ -99,8 +101,8 @@ def _with_address(arguments: Sequence[str]) -> list[str]:
 
 def _run(arguments: Sequence[str]) -> int:
     # Not `app()`: typer and click would have their own way with interrupts and broken pipes.
-    command = _command()
     try:
+        command = _command()
         with command.make_context("forksim", _with_address(arguments) or ["--help"]) as context:
             code = command.invoke(context)
         stdout.flush()
@@ -109,9 +111,12 @@ def _run(arguments: Sequence[str]) -> int:
         return end.exit_code
     except SimulatorError as error:
         complain(str(error))
+    except Terminated:
+        complain("terminated")
+        return TERMINATED
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         return 0
     except Exception as error:
