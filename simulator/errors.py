@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+MAX_MESSAGE = 2000
+"""Characters of an error's text: it may quote what it refuses."""
+
 
 class SimulatorError(Exception):
-    """Base of everything forksim raises on purpose."""
+    """Base of everything forksim raises on purpose.
+
+    >>> len(str(ConfigError("seed must be a number, got " + "9" * 10_000))) == MAX_MESSAGE
+    True
+    """
+
+    def __init__(self, message: str) -> None:
+        # What was refused stands in the middle, and what is accepted mostly at the end.
+        end = MAX_MESSAGE // 4
+        super().__init__(
+            message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE - end - 3]} … {message[-end:]}"
+        )
 
 
 class TraceError(SimulatorError, ValueError):
@@ -29,7 +43,7 @@ class FormatError(SimulatorError, ValueError):
     ) -> None:
         where = ":".join(str(part) for part in (path, line, column) if part is not None)
         super().__init__(f"{where}: {message}" if where else message)
-        self.message = message
+        self.message = message[:MAX_MESSAGE]
         self.path = path
         self.line = line
         self.column = column

@@ -171,7 +171,7 @@ REWARDS: dict[str, Callable[..., Reward]] = {
 """The rewards by name, as reward files and ``--reward`` call them."""
 
 
-def make_reward(name: str, **options: Any) -> Reward:
+def make_reward(name: str, /, **options: Any) -> Reward:
     """Return a reward of the library.
 
     Raises

@@ -102,7 +102,7 @@ def _gate(value: Any) -> Gate | None:
     for key in value:
         choose(key, ("kinds", "reward"), "key of [gate]")
     kinds = value.get("kinds")
-    if kinds is not None and not isinstance(kinds, list):
+    if kinds is not None and not (isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds)):
         raise ConfigError(f"[gate] kinds must be a list of kinds of violation, got {kinds!r:.80}")
     return Gate(kinds=None if kinds is None else frozenset(kinds), reward=value.get("reward"))
 

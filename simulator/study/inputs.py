@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 from collections.abc import Iterator
 from functools import lru_cache
@@ -20,6 +19,7 @@ from simulator.graph.compiler import compile_trace
 from simulator.study.documents import canonical
 from simulator.study.spec import Source
 from simulator.study.study import Study
+from simulator.support.files import file_digest, require_plain
 from simulator.trace import Trace
 from simulator.trace.protocol import Protocol
 from simulator.trace.tokens import COUNTERS, load_tokenizer
@@ -45,7 +45,10 @@ def paths_of(source: Source, base: str) -> list[str]:
         matching = [whole] if os.path.exists(whole) else sorted(glob.glob(_within(base, pattern), recursive=True))
         if not matching:
             raise ConfigError(f"files: nothing is called {pattern!r} in {base or os.getcwd()}")
-        paths |= dict.fromkeys(os.path.normpath(path) for path in matching if not os.path.isdir(path))
+        for path in map(os.path.normpath, matching):
+            if not os.path.isdir(path):
+                require_plain(path, "traces")
+                paths[path] = None
     return list(paths)
 
 
@@ -98,15 +101,9 @@ def input_digests(study: Study) -> dict[str, str]:
             paths[os.path.join(study.base, source.tokens)] = None
     for each in _variants(study, "cluster"):
         paths |= {os.path.join(study.base, name): None for name in each.cluster.names if name.endswith(".toml")}
-    return dict(sorted((os.path.relpath(path, study.base) if study.base else path, _digest(path)) for path in paths))
-
-
-def _digest(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return dict(
+        sorted((os.path.relpath(path, study.base) if study.base else path, file_digest(path)) for path in paths)
+    )
 
 
 def _variants(study: Study, section: str) -> Iterator[Study]:

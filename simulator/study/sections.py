@@ -26,6 +26,7 @@ def fields_of(document: Mapping[str, Any], known: Collection[str]) -> dict[str, 
     0.1
     """
     given: dict[str, Any] = {}
+    document = _table(document, "a study")
     axes = flat(_table(document.get("axes", {}), "axes"))  # written with quotes or as tables
     for key, value in _completed(document, axes).items():
         choose(key, known, "key of a study")

@@ -18,6 +18,7 @@ from simulator.study.store.folder import ResultFolder
 from simulator.study.store.results import other_version, read_folder
 from simulator.study.study import Study, parse_study
 from simulator.study.table import Table
+from simulator.support.checks import within
 from simulator.support.crew.failure import Failure, attempt
 
 
@@ -114,15 +115,19 @@ def load_results(path: str | os.PathLike[str]) -> Stored:
         If there is none, it is damaged, or another version of forksim has written it.
     """
     results = read_folder(path)
-    document = results.identity.get("document")
-    if not isinstance(document, Mapping):
+    document, base = results.identity.get("document"), results.identity.get("base", "")
+    if not isinstance(document, Mapping) or not isinstance(base, str):
         raise ConfigError(f"{os.fspath(path)!r} holds no study of forksim")
-    base = os.path.normpath(os.path.join(os.path.realpath(path), results.identity.get("base", ".")))
+    if base:
+        base = os.path.normpath(os.path.join(os.path.realpath(path), base))
     try:
-        study = parse_study(document, base=base if "base" in results.identity else "")
+        study = parse_study(document, base=base)
     except ConfigError as error:
         raise ConfigError(f"{os.fspath(path)!r} holds a study that does not run here: {error}") from None
+    if results.runs != study.n_points * study.replications:
+        raise ConfigError(f"{os.fspath(path)!r} says {results.runs:,} runs, and its study has another number of them")
     _refuse_columns(path, results.columns, study)
+    _refuse_values(path, results.columns, study)
     columns = results.columns or {name: np.zeros(0) for name in row_names(study)}
     return Stored(study, table_of(study, columns), results.missing)
 
@@ -136,6 +141,27 @@ def _refuse_columns(path: str | os.PathLike[str], names: Collection[str], study:
         raise other_version(path, f"whose rows are {', '.join((absent + unknown)[:5])}")
 
 
+def _refuse_values(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray], study: Study) -> None:
+    """Raise `ConfigError` where a column holds other values than a run of the study gives: somebody else wrote it."""
+    if not columns:
+        return
+    kinds = dict.fromkeys(row_names(study), "biuf")
+    kinds |= {"point": "i", "replication": "i", "seed": "i", "error": "O", "spec": "O"}
+    kinds |= dict.fromkeys(study.axes, "biufO")
+    for name, kind in kinds.items():
+        values = columns[name]
+        fine = values.dtype.kind in kind
+        if name in ("point", "replication"):
+            fine = fine and bool(np.all((values >= 0) & (values < getattr(study, _COUNTS[name]))))
+        if name == "spec":
+            fine = fine and all(isinstance(value, str) for value in values.tolist())
+        if not fine:
+            raise ConfigError(f"{os.fspath(path)!r}: column {name} holds values that no run of its study gives")
+
+
+_COUNTS = {"point": "n_points", "replication": "replications"}
+
+
 def rerun(row: Mapping[str, Any], study: Study) -> dict[str, Any]:
     """Do the run of a row again, from what the row records, and return its row.
 
@@ -146,7 +172,12 @@ def rerun(row: Mapping[str, Any], study: Study) -> dict[str, Any]:
     study : Study
         Where the row comes from. Taken from it: names of axes, and the folder where relative paths start.
     """
-    alone = parse_study(json.loads(row["spec"]), base=study.base)
+    with within("spec of the row"):
+        try:
+            document = json.loads(row["spec"])
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ConfigError(f"not JSON: {error}") from None
+        alone = parse_study(document, base=study.base)
     outcome = attempt(partial(run_one, alone), int(row["seed"]))
     if isinstance(outcome, Failure):
         return {**row, "error": outcome.reason}

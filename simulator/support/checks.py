@@ -65,8 +65,10 @@ def is_whole(value: object) -> typing.TypeGuard[int]:
 
 
 def is_real(value: Any) -> bool:
-    """Return whether a value is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Return whether a value is a number that a float can hold, and finite."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return is_whole(value) and abs(value) < 1 << 1023
 
 
 def whole(name: str, value: Any, wanted: str = "from 1", *, kind: str = "a whole number") -> None:

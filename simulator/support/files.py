@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import tempfile
@@ -63,6 +64,22 @@ def atomic(path: str | os.PathLike[str], mode: str = "w", *, durable: bool = Fal
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
             raise ConfigError(f"{target!r}: cannot be written ({error.strerror or error})") from None
         raise
+
+
+def require_plain(path: str | os.PathLike[str], what: str) -> None:
+    """Raise `ConfigError` where a path is a device, a pipe or a folder: to read it could hang, or never end."""
+    mode = os.stat(path).st_mode if os.path.exists(path) else stat.S_IFREG  # who opens it will say what is not there
+    if not stat.S_ISREG(mode):
+        raise ConfigError(f"{what} {os.fspath(path)}: cannot be read (it is no plain file)")
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """Return a digest of what a file holds, or raise `ConfigError`."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"{os.fspath(path)}: cannot be read ({error.strerror or error})") from None
 
 
 def _sync_folder(folder: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from simulator.errors import ConfigError
 from simulator.support.checks import within
+from simulator.support.files import require_plain
 
 T = TypeVar("T")
 
@@ -19,6 +20,7 @@ MAX_BYTES = 1 << 24
 def load_toml(kind: str, path: str | os.PathLike[str], make: Callable[[dict[str, Any]], T]) -> T:
     """Return what `make` makes of the table in a TOML file. Errors begin with the `kind` of file and its path."""
     name = os.fspath(path)
+    require_plain(name, kind)
     try:
         with open(name, encoding="utf-8") as file:
             text = file.read(MAX_BYTES)
@@ -38,6 +40,7 @@ def parse_toml(name: str, text: str, make: Callable[[dict[str, Any]], T]) -> T:
     """
     with within(name):
         try:
-            return make(tomllib.loads(text))
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            table = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:  # a ValueError too: a whole number of thousands of digits
             raise ConfigError(f"not TOML: {error}") from None
+        return make(table)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 
 from simulator.errors import ConfigError, FormatError
+from simulator.support.files import require_plain
 from simulator.trace.model import MAX_TOKENS
 
 TokenCounter = Callable[[str], int]
@@ -62,6 +63,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> TokenCounter:
     except ImportError:
         raise ConfigError("counting with a tokenizer.json needs: pip install 'forksim[tokenizers]'") from None
     name = os.fspath(path)
+    require_plain(name, "tokenizer")
     try:
         tokenizer = Tokenizer.from_file(name)
     except Exception as error:  # the library raises bare Exception

@@ -168,7 +168,7 @@ def rewritten(folder, change, number=2):
     """Rewrite the results of a folder as another version might have left them: each row changed, in another format."""
     path = folder / "study.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"forksim_results": number}))
-    records = [open_line(line) for line in (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)]
+    records = [open_line(line, 10**6) for line in (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)]
     for record in records:
         if "row" in record:
             change(record["row"])

@@ -150,7 +150,7 @@ def test_what_is_no_tokenizer(tmp_path, content):
 
 def test_a_directory_is_no_tokenizer(tmp_path):
     pytest.importorskip("tokenizers")
-    with pytest.raises(ConfigError, match=r"not a readable tokenizer\.json"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         load_tokenizer(tmp_path)
 
 

@@ -9,13 +9,24 @@ from __future__ import annotations
 import difflib
 import os
 from dataclasses import replace
+from functools import partial
 
 from simulator.errors import ConfigError
 from simulator.machine.cost import COSTS, cost_from_text, usages
 from simulator.machine.gpu import GPU, STEP_CLOCK
-from simulator.machine.profiles.reading import KINDS, MEMORY_SHARE, Profile, parse_profile, shipped
+from simulator.machine.profiles.reading import KINDS, MEMORY_SHARE, Profile, parse_profile, profile_of, shipped
+from simulator.support.toml import load_toml
 
-__all__ = ["KINDS", "MEMORY_SHARE", "Profile", "gpu_from_text", "load_profile", "profiles", "read_profile"]
+__all__ = [
+    "KINDS",
+    "MEMORY_SHARE",
+    "Profile",
+    "gpu_from_text",
+    "load_profile",
+    "parse_profile",
+    "profiles",
+    "read_profile",
+]
 
 
 def profiles() -> tuple[str, ...]:
@@ -47,12 +58,7 @@ def read_profile(name: str | os.PathLike[str]) -> Profile:
         near = near or [name for name in profiles() if text and str(text).lower() in name][:4]
         hint = f"did you mean {', '.join(near)}? " if near else ""
         raise ConfigError(f"no GPU profile is called {text!r}; {hint}`forksim gpus` lists all")
-    try:
-        with open(text, encoding="utf-8") as file:
-            content = file.read(1 << 22)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"profile {text}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    profile = parse_profile(content, text)
+    profile = load_toml("profile", text, partial(profile_of, name=text))
     stem = os.path.basename(text).removesuffix(".toml")
     return replace(profile, name=stem, gpu=replace(profile.gpu, name=stem))
 

@@ -6,7 +6,7 @@ import datetime
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Any
 
@@ -85,10 +85,11 @@ def parse_profile(text: str, name: str) -> Profile:
     >>> parse_profile(text, "mine").gpu.cost.a
     0.02
     """
-    return parse_toml(f"profile {name}", text, lambda table: _profile(table, name))
+    return parse_toml(f"profile {name}", text, partial(profile_of, name=name))
 
 
-def _profile(table: dict[str, Any], name: str) -> Profile:
+def profile_of(table: dict[str, Any], name: str) -> Profile:
+    """Return the profile that the table of a file describes; see `parse_profile`."""
     _only(table, "the file", ("hardware", "model", "tensor_parallel", "provenance", "cost", "engine"))
     provenance, cost, engine = (_section(table, key) for key in ("provenance", "cost", "engine"))
     _only(provenance, "[provenance]", ("kind", "source", "date", "measured", "mean_error", "max_error"))
@@ -229,6 +230,6 @@ def shipped() -> dict[str, Profile]:
                 }
                 name = f"{hardware}{f'x{count}' if count > 1 else ''}-{model}-roofline"
                 where = {"hardware": hardware, "model": model, "tensor_parallel": count}
-                found[name] = _profile({**where, "provenance": provenance, "cost": {"type": "roofline"}}, name)
+                found[name] = profile_of({**where, "provenance": provenance, "cost": {"type": "roofline"}}, name)
     order = sorted(found, key=lambda name: (found[name].model, found[name].hardware, found[name].tensor_parallel, name))
     return {name: found[name] for name in order}

@@ -16,11 +16,22 @@ from filelock import FileLock, Timeout
 
 from simulator.errors import ConfigError
 from simulator.study.store.journal import Log, Runs, pack, scan, seal, unpack, writing
-from simulator.study.store.results import FORMAT, JOURNAL, LOCK, PARTS, STUDY, digest, refuse_odd, refuse_study
+from simulator.study.store.results import (
+    FORMAT,
+    JOURNAL,
+    LOCK,
+    MAX_RUNS,
+    PARTS,
+    STUDY,
+    digest,
+    refuse_odd,
+    refuse_study,
+)
 from simulator.study.store.rows import Row, plain_row, query_chunks, typed_chunks
-from simulator.support.files import atomic
+from simulator.support.files import atomic, file_digest
 from simulator.support.tables import Columns, can_write_parquet, column_file
 
+_ENDINGS = (".parquet", ".csv")
 _LEFT = re.compile(r"\.(.+\.(?:parquet|csv|json|jsonl))\.[a-z0-9_]{8}")  # what a killed `atomic` leaves behind
 
 
@@ -71,6 +82,8 @@ class ResultFolder:
         parquet: bool = True,
     ) -> None:
         self.path = os.fspath(path)
+        if keys > MAX_RUNS:
+            raise ConfigError(f"a result folder holds at most {MAX_RUNS:,} runs; got {keys:,}")
         self.keys = keys
         self.queries = queries
         self.ending = ".parquet" if parquet and can_write_parquet() else ".csv"
@@ -79,6 +92,8 @@ class ResultFolder:
         """What was found damaged and is done again, a line each."""
         self.runs = Runs(keys)
         self._study = json.loads(json.dumps({"forksim_results": FORMAT, "runs": keys, "study": identity}))
+        self._tables: dict[str, str] = {}  # digests of tables that are finished
+        self._damaged = False  # lines of the journal that nothing depends on
         self._complete = False  # the tables hold all there is, and the parts are gone
         self._lock = FileLock(self._at(LOCK))
         self._journal: Log | None = None
@@ -146,7 +161,7 @@ class ResultFolder:
         suspects: list[int] = []
         damaged: list[int] = []
         with open(journal.path, "rb") as file:
-            for count, (begin, end, record) in enumerate(scan(file), start=1):
+            for count, (begin, end, record) in enumerate(scan(file, self.keys), start=1):
                 if record is None:
                     suspects.append(count)
                     continue
@@ -162,6 +177,8 @@ class ResultFolder:
         if damaged:
             shown = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
             self.notes.append(f"{journal.path!r}: damaged in line {shown}; the runs there are done again")
+        self._damaged = bool(damaged)
+        self._complete = self._complete and len(self.runs.ended) == self.keys
         if self._parts is not None:
             self._parts.cut(min(self._parts.end, max(0, int(self.runs.packed.max(initial=0)))))
             if self.queries and not self._complete and (lost := self.runs.forget_parts(self._parts.end)):
@@ -176,8 +193,9 @@ class ResultFolder:
             if record["study"] != digest(self._study):
                 raise ConfigError(f"{self._at(JOURNAL)!r} is the journal of another study; choose another -o")
         elif "finished" in record:
-            kept = any(os.path.exists(self._at(f"queries{ending}")) for ending in (".parquet", ".csv"))
-            self._complete = not self.queries or (record["queries"] and kept)
+            self._tables = record["tables"]
+            kept = any(self._is_whole(f"queries{ending}") for ending in _ENDINGS)
+            self._complete = kept or not self.queries
         else:
             self.runs.enter(record, begin)
 
@@ -251,22 +269,28 @@ class ResultFolder:
         """
         if missing := self.keys - len(self.runs.ended):
             raise ConfigError(f"{self.path!r}: {missing} of {self.keys} runs have not ended")
-        rows, queries = self._at(f"rows{self.ending}"), self._at(f"queries{self.ending}")
-        if self._complete and os.path.exists(rows):
+        rows, queries = f"rows{self.ending}", f"queries{self.ending}"
+        if self._complete and self._is_whole(rows):
+            if self._damaged:
+                self._tidy()
             return
+        assert self._journal is not None
         self._sync()
-        with column_file(rows, durable=True) as add:
+        with column_file(self._at(rows), durable=True) as add:
             for columns in typed_chunks(lambda: (record["row"] for record in self._records()), order):
                 add(columns)
         self._drop_other("rows")
         if self._complete:
+            before, line = self._tables, self._finished()
+            if self._tables != before:
+                self._journal.append(line)
             return
         if self.queries:
-            with column_file(queries, durable=True) as add:
+            with column_file(self._at(queries), durable=True) as add:
                 for columns in query_chunks(self._queries(), tags):
                     add(columns)
         else:  # those of an earlier call are not those of these rows
-            self._remove(f"queries{self.ending}")
+            self._remove(queries)
         self._drop_other("queries")
         if not self.failed:
             self._tidy()
@@ -301,7 +325,7 @@ class ResultFolder:
                     offsets[record["run"]] = file.tell()
                     record.pop("part", None)
                     file.write(seal(record))
-                file.write(seal({"finished": self.keys, "queries": self.queries}))
+                file.write(self._finished())
                 self._journal.close()  # not every system replaces a file that is open
                 self._journal = None
             self.runs.offsets = offsets
@@ -309,6 +333,17 @@ class ResultFolder:
         finally:
             self._journal = Log(self._at(JOURNAL))
         self._drop_parts()
+
+    def _finished(self) -> bytes:
+        """Return the last line of a finished journal, with a digest of each table."""
+        names = [f"{name}{ending}" for name in ("rows", "queries") for ending in _ENDINGS]
+        self._tables = {name: file_digest(self._at(name)) for name in names if os.path.exists(self._at(name))}
+        return seal({"finished": self.keys, "tables": self._tables})
+
+    def _is_whole(self, name: str) -> bool:
+        """Return whether a finished table is as it was written."""
+        there = name in self._tables and os.path.exists(self._at(name))
+        return there and file_digest(self._at(name)) == self._tables[name]
 
     def _drop_parts(self) -> None:
         """Remove what is in the tables now."""
@@ -319,7 +354,7 @@ class ResultFolder:
 
     def _drop_other(self, name: str) -> None:
         """Remove a table of the other kind: it may be older."""
-        for ending in {".parquet", ".csv"} - {self.ending}:
+        for ending in {*_ENDINGS} - {self.ending}:
             self._remove(name + ending)
 
     def _remove(self, name: str) -> None:

@@ -9,7 +9,7 @@ import stat
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from simulator.errors import ConfigError
 from simulator.support.tables import Columns, typed
 
+_MAX_LINE = 1 << 26
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -92,25 +93,58 @@ def seal(record: dict[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-def open_line(line: bytes) -> dict[str, Any] | None:
-    """Return the record of a line, or None if the line is not as it was written.
+Natural = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 
-    >>> open_line(seal({"run": 3})), open_line(seal({"run": 3})[:-1])
-    ({'run': 3}, None)
+
+class _Whose(msgspec.Struct, forbid_unknown_fields=True):
+    study: str
+
+
+class _Finished(msgspec.Struct, forbid_unknown_fields=True):
+    finished: Natural
+    tables: dict[str, str]
+
+
+class _Lost(msgspec.Struct, forbid_unknown_fields=True):
+    run: Natural
+    lost: Literal[True]
+
+
+class _Ended(msgspec.Struct, forbid_unknown_fields=True):
+    run: Natural
+    row: dict[str, str | int | float | bool | None]
+    failed: str | None = None
+    part: tuple[Natural, Natural, Natural] | None = None
+
+
+_SHAPES = {"study": _Whose, "finished": _Finished, "lost": _Lost, "row": _Ended}
+"""What a line of a journal may be, by a name in it."""
+
+
+def open_line(line: bytes, runs: int) -> dict[str, Any] | None:
+    """Return the record of a line, or None if it is not what is written of a study of so many runs.
+
+    >>> open_line(seal({"run": 3, "lost": True}), 4), open_line(seal({"run": 3, "lost": True}), 3), open_line(b"", 4)
+    ({'run': 3, 'lost': True}, None, None)
     """
     body = line[9:-1]
     if not line.endswith(b"\n") or line[:9] != b"%08x " % zlib.crc32(body):
         return None
-    record: dict[str, Any] = json.loads(body)
-    return record
+    try:
+        record: dict[str, Any] = json.loads(body)
+        shape = next(_SHAPES[name] for name in _SHAPES if name in record)
+        msgspec.convert(record, shape)
+    except (ValueError, TypeError, StopIteration, RecursionError, msgspec.ValidationError):
+        return None  # the checksum is right: somebody else has written it
+    return record if record.get("run", 0) < runs else None
 
 
-def scan(file: IO[bytes]) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
+def scan(file: IO[bytes], runs: int) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
     """Yield the records of a file, each with where its line begins and ends; None for a line that is damaged."""
     begin = 0
-    for line in file:
+    while line := file.readline(_MAX_LINE):
         end = begin + len(line)
-        yield begin, end, open_line(line)
+        yield begin, end, open_line(line, runs)
         begin = end
 
 
@@ -192,7 +226,7 @@ class Runs:
         """Yield the record of each run that ended, in the order of runs, from an open journal."""
         for offset in self.offsets[self.offsets >= 0].tolist():
             file.seek(offset)
-            record = open_line(file.readline())
+            record = open_line(file.readline(), len(self.offsets))
             if record is None:
                 raise ConfigError(f"{file.name!r} was changed while it was in use; run again")
             yield record

@@ -16,9 +16,16 @@ from simulator.errors import ConfigError
 from simulator.study.documents import flat
 from simulator.study.store.journal import Runs, scan
 from simulator.study.store.rows import joined, typed_chunks
+from simulator.support.checks import is_whole
+from simulator.support.files import require_plain
 
 FORMAT = 2
 """The number of the format of a folder, in its study.json. It is another one where files or columns of rows change."""
+
+MAX_RUNS = 10_000_000
+"""Runs of a study that a folder holds."""
+_MAX_BYTES = 1 << 26
+"""No study.json is read further."""
 
 STUDY, JOURNAL, PARTS, LOCK = "study.json", "journal.jsonl", "parts.bin", ".lock"
 _TABLES = ("rows.parquet", "rows.csv", "queries.parquet", "queries.csv", "summary.csv", "comparison.csv")
@@ -67,9 +74,10 @@ def read_folder(path: str | os.PathLike[str]) -> Results:
     study = study_of(folder)
     runs, parts = Runs(study["runs"]), []
     journal = os.path.join(folder, JOURNAL)
+    require_plain(journal, "journal")
     try:
         with open(journal, "rb") as file:  # one and the same, even if it is put in order meanwhile
-            for begin, _, record in scan(file):
+            for begin, _, record in scan(file, study["runs"]):
                 if record is not None and "run" in record:
                     runs.enter(record, begin)
             parts = list(typed_chunks(lambda: (record["row"] for record in runs.records(file))))
@@ -89,15 +97,19 @@ def digest(study: Mapping[str, Any]) -> str:
 def study_of(path: str) -> dict[str, Any]:
     """Return what ``study.json`` of a folder holds."""
     name = os.path.join(path, STUDY)
+    require_plain(name, "study")
     try:
         with open(name, encoding="utf-8") as file:
-            study = json.load(file)
+            study = json.loads(file.read(_MAX_BYTES))
     except OSError as error:
         raise ConfigError(f"{path!r} is no result folder ({STUDY}: {error.strerror})") from None
     except (ValueError, RecursionError):
         study = None
     number = study.get("forksim_results") if isinstance(study, dict) else None
-    if number is None or (number in (1, FORMAT) and type(study.get("runs")) is not int):
+    ours = number is not None
+    if number in (1, FORMAT):
+        ours = is_whole(study.get("runs")) and 0 <= study["runs"] <= MAX_RUNS and isinstance(study.get("study"), dict)
+    if not ours:
         raise ConfigError(f"{name!r} is not what a forksim study writes; choose another -o")
     if number != FORMAT:
         raise other_version(path, f"in format {number!r:.20}, and this one has format {FORMAT}")
