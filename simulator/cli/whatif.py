@@ -46,6 +46,9 @@ def whatif(
         typer.Option("--out", "-o", metavar="FILE", help="Draw the first trace, before and after: .png, .svg or .pdf."),
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Threads of each table at most.")] = 10,
+    most: Annotated[
+        int, typer.Option(min=1, help="Threads of each trace to simulate at most: those on the critical path first.")
+    ] = 100,
     json: Json = False,
 ) -> int:
     """Rank the threads of each trace by what their speed-up saves, or their slowdown costs."""
@@ -55,18 +58,21 @@ def whatif(
     for trace in source:
         graph = compile_trace(trace, rules)
         try:
-            result = sensitivity(graph, threads=thread, scale=scale, **run)
+            result = sensitivity(graph, threads=thread, scale=scale, most=most, **run)
         except ConfigError as error:  # it has no such thread, is never answered, or does not fit into memory
             source.refuse(ConfigError(f"trace {trace.id!r}: {error}"))
             continue
         if json:
             columns = [each._asdict() for each in result.threads]
             facts = {"trace": result.name, "unit": result.unit, "scale": scale, "latency": result.latency}
+            facts["left_out"] = result.left_out
             print_json({**facts, "bound": result.bound, "threads": columns})
         else:
             show(_table(result, rows))
             if len(result.threads) > rows:
                 say(f"and {len(result.threads) - rows:,} more (--rows or --json show all)")
+            if result.left_out:
+                say(f"{result.left_out:,} threads were not simulated (--most): the critical path spends less on them")
             say(_sentence(result) + "\n")
         first = first or (graph, result)
     if first is None:

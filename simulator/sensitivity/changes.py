@@ -12,8 +12,8 @@ from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
 from simulator.graph.compiler import compile_trace
 from simulator.support.checks import choose, is_whole, real, whole
-from simulator.trace import ORGANIZER, Action, Delay, Join, Thread, Trace
-from simulator.workload.cuts import Mark, context_marks, moved
+from simulator.trace import Action, Delay, Join, Thread, Trace
+from simulator.workload.cuts import Contexts
 
 
 class _Change(NamedTuple):
@@ -173,18 +173,16 @@ def _changed_trace(graph: ExecutionGraph, changes: Sequence[_Change]) -> Trace:
             actions[place] = other
     if not changed:
         return trace
-    marks: dict[str, list[Mark]] = {}
+    contexts = Contexts()
     threads = []
     for thread in trace.threads:
         name, own = thread.id, thread.prompt_tokens - thread.shared_tokens
-        parent = marks.get(name.rpartition(".")[0] or ORGANIZER, [(0, 0)])  # none has been seen for the organizer
         runs = [(own, own)]
         for before, after in zip(thread.actions, new[name], strict=True):
             runs.append((_tokens(before), _tokens(after)))
             if isinstance(before, Join):
                 runs.append((before.inserted_tokens, before.inserted_tokens))
-        marks[name] = context_marks(parent, thread.shared_tokens, runs)
-        shared = moved(parent, thread.shared_tokens)
+        shared = contexts.add(name, thread.shared_tokens, runs)
         threads.append(Thread(name, tuple(map(_unrecorded, new[name])), shared + own, shared, thread.label))
     return msgspec.structs.replace(trace, threads=tuple(threads))
 

@@ -19,7 +19,7 @@ from simulator.metrics.uncontended import seconds_alone
 from simulator.sensitivity.changes import check_scale, what_if
 from simulator.sensitivity.paths import Realised, compare
 from simulator.sensitivity.slack import slack_table
-from simulator.support.checks import choose, is_whole
+from simulator.support.checks import choose, is_whole, whole
 from simulator.timeline import Timeline
 from simulator.trace import ORGANIZER
 from simulator.trace.protocol import Protocol
@@ -81,6 +81,8 @@ class Sensitivity:
     threads: tuple[SpeedUp, ...]
     """What saves most first (with a scale above 1: what costs most, and before that what then never ends); of equals,
     what would save most at 0, then what is more of the path, then in order."""
+    left_out: int = 0
+    """Threads that were not looked at; see `most` of `sensitivity`."""
 
     @property
     def best(self) -> SpeedUp | None:
@@ -109,12 +111,13 @@ def sensitivity(
     query: int = 0,
     threads: str | Sequence[str] | None = None,
     scale: float = 0.5,
+    most: int | None = None,
     **run: Unpack[_Run],
 ) -> Sensitivity:
     """Change each thread of a query in turn, simulate again, and rank them by what that saves.
 
     The simulations are exact, not derivatives: the same machine, protocol and arrivals, and of several queries only
-    one changes. It takes two simulations a thread.
+    one changes. It takes two simulations a thread: the square of a query's size, unless `most` says how many threads.
 
     Parameters
     ----------
@@ -126,6 +129,9 @@ def sensitivity(
         Names of the threads to look at. Default: all of the query's.
     scale : float
         What each thread's tokens and seconds are multiplied by; see `what_if`.
+    most : int, optional
+        Of all threads, look at this many only: those on which the realised critical path spends most time, then those
+        with the least slack. Default: all.
     **run
         How to simulate: ``gpu``, ``protocol``, ``arrivals``, ``policy``, ``max_workers``, as for `simulate`.
 
@@ -157,6 +163,7 @@ def sensitivity(
     for name in run:
         choose(name, _Run.__annotations__, "option of sensitivity()")
     check_scale(scale)
+    whole("most", most, "from 1, or None for all")
     queries = (graphs,) if isinstance(graphs, ExecutionGraph) else tuple(graphs)
     if not queries or not all(isinstance(graph, ExecutionGraph) for graph in queries):
         raise GraphError("sensitivity() takes execution graphs (see compile_trace), at least one")
@@ -179,6 +186,10 @@ def sensitivity(
     slack: dict[str, float] = {}
     for row in slack_table(graph, seconds_alone(before, query)):
         slack[row.thread] = min(row.slack, slack.get(row.thread, math.inf))
+    left_out = 0
+    if most is not None and not threads and most < len(names):
+        left_out = len(names) - most
+        names = sorted(names, key=lambda name: (-was.times.get(name, 0.0), slack[name]))[:most]
     tokens = dict.fromkeys(known, 0)
     for task in graph.tasks:
         tokens[graph.threads[task.thread].id] += task.tokens
@@ -205,7 +216,7 @@ def sensitivity(
             )
         )
     rows.sort(key=lambda row: _rank(row, slower=scale > 1))
-    return Sensitivity(graph.name, before.unit, scale, latency, was.bound, tuple(rows))
+    return Sensitivity(graph.name, before.unit, scale, latency, was.bound, tuple(rows), left_out)
 
 
 def _mean(times: NDArray[np.float64]) -> float:

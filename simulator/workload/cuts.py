@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 
 import msgspec
 
@@ -114,17 +114,15 @@ def _bare(thread: Thread, lost: dict[str, int]) -> Thread:
 
 def _shared(trace: Trace, threads: Sequence[Thread]) -> tuple[Thread, ...]:
     """Return `threads`, cut from those of `trace`, with prompts that share what is left of their parents' contexts."""
-    marks: dict[str, list[Mark]] = {}
+    contexts = Contexts()
     result = []
     for thread in threads:
         was = trace.thread(thread.id)
-        parent = marks.get(thread.id.rpartition(".")[0] or ORGANIZER, [(0, 0)])  # none has been seen for the organizer
-        shared = moved(parent, thread.shared_tokens)
         own = thread.prompt_tokens - thread.shared_tokens
         # Nothing is forked after what was cut off: zip ends with what is left.
         kept = zip(was.actions if was else (), thread.actions, strict=False)
         runs = [(own, own), *((_adds(before), _adds(after)) for before, after in kept)]
-        marks[thread.id] = context_marks(parent, thread.shared_tokens, runs)
+        shared = contexts.add(thread.id, thread.shared_tokens, runs)
         result.append(msgspec.structs.replace(thread, prompt_tokens=shared + own, shared_tokens=shared))
     return tuple(result)
 
@@ -136,16 +134,45 @@ def _adds(action: Action) -> int:
     return action.tokens + (action.inserted_tokens if isinstance(action, Join) else 0)
 
 
-def context_marks(parent: Sequence[Mark], shared: int, runs: Iterable[Mark]) -> list[Mark]:
-    """Return where positions of a context have gone: its first `shared` tokens are its parent's, then come `runs`."""
-    marks = [mark for mark in parent if mark[0] < shared]
-    before, after = shared, moved(parent, shared)
-    marks.append((before, after))
-    for old, new in runs:
-        before, after = before + old, after + new
-        if before > marks[-1][0]:
+class Contexts:
+    """Where positions of the contexts of a trace's threads have gone. Parents come before those they fork.
+
+    >>> contexts = Contexts()
+    >>> contexts.add("organizer", 0, [(10, 5), (4, 4)]), contexts.add("1", 12, []), contexts.add("1.1", 13, [])
+    (0, 7, 8)
+    """
+
+    def __init__(self) -> None:
+        self._added: dict[str, tuple[int, Sequence[Mark]]] = {}
+        self._marks: dict[str, list[Mark]] = {}
+
+    def add(self, name: str, shared: int, runs: Sequence[Mark]) -> int:
+        """Take in a thread: of its context, `shared` tokens are its parent's, then come runs of tokens, each as it was
+        and as it is. Return how many tokens it shares now.
+        """
+        self._added[name] = shared, runs
+        return moved(self._of(_parent(name)), shared)
+
+    def _of(self, name: str) -> list[Mark]:
+        """Return the marks of a thread, which are worked out only if it forks others."""
+        if name not in self._added:
+            return [(0, 0)]
+        if name not in self._marks:
+            shared, runs = self._added[name]
+            parent = self._of(_parent(name))
+            marks = parent[: bisect_left(parent, shared, key=lambda mark: mark[0])]
+            before, after = shared, moved(parent, shared)
             marks.append((before, after))
-    return marks
+            for old, new in runs:
+                before, after = before + old, after + new
+                if before > marks[-1][0]:
+                    marks.append((before, after))
+            self._marks[name] = marks
+        return self._marks[name]
+
+
+def _parent(name: str) -> str:
+    return "" if name == ORGANIZER else name.rpartition(".")[0] or ORGANIZER
 
 
 def moved(marks: Sequence[Mark], position: int) -> int:

@@ -336,6 +336,25 @@ def test_there_must_be_a_graph():
         sensitivity([drawn().trace])
 
 
+def test_of_many_threads_those_on_the_path_are_looked_at():
+    # Workers take 1 to 9 steps, and the organizer asks for all at once: the path is the organizer and worker 9.
+    forks, joins = ([kind(k) for k in range(1, 10)] for kind in (Fork, Join))
+    organizer = Thread("organizer", (Think(1), *forks, *joins, Answer(1)))
+    graph = compile_trace(Trace("t", (organizer, *(Thread(str(k), (Return(k),)) for k in range(1, 10)))))
+    whole = sensitivity(graph)
+    for most in (1, 2, 4, 9):
+        some = sensitivity(graph, most=most)
+        assert {each.thread for each in some.threads} == set(
+            ["9", "organizer", "8", "7", "6", "5", "4", "3", "2"][:most]
+        )
+        assert some.left_out == 10 - most
+        assert all(each in whole.threads for each in some.threads)
+    assert sensitivity(graph, most=10) == whole
+    assert whole.left_out == sensitivity(graph, threads=["1", "2"], most=1).left_out == 0
+    with pytest.raises(ConfigError, match="most must be a whole number from 1"):
+        sensitivity(graph, most=0)
+
+
 def test_a_query_in_a_deadlock_has_nothing_to_speed_up():
     trace = traced([Fork(1), Join(1), Answer(1)], w1=[Fork(1), Join(1), Return(1)], w1_1=[Return(1)])
     with pytest.raises(ConfigError, match="is never answered"):
