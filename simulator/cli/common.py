@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,9 @@ Paths = Annotated[list[str], typer.Argument(metavar="TRACE...", help="Files of t
 To = Annotated[str, typer.Option("--to", metavar="FORMAT", help=f"Format to write: {', '.join(writable())}.")]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines, for machines.")]
+Formulas = Annotated[
+    bool, typer.Option("--formulas", help="Leave texts in CSV files that a spreadsheet takes for formulas.")
+]
 Picture = Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="Picture to write: .png, .svg or .pdf.")]
 
 
@@ -188,7 +192,13 @@ def print_json(value: dict[str, Any]) -> None:
         line = msgspec.json.encode(value)
     except UnicodeEncodeError:
         line = msgspec.json.encode(_sayable(value))
-    say(line.decode())
+    text = line.decode()
+    say(text if text.isprintable() else "".join(map(_escaped, text)))
+
+
+def _escaped(letter: str) -> str:
+    """Return a letter of JSON as ASCII, if it is one that acts on a terminal, such as those that turn text around."""
+    return letter if letter.isprintable() else json.dumps(letter)[1:-1]
 
 
 def _sayable(value: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import IO, Annotated, Any
 import typer
 
 from simulator.cli.common import (
+    Formulas,
     Input,
     Json,
     Paths,
@@ -34,6 +35,7 @@ from simulator.graph.compiler import compile_trace
 from simulator.machine.cost import unit_of
 from simulator.metrics import METRICS, SUMMARIES, Metrics, measure, summarize
 from simulator.support.files import atomic
+from simulator.support.tables import inert
 from simulator.timeline import Timeline
 from simulator.timeline.export import SPAN_FIELDS, span_rows
 from simulator.trace.protocol import Protocol
@@ -50,6 +52,7 @@ class Output:
     ] = None
     plots: Annotated[int, typer.Option(min=0, help="Gantt charts to draw at most, with --out.")] = 8
     rows: Annotated[int, typer.Option(min=0, help="Lines of the table at most.")] = 40
+    formulas: Formulas = False
     json: Json = False
 
 
@@ -78,7 +81,7 @@ def run(
     unit = unit_of(machines[0].cost)
     shared = None
     with ExitStack() as stack:
-        files = _Files(stack, out, output.plots) if out else None
+        files = _Files(stack, out, output) if out else None
         for timeline, query in runs:
             metrics = measure(timeline, query)
             for deadlock in timeline.deadlocks:
@@ -144,9 +147,9 @@ def _record(metrics: Metrics, unit: str) -> dict[str, Any]:
 class _Files:
     """The files of ``--out``: rows are written as they come, and the files appear when all went well."""
 
-    def __init__(self, stack: ExitStack, folder: str, plots: int) -> None:
+    def __init__(self, stack: ExitStack, folder: str, output: Output) -> None:
         self.folder = folder
-        self.plots = plots
+        self.plots, self.formulas = output.plots, output.formulas
         self.metrics = self._open(stack, "metrics.csv", ("trace", *METRICS, "kinds"))
         self.spans = self._open(stack, "spans.csv", SPAN_FIELDS)
         self.drawn = 0
@@ -160,8 +163,9 @@ class _Files:
     def add(self, timeline: Timeline, query: int, metrics: Metrics) -> None:
         """Write one query's rows, and its chart while there are charts left."""
         kinds = sorted({violation.kind.value for violation in metrics.violations})
-        self.metrics.writerow((metrics.name, *metrics.values.values(), " ".join(kinds)))
-        self.spans.writerows(span_rows(timeline, query))
+        name = metrics.name if self.formulas else inert(metrics.name)
+        self.metrics.writerow((name, *metrics.values.values(), " ".join(kinds)))
+        self.spans.writerows(span_rows(timeline, query, formulas=self.formulas))
         if self.drawn < self.plots:
             from simulator import plots  # matplotlib takes a second to load: only where a chart is drawn
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Annotated, Any
 
 import typer
 
-from simulator.cli.common import Input, Json, Paths, print_json, say, screen_width, show
+from simulator.cli.common import Formulas, Input, Json, Paths, print_json, say, screen_width, show
 from simulator.cli.options import ReadOptions, grouped
 from simulator.cli.report import REWARD_LEGEND, Tally, number, rewards_table, summary_table
 from simulator.errors import ConfigError, FormatError, SimulatorError
 from simulator.rewards import FORMAT_ERROR, REWARDS, Reward, Rollout, Score, load_reward, score_batch
 from simulator.rewards.batch import CHUNK
+from simulator.support.tables import Columns
 from simulator.timeline.export import score_file
 from simulator.trace.protocol import Protocol
 
+ScoreFile = AbstractContextManager[Callable[[Columns], None]]
 _DEFAULT = Protocol(capacity=4)
 
 
@@ -54,6 +57,7 @@ def score(
     constants: Constants,
     reading: ReadOptions,
     rows: Annotated[int, typer.Option(min=0, help="Lines of the table at most.")] = 40,
+    formulas: Formulas = False,
     json: Json = False,
 ) -> int:
     """Score traces, by default with the AsyncThink reward: accuracy + lambda * min(eta/c, tau) / tau, or R_FE."""
@@ -74,7 +78,7 @@ def score(
         shown = _print(source, spec, rules, tally, 0 if json else rows, json)
     else:
         shown = []
-        _write(source, spec, rules, tally, out)
+        _write(source, spec, rules, tally, score_file(out, formulas=formulas))
     tally.unreadable = source.unreadable
     if json:
         print_json({"summary": tally.summary()})
@@ -129,11 +133,11 @@ def _print(
     return shown
 
 
-def _write(source: Input, reward: Reward, rules: Protocol, tally: Tally, path: str) -> None:
+def _write(source: Input, reward: Reward, rules: Protocol, tally: Tally, file: ScoreFile) -> None:
     """Score a chunk at a time into a file, a row for each record, also for one that cannot be read."""
     items = source.all()
     titles = {"reward": "total", "T_steps": "latency", "eta": "eta", "eta_over_c": "eta_over_c", "accuracy": "accuracy"}
-    with score_file(path) as write:
+    with file as write:
         for chunk in _chunks(items):
             batch = score_batch(chunk, reward=reward, protocol=rules)
             ids = [f"{item.path}:{item.line}" if isinstance(item, FormatError) else item.id for item in chunk]

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import chain
 from typing import IO, Any
 
@@ -23,8 +24,24 @@ _NUMBER = re.compile(r"-?(?:\d+(\.\d*)?(e[+-]?\d+)?|inf|nan)", re.IGNORECASE | r
 _SPECIAL = re.compile(r'[",\r\n]|^(?:true|false)$|^\s|\s$')
 
 
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def inert(text: str) -> str:
+    """Return a text as a cell of a CSV file that no spreadsheet takes for a formula: with an apostrophe before it.
+
+    What has apostrophes before such a beginning gets one more, so that nothing is lost.
+
+    >>> inert("=1+1"), inert("'=1"), inert("a=1"), inert("'tis")
+    ("'=1+1", "''=1", 'a=1', "'tis")
+    """
+    return "'" + text if _FORMULA.match(text) else text
+
+
 @contextmanager
-def column_file(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[Callable[[Columns], None]]:
+def column_file(
+    path: str | os.PathLike[str], *, durable: bool = False, formulas: bool = False
+) -> Iterator[Callable[[Columns], None]]:
     """Open a file of columns, JSON lines, CSV or Parquet by its ending, and give a function that adds rows to it.
 
     The function takes columns of equal length, the same ones each time: numbers, truth values, or texts, where None
@@ -41,6 +58,8 @@ def column_file(path: str | os.PathLike[str], *, durable: bool = False) -> Itera
         Ends in ``.jsonl``, ``.ndjson``, ``.csv`` or ``.parquet``.
     durable : bool, optional
         Whether it is on the disk when the block ends, whatever becomes of the machine.
+    formulas : bool, optional
+        Whether texts that a spreadsheet takes for formulas stay as they are in CSV. Default: they get an apostrophe.
 
     Raises
     ------
@@ -67,6 +86,8 @@ def column_file(path: str | os.PathLike[str], *, durable: bool = False) -> Itera
         raise ConfigError(f"columns are written to .jsonl, .ndjson, .csv or .parquet files, not {name!r}")
     if write is _parquet:
         _pyarrow()  # before there is a file
+    if write is _csv and formulas:
+        write = partial(_csv, formulas=True)
     with atomic(name, "wb", durable=durable) as file, write(file) as add:
         yield _alike(name, add)
 
@@ -118,23 +139,24 @@ def _lines(file: IO[bytes]) -> Iterator[Adder]:
 
 
 @contextmanager
-def _csv(file: IO[bytes]) -> Iterator[Adder]:
+def _csv(file: IO[bytes], formulas: bool = False) -> Iterator[Adder]:
     begun = False
+    said = str if formulas else inert
 
     def add(columns: dict[str, Any]) -> None:
         nonlocal begun
-        titles = [] if begun else [[_quoted(name) for name in columns]]
+        titles = [] if begun else [[_quoted(said(name)) for name in columns]]
         begun = True
-        for row in chain(titles, zip(*map(_fields, columns.values()), strict=True)):
+        for row in chain(titles, zip(*(_fields(column, said) for column in columns.values()), strict=True)):
             file.write(",".join(row).encode() + b"\n")
 
     yield add
 
 
-def _fields(column: Any) -> list[str]:
+def _fields(column: Any, said: Callable[[str], str]) -> list[str]:
     """Return the fields of one column of a CSV file."""
     if not _numeric(column):
-        return ["" if text is None else _quoted(text) for text in column]
+        return ["" if text is None else _quoted(said(text)) for text in column]
     if column.dtype.kind == "f":
         return ["" if value != value else repr(value) for value in column.astype(np.float64).tolist()]
     if column.dtype.kind == "b":

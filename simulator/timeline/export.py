@@ -12,20 +12,24 @@ from typing import Any
 import numpy as np
 
 from simulator.support.files import atomic
-from simulator.support.tables import Columns, column_file
+from simulator.support.tables import Columns, column_file, inert
 from simulator.timeline.columns import COLUMNS, Timeline
 
 SPAN_FIELDS = ("trace", "query", "thread", "task", "kind", "start", "finish", "tokens", "cancelled")
 
 
-def write_csv(timeline: Timeline, path: str | os.PathLike[str]) -> None:
-    """Write one row a task: `COLUMNS`, with the trace's id and the thread's name in front."""
+def write_csv(timeline: Timeline, path: str | os.PathLike[str], *, formulas: bool = False) -> None:
+    """Write one row a task: `COLUMNS`, with the trace's id and the thread's name in front.
+
+    An id that a spreadsheet takes for a formula gets an apostrophe, unless `formulas` may stay.
+    """
+    said = str if formulas else inert
     with atomic(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("trace", "thread_id", *COLUMNS))
         for row in timeline.stays():
             graph = timeline.graphs[row.query]
-            writer.writerow((graph.name, graph.threads[row.thread].id, *row))
+            writer.writerow((said(graph.name), graph.threads[row.thread].id, *row))
 
 
 def write_npz(timeline: Timeline, path: str | os.PathLike[str]) -> None:
@@ -44,11 +48,12 @@ def write_npz(timeline: Timeline, path: str | os.PathLike[str]) -> None:
         file.write(content.getbuffer())
 
 
-def span_rows(timeline: Timeline, query: int | None = None) -> list[tuple[Any, ...]]:
-    """Return the spans as rows of `SPAN_FIELDS`, for people and spreadsheets."""
+def span_rows(timeline: Timeline, query: int | None = None, *, formulas: bool = False) -> list[tuple[Any, ...]]:
+    """Return the spans as rows of `SPAN_FIELDS`, for people and spreadsheets; see `write_csv` for `formulas`."""
+    said = str if formulas else inert
     return [
         (
-            timeline.graphs[span.query].name,
+            said(timeline.graphs[span.query].name),
             span.query,
             timeline.graphs[span.query].threads[span.thread].id,
             span.task,
@@ -62,16 +67,16 @@ def span_rows(timeline: Timeline, query: int | None = None) -> list[tuple[Any, .
     ]
 
 
-def write_spans(timeline: Timeline, path: str | os.PathLike[str]) -> None:
-    """Write one row a span: who did, or waited for, what and when."""
+def write_spans(timeline: Timeline, path: str | os.PathLike[str], *, formulas: bool = False) -> None:
+    """Write one row a span: who did, or waited for, what and when; see `write_csv` for `formulas`."""
     with atomic(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(SPAN_FIELDS)
-        writer.writerows(span_rows(timeline))
+        writer.writerows(span_rows(timeline, formulas=formulas))
 
 
 @contextmanager
-def score_file(path: str | os.PathLike[str]) -> Iterator[Callable[[Columns], None]]:
+def score_file(path: str | os.PathLike[str], *, formulas: bool = False) -> Iterator[Callable[[Columns], None]]:
     """Open a file of scores, JSON lines, CSV or Parquet by its ending, and give a function that adds rows to it.
 
     It is `simulator.support.tables.column_file`, which says what it takes, what it writes and what it raises.
@@ -86,5 +91,5 @@ def score_file(path: str | os.PathLike[str]) -> Iterator[Callable[[Columns], Non
     {"trace":"b","total":-1.0}
     <BLANKLINE>
     """
-    with column_file(path) as add:
+    with column_file(path, formulas=formulas) as add:
         yield add

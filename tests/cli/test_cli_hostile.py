@@ -1,5 +1,6 @@
 """The command line on bad input: one clear line a problem on stderr, exit code 2, no traceback, good records used."""
 
+import csv
 import errno
 import json
 import os
@@ -859,3 +860,32 @@ def test_memory_is_flat(here, given):
         sizes.append(peak(given[0], "stream.jsonl", *given[1:]))
     per_trace = 8 * 10 if n < 100_000 else 1  # bytes: 8 for each number of the summary, while the sample fills
     assert (sizes[1] - sizes[0]) * 1024 < per_trace * n + 4 * 2**20
+
+
+# What a trace is called, in files and on a terminal.
+
+
+def hostile(tmp_path, name):
+    path = tmp_path / "traces.jsonl"
+    path.write_text(json.dumps({"id": name, "output": "I think. <ANSWER>9</ANSWER>", "outcome": "correct"}) + "\n")
+    return path
+
+
+def test_json_lines_say_nothing_to_a_terminal(forksim, tmp_path):
+    name = "a\u009b31m\u202egpj.\u2066\x85\u2028b"
+    for command in ("run", "score", "check"):
+        code, out, _ = forksim(command, hostile(tmp_path, name), "--json")
+        assert code == 0
+        assert out.replace("\n", "").isprintable(), command
+        assert command == "check" or json.loads(out.splitlines()[0])["trace"] == name
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_csv_files_hold_formulas_only_if_asked(forksim, tmp_path, raw):
+    path = hostile(tmp_path, "=1+1")
+    option = ["--formulas"] if raw else []
+    assert forksim("run", path, "--out", tmp_path / "run", *option)[0] == 0
+    assert forksim("score", path, "--out", tmp_path / "scores.csv", *option)[0] == 0
+    for name in ("run/metrics.csv", "run/spans.csv", "scores.csv"):
+        with open(tmp_path / name, newline="") as file:
+            assert list(csv.reader(file))[1][0] == ("=1+1" if raw else "'=1+1"), name

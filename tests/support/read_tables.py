@@ -67,11 +67,16 @@ def _from_csv(text, texts):
     rows.pop()
     if not rows:
         raise ValueError("there is no row of titles")
-    titles = [title for title, _ in rows[0]]
+    titles = [_text(title) for title, _ in rows[0]]
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(titles):
             raise ValueError(f"row {number} has {len(row)} fields, not {len(titles)}")
     return {title: _column([row[i] for row in rows[1:]], title in texts) for i, title in enumerate(titles)}
+
+
+def _text(field):
+    """Return a text without the apostrophe that keeps it from being a formula."""
+    return field[1:] if re.match(r"'+[=+\-@\t\r]", field) else field
 
 
 def _column(fields, texts):
@@ -80,7 +85,7 @@ def _column(fields, texts):
     numbers = [_NUMBER.fullmatch(field) for field in plain]
     empty = any(not field for field, _ in fields)
     if texts or any(quoted for _, quoted in fields) or not (all(numbers) or plain <= {"true", "false"}):
-        return _objects([field if field or quoted else None for field, quoted in fields])
+        return _objects([_text(field) if field or quoted else None for field, quoted in fields])
     if plain and not empty:
         if plain <= {"true", "false"}:
             return np.array([field == "true" for field, _ in fields])

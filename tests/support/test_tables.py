@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator import ConfigError
-from simulator.support.tables import column_file
+from simulator.support.tables import column_file, inert
 from tests.support.read_tables import read_columns
 
 pyarrow = pytest.importorskip("pyarrow", exc_type=ImportError)
@@ -134,7 +134,18 @@ def test_other_readers_agree_on_csv(tmp_path_factory, column):
     write(path, {"row": np.arange(len(column)), "a": column})
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
-    assert rows == [["row", "a"], *([str(i), text or ""] for i, text in enumerate(column))]
+    cells = [inert(text) if text else "" for text in column]
+    assert rows == [["row", "a"], *([str(i), cell] for i, cell in enumerate(cells))]
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells)
+    with column_file(path, formulas=True) as add:
+        add({"row": np.arange(len(column)), "a": column})
+    with open(path, encoding="utf-8", newline="") as file:
+        assert [row[1] for row in csv.reader(file)] == ["a", *(text or "" for text in column)]
+
+
+@given(st.text(), st.text())
+def test_texts_with_an_apostrophe_stay_different(one, other):
+    assert (inert(one) == inert(other)) == (one == other)
 
 
 @endings

@@ -129,7 +129,20 @@ def test_any_name_of_a_trace(folder, write, name):
     write(timeline, folder / "file")
     assert (folder / "file").stat().st_size
     if write is write_csv and name not in ("\ud800", "\0"):
-        assert table(folder / "file")[1][0] == name
+        assert table(folder / "file")[1][0] == ("'=1+1" if name == "=1+1" else name)
+
+
+FORMULAS = ["=1+1", "+1", "-1+1", "@A1", "\t=1", "'=1", "=cmd|'/c calc'!A0"]
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_name_that_a_spreadsheet_takes_for_a_formula(folder, name):
+    timeline = simulate(compile_trace(Trace(name, TRACE.threads)))
+    for write in (write_csv, write_spans):
+        write(timeline, folder / "safe.csv")
+        assert {row[0] for row in table(folder / "safe.csv")[1:]} == {"'" + name}
+        write(timeline, folder / "raw.csv", formulas=True)
+        assert {row[0] for row in table(folder / "raw.csv")[1:]} == {name}
 
 
 @writers
