@@ -55,10 +55,16 @@ def to_networkx(graph: ExecutionGraph) -> networkx.DiGraph:
             seconds=task.seconds,
             steps=graph.weight(i),
         )
+    place = {
+        (kind, number, thread): position
+        for number, task in enumerate(graph.tasks)
+        for kind, threads in ((EdgeKind.FORK, task.forks), (EdgeKind.JOIN, task.joins))
+        for position, thread in enumerate(threads)
+    }
     for source, target, kind in graph.edges():
-        thread = graph.tasks[target if kind == EdgeKind.FORK else source].thread
-        lists = {EdgeKind.FORK: graph.tasks[source].forks, EdgeKind.JOIN: graph.tasks[target].joins}
-        result.add_edge(source, target, kind=kind.value, position=lists.get(kind, (thread,)).index(thread))
+        at, other = (target, source) if kind == EdgeKind.JOIN else (source, target)
+        position = place.get((kind, at, graph.tasks[other].thread), 0)
+        result.add_edge(source, target, kind=kind.value, position=position)
     return result
 
 

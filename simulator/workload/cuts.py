@@ -52,9 +52,10 @@ def cap_tokens(trace: Trace, *, worker: int) -> Trace:
         return trace
     cut = {thread.id: thread if thread.id == ORGANIZER else _cut(thread, worker) for thread in trace.threads}
     alive = _alive(trace, cut)
-    lost = {name: _returned(trace.thread(name)) - _returned(cut[name]) for name in alive if name != ORGANIZER}
+    uncut = {thread.id: thread for thread in trace.threads}
+    lost = {name: _returned(uncut[name]) - _returned(cut[name]) for name in alive if name != ORGANIZER}
     threads = tuple(_bare(cut[thread.id], lost) for thread in trace.threads if thread.id in alive)
-    after = msgspec.structs.replace(trace, threads=_shared(trace, threads), outcome=None)
+    after = msgspec.structs.replace(trace, threads=_shared(uncut, threads), outcome=None)
     return msgspec.structs.replace(after, meta={**trace.meta, "tokens_cut": trace.tokens - after.tokens})
 
 
@@ -96,8 +97,8 @@ def _forks(thread: Thread) -> set[int]:
     return {action.index for action in thread.actions if isinstance(action, Fork)}
 
 
-def _returned(thread: Thread | None) -> int:
-    return sum(action.tokens for action in (thread.actions if thread else ()) if isinstance(action, Return))
+def _returned(thread: Thread) -> int:
+    return sum(action.tokens for action in thread.actions if isinstance(action, Return))
 
 
 def _bare(thread: Thread, lost: dict[str, int]) -> Thread:
@@ -112,15 +113,14 @@ def _bare(thread: Thread, lost: dict[str, int]) -> Thread:
     return msgspec.structs.replace(thread, actions=tuple(actions))
 
 
-def _shared(trace: Trace, threads: Sequence[Thread]) -> tuple[Thread, ...]:
-    """Return `threads`, cut from those of `trace`, with prompts that share what is left of their parents' contexts."""
+def _shared(uncut: dict[str, Thread], threads: Sequence[Thread]) -> tuple[Thread, ...]:
+    """Return `threads`, cut from those in `uncut`, with prompts that share what is left of their parents' contexts."""
     contexts = Contexts()
     result = []
     for thread in threads:
-        was = trace.thread(thread.id)
         own = thread.prompt_tokens - thread.shared_tokens
         # Nothing is forked after what was cut off: zip ends with what is left.
-        kept = zip(was.actions if was else (), thread.actions, strict=False)
+        kept = zip(uncut[thread.id].actions, thread.actions, strict=False)
         runs = [(own, own), *((_adds(before), _adds(after)) for before, after in kept)]
         shared = contexts.add(thread.id, thread.shared_tokens, runs)
         result.append(msgspec.structs.replace(thread, prompt_tokens=shared + own, shared_tokens=shared))

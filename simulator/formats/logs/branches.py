@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 import msgspec
@@ -89,11 +91,11 @@ class Turn:
         return (self.input or 0) + self.tokens
 
 
-@dataclass
+@dataclass(eq=False)
 class Strand:
     """Turns one after another: a thread, or a piece of one."""
 
-    turns: list[Turn]
+    turns: list[Turn] = field(default_factory=list)
     host: Strand | None = None
     after: int = -1
     """The host's turn after which it was forked, -1 before all."""
@@ -101,6 +103,16 @@ class Strand:
     """The host's turn that joins it."""
     shared: int = 0
     workers: list[Strand] = field(default_factory=list)
+    begun: list[float] = field(default_factory=list)
+    ended: list[float] = field(default_factory=list)
+    """By when a turn so far had begun, and by when all had ended; they grow even where clocks disagree."""
+
+    def add(self, turn: Turn) -> int:
+        """Add a turn, and return which it is."""
+        self.turns.append(turn)
+        self.begun.append(max(turn.start, self.begun[-1] if self.begun else turn.start))
+        self.ended.append(max(turn.end, self.ended[-1] if self.ended else turn.end))
+        return len(self.turns) - 1
 
 
 def turns_of(rollout: GraphRollout, count: TokenCounter) -> list[Turn]:
@@ -126,7 +138,8 @@ def turns_of(rollout: GraphRollout, count: TokenCounter) -> list[Turn]:
 def strands_of(nodes: Sequence[Node], turns: Iterable[Turn]) -> Strand:
     """Return the organizer's strand, with all others as its workers or theirs."""
     strands: list[Strand] = []
-    loose: list[tuple[Strand, int | None]] = []  # with the node they branch off
+    called: list[tuple[Strand, int]] = []  # with the node that calls it
+    loose: dict[Strand, int | None] = {}  # with the node it branches off
     where: dict[int, tuple[Strand, int]] = {}  # by node
     said: list[int | None] = []  # the sampled node that each node is or descends from
     at = iter(turns)
@@ -139,32 +152,26 @@ def strands_of(nodes: Sequence[Node], turns: Iterable[Turn]) -> Strand:
         turn = next(at)
         links = {link.type: link.node for link in node.semantic_parents if link.node in where}
         returns += [(link.node, number) for link in node.semantic_parents if link.type == "subagent_return"]
-        caller = where.get(links.get("subagent_call", -1))
+        caller = links.get("subagent_call")
         follows = next((links[kind] for kind in _FOLLOWS if kind in links), above)
         before = None if follows is None else where[follows]
         if caller is None and before is not None and before[1] == len(before[0].turns) - 1:
             strand = before[0]
-            strand.turns.append(turn)
         else:
-            strand = Strand([turn])
+            strand = Strand()
             if above is not None:
                 branch, k = where[above]
                 strand.shared = branch.turns[k].total
             if caller is not None:
-                strand.host, strand.after = caller
+                called.append((strand, caller))
             elif strands:
-                loose.append((strand, follows))
+                loose[strand] = follows
             strands.append(strand)
-        where[number] = (strand, len(strand.turns) - 1)
+        where[number] = strand, strand.add(turn)
     organizer = strands[0]
-    for piece, stem in sorted(loose, key=lambda item: item[0].turns[0].start):
-        host = organizer if stem is None else where[stem][0]
-        moved = len(host.turns)
-        _attach(piece, host, where)
-        if not piece.turns:
-            for other in strands:  # what it forked, its host forked
-                if other.host is piece:
-                    other.host, other.after = host, other.after + moved
+    _settle(loose, organizer, where)
+    for strand, node_of_caller in called:  # which may have become a turn of another strand
+        strand.host, strand.after = where[node_of_caller]
     for source, target in returns:
         if source in where:
             worker, (there, k) = where[source][0], where[target]
@@ -176,15 +183,31 @@ def strands_of(nodes: Sequence[Node], turns: Iterable[Turn]) -> Strand:
     return organizer
 
 
-def _attach(strand: Strand, host: Strand, where: dict[int, tuple[Strand, int]]) -> None:
-    """Find by time what a strand without edges is to its host: a worker, or what comes next."""
+def _settle(loose: dict[Strand, int | None], organizer: Strand, where: dict[int, tuple[Strand, int]]) -> None:
+    """Find by time what strands without edges are to what they branch off: that first, then the earliest first."""
+    branches: dict[Strand, list[tuple[float, int, Strand, int | None]]] = {}
+    for number, (strand, stem) in enumerate(loose.items()):
+        trunk = organizer if stem is None else where[stem][0]
+        branches.setdefault(trunk, []).append((strand.turns[0].start, number, strand, stem))
+    ready = [branch for trunk, grown in branches.items() if trunk not in loose for branch in grown]
+    heapify(ready)
+    while ready:
+        _, _, strand, stem = heappop(ready)
+        host, least = (organizer, -1) if stem is None else where[stem]
+        _attach(strand, host, least, where)
+        for branch in branches.get(strand, ()):
+            heappush(ready, branch)
+
+
+def _attach(strand: Strand, host: Strand, least: int, where: dict[int, tuple[Strand, int]]) -> None:
+    """Make a strand a worker of its host, forked after turn `least` at the earliest, or the host's next turns."""
     start, end = strand.turns[0].start, strand.turns[-1].end
     if start >= host.turns[-1].end:
         for turn in strand.turns:
-            where[turn.node] = (host, len(host.turns))
-            host.turns.append(turn)
+            where[turn.node] = host, host.add(turn)
         strand.turns = []
         return
     strand.host = host
-    strand.after = max((k for k, turn in enumerate(host.turns) if turn.end <= start), default=-1)
-    strand.before = next((k for k, turn in enumerate(host.turns) if k > strand.after and turn.start >= end), None)
+    strand.after = max(least, bisect_right(host.ended, start) - 1)
+    joined = max(bisect_left(host.begun, end), strand.after + 1)
+    strand.before = joined if joined < len(host.turns) else None

@@ -15,6 +15,17 @@ from simulator.graph import ExecutionGraph
 _ARRIVAL = -1
 MAX_BLOCKS = 2**20
 """The most blocks a request may have."""
+MAX_ALL_BLOCKS = 2**22
+"""The most blocks that the requests of a query may name in all: each names its whole context."""
+
+
+def most_dependencies(requests: int) -> int:
+    """Return how many dependencies so many requests may have in all.
+
+    Where tasks without tokens stand between many requests and many others, each waits for each: the square of what a
+    trace, or a file, says of them.
+    """
+    return 64 * requests + 65_536
 
 
 @dataclass(slots=True)
@@ -58,7 +69,7 @@ def requests(graph: ExecutionGraph, block_size: int, first_block: int = 0) -> li
     Raises
     ------
     FormatError
-        If the query decodes nothing, ends with a Delay, or has more than `MAX_BLOCKS` blocks in a context.
+        If the query decodes nothing, ends with a Delay, or has more blocks or dependencies than may be written.
 
     >>> from simulator import Answer, Fork, Join, Return, Think, Thread, Trace, compile_trace
     >>> organizer = Thread("organizer", (Think(28), Fork(1), Think(5), Join(1, 0, 4), Answer(2)), 100)
@@ -102,13 +113,19 @@ def _waits(graph: ExecutionGraph) -> list[dict[int, float]]:
     """Return what each task waits for: tasks that decode, or the arrival, and the seconds after them."""
     waits: list[dict[int, float]] = [{} for _ in graph.tasks]
     waits[0][_ARRIVAL] = 0.0
-    seen = -1
+    seen, known, most = -1, 0, most_dependencies(len(graph))
     for source, target, _ in graph.edges():  # by source, in topological order: what a source waits for is complete
         while seen < source:
             seen += 1
             _forget_arrival(waits[seen])
         task = graph.tasks[source]
         after = {source: 0.0} if task.tokens else waits[source]
+        known += len(after)
+        if known > most:
+            raise FormatError(
+                f"trace {graph.name!r}: its {len(graph):,} tasks wait for each other in more than {most:,} ways, as"
+                " nothing is decoded in between"
+            )
         for request, seconds in after.items():
             waits[target][request] = max(waits[target].get(request, 0.0), seconds + task.seconds)
     for each in waits[seen + 1 :]:
@@ -140,6 +157,7 @@ class _Contexts:
         self.graph = graph
         self.block_size = block_size
         self.next = first_block
+        self.named = 0
         self.length = [-1] * len(graph.threads)
         self.blocks: list[list[int]] = [[] for _ in graph.threads]
 
@@ -156,6 +174,12 @@ class _Contexts:
             raise FormatError(
                 f"trace {self.graph.name!r}: a context of {length} tokens is {n} blocks of {self.block_size}; at most"
                 f" {MAX_BLOCKS} are written"
+            )
+        self.named += n
+        if self.named > MAX_ALL_BLOCKS:
+            raise FormatError(
+                f"trace {self.graph.name!r}: its requests name more than {MAX_ALL_BLOCKS:,} blocks of {self.block_size}"
+                " tokens; larger blocks are fewer"
             )
         return length, self._up_to(thread, n)[:n], tokens
 

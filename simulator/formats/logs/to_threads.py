@@ -74,7 +74,7 @@ class ThreadDraft:
     """The siblings that are joined in that gap before it is forked."""
     pause: float = 0.0
     """Seconds between its last request and its end."""
-    trailing: list[ThreadDraft] = field(default_factory=list)
+    trailing: dict[ThreadDraft, None] = field(default_factory=dict)
     """Children that are joined after its last request."""
     prompt: int = 0
     """Tokens of its first context."""
@@ -165,8 +165,7 @@ class _Builder:
                     joins[child] = seconds
                 walk = source.session
                 while walk is not child and walk.parent is not None:
-                    if walk not in walk.parent.trailing:
-                        walk.parent.trailing.append(walk)
+                    walk.parent.trailing[walk] = None
                     walk = walk.parent
             self.joins[node] = joins
 
@@ -177,7 +176,7 @@ class _Builder:
         waiting = [session for session in sessions if session.parent is None]
         for session in waiting:
             lost = [child for child in session.children if child not in joined]
-            session.trailing += lost
+            session.trailing |= dict.fromkeys(lost)
             waiting += lost
 
     def threads(self, session: ThreadDraft) -> list[Thread]:

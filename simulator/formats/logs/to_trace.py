@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from simulator.errors import TraceError
-from simulator.formats.logs.requests import requests
+from simulator.formats.logs.requests import most_dependencies, requests
 from simulator.formats.logs.to_threads import Node, RequestRow, ThreadDraft, refuse, to_threads
 from simulator.formats.texts import is_path
 from simulator.graph.compiler import compile_trace
@@ -79,8 +79,12 @@ def _nodes(rows: Sequence[tuple[int, RequestRow]]) -> dict[str, Node]:
     except CycleError as error:
         cycle = error.args[1][::-1]
         raise refuse(nodes[cycle[0]], f"waits for itself: {' -> '.join(cycle)}") from None
+    known, most = 0, most_dependencies(len(nodes))
     for name in order:
         _link(nodes[name], nodes)
+        known += len(nodes[name].after)
+        if known > most:
+            raise refuse(nodes[name], f"and others wait for more than {most:,} requests in all, by way of dispatches")
     return nodes
 
 
