@@ -16,6 +16,8 @@ from collections.abc import Coroutine, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
+import msgspec
+
 from simulator.errors import ConfigError
 from simulator.recording.counting import counter
 from simulator.recording.engine import Began, Burst, Ended, Event, Failed, Generate, Key
@@ -23,6 +25,18 @@ from simulator.recording.filler import Filler
 from simulator.recording.sse import BadStream, Chunk, Events, chunk
 from simulator.recording.texts import Text
 from simulator.trace.tokens import by_characters
+
+ASK_SECONDS = 60.0
+"""How long a server may take to answer a question, from the request to its last byte."""
+MAX_ANSWER = 16 * 2**20
+"""Bytes of such an answer."""
+MAX_AT_ONCE = 1000
+"""Events that are handled before deadlines are looked at again."""
+
+
+def most_bytes(tokens: int) -> int:
+    """Return how many bytes a server may stream for so many tokens: ten times what a wordy one needs."""
+    return 2**20 + 4096 * tokens
 
 
 class ServerEngine:
@@ -85,7 +99,7 @@ class ServerEngine:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="forksim record", daemon=True)
         self._thread.start()
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         try:
             self._client = httpx.AsyncClient(
                 base_url=self._root,
@@ -187,11 +201,13 @@ class ServerEngine:
         found: list[Event] = []
         try:
             item = self._events.get(timeout=None if until is None else max(until - self.now(), 0.0))
-            while True:
+            for _ in range(MAX_AT_ONCE):
                 found += self._current(*item)
                 item = self._events.get_nowait()
+            found += self._current(*item)
         except Empty:
-            return found
+            pass
+        return found
 
     def shut(self) -> None:
         """Close all connections."""
@@ -269,7 +285,7 @@ class ServerEngine:
         total: int | None = 0
         body = self._request(asked)
         while True:
-            last = await self._stream(key, number, body | self._prompt([*texts, said]))
+            last = await self._stream(key, number, most_bytes(asked.tokens), body | self._prompt([*texts, said]))
             said += last.text
             prompt = last.prompt_tokens if prompt is None else prompt
             counted += 1
@@ -293,9 +309,9 @@ class ServerEngine:
         kind = "length" if reason == "length" else "stop" if said.endswith(">") else "eos"
         return Ended(key, self.now(), kind, total, prompt)
 
-    async def _stream(self, key: Key, number: int, body: dict[str, Any]) -> Chunk:
-        """Stream one request; return its end, with all of its text."""
-        events, texts = Events(), list[str]()
+    async def _stream(self, key: Key, number: int, most: int, body: dict[str, Any]) -> Chunk:
+        """Stream one request, of `most` bytes at most; return its end, with all of its text."""
+        events, texts, room = Events(), list[str](), most
         reason = stop = prompt = tokens = None
         before = 0
         async with self._client.stream("POST", self._path, json=body) as response:
@@ -303,6 +319,9 @@ class ServerEngine:
                 raise BadStream(f"HTTP {response.status_code}: {await _beginning(response)}")
             async for received in response.aiter_bytes():
                 at = self.now()
+                room -= len(received)
+                if room < 0:
+                    raise BadStream(f"the server streams more than {most:,} bytes, and does not end")
                 for data in events.feed(received):
                     if data == b"[DONE]":
                         if reason is None:
@@ -355,15 +374,28 @@ class ServerEngine:
     def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         """Return a short answer, None where the server knows no such path."""
         try:
-            response = self._run(self._client.request(method, path, json=body, timeout=60.0)).result()
-            if response.status_code != 200:
-                return None
-            return response.json()
+            answer = self._run(asyncio.wait_for(self._answer(method, path, body), ASK_SECONDS)).result()
+            return None if answer is None else msgspec.json.decode(answer)
+        except (TimeoutError, BadStream) as error:
+            what = str(error) or f"no whole answer within {ASK_SECONDS:g} s"
+            raise ConfigError(self._clean(f"{self._root}{path}: {what}")) from None
         except self._httpx.HTTPError as error:
             message = f"{self._root} cannot be reached ({type(error).__name__}: {error})"
             raise ConfigError(self._clean(message)) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
+
+    async def _answer(self, method: str, path: str, body: dict[str, Any] | None) -> bytes | None:
+        """Return the bytes of an answer, None where it is not that all is well."""
+        data = bytearray()
+        async with self._client.stream(method, path, json=body) as response:
+            if response.status_code != 200:
+                return None
+            async for received in response.aiter_bytes():
+                data += received
+                if len(data) > MAX_ANSWER:
+                    raise BadStream(f"an answer of more than {MAX_ANSWER:,} bytes")
+        return bytes(data)
 
 
 async def _beginning(response: Any) -> str:

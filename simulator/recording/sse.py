@@ -22,30 +22,27 @@ class Events:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._data: list[bytes] = []
+        self._size = 0  # of the event so far
 
     def feed(self, received: bytes) -> list[bytes]:
         """Take in bytes; return the data of the events that are complete now."""
-        if b"\n" not in received:
-            self._rest += received
-            self._check()
-            return []
-        *lines, self._rest = (self._rest + received).split(b"\n")
-        self._check()
         found = []
-        for line in lines:
-            line = line.removesuffix(b"\r")
+        head, *rest = received.split(b"\n")
+        self._rest += head
+        for following in rest:
+            line = bytes(self._rest.removesuffix(b"\r"))
+            self._rest = bytearray(following)
             if line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))
+                self._size += len(line)
             elif not line and self._data:
                 found.append(b"\n".join(self._data))
-                self._data = []
-        return found
-
-    def _check(self) -> None:
-        if len(self._rest) > MAX_EVENT or sum(map(len, self._data)) > MAX_EVENT:
+                self._data, self._size = [], 0
+        if len(self._rest) + self._size > MAX_EVENT:
             raise BadStream(f"an event of more than {MAX_EVENT} bytes")
+        return found
 
 
 class _Usage(msgspec.Struct):

@@ -1,5 +1,6 @@
 """Recording from an OpenAI-compatible server: a fake one, in every way that one can be good or bad."""
 
+import threading
 from contextlib import suppress
 
 import pytest
@@ -17,7 +18,7 @@ from tests.support.fake_server import FakeServer
 
 pytest.importorskip("httpx", reason="needs forksim[record]")
 
-from simulator.recording.server import ServerEngine
+from simulator.recording.server import ServerEngine, most_bytes
 
 
 def play(queries, fake, arrivals=None, engine=None, **setup):
@@ -156,6 +157,82 @@ def test_a_server_that_hangs_runs_into_the_timeout_and_its_connection_is_closed(
     assert counts(trace)["1"] == [2] and trace.thread("1").label == "cancelled"
     assert trace.token_source == "chunks"
     assert trace.thread("2").actions[-1] == trace.thread("2").actions[0]
+
+
+# ---------------------------------------------------------------- a server that does not end
+
+EVENT = b'data: {"choices":[{"text":"a","index":0}]}\n\n'
+"""One of many small ones."""
+
+
+def without_end(data, first=b""):
+    """What sends `data` over and over, until nobody listens."""
+
+    def send(handler):
+        handler.send_response(200)
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.close_connection = True
+        handler.wfile.write(first)
+        while True:
+            handler.wfile.write(data)
+
+    return send
+
+
+def silent(fake):
+    """What answers only when all is over."""
+    return lambda handler: fake.released.wait()
+
+
+def test_a_stream_without_end_ends_with_its_timeout():
+    """Small events come faster than they are handled, and a million tokens were asked for."""
+    asked = Trace("much", (Thread(ORGANIZER, (Answer(10**6),), 3),))
+    with FakeServer(raw={"/v1/completions": without_end(EVENT * 200)}) as fake:
+        [trace] = play([asked], fake, timeout=0.5, engine={"model": "fake-model"})
+    assert trace.meta["ended"] == "timeout"
+    assert 0 < trace.tokens < 10**6
+
+
+@pytest.mark.parametrize("data", [EVENT * 200, b": nothing\n" * 500, b"data: more\n" * 500, b"x" * 4096])
+def test_a_stream_of_more_bytes_than_its_tokens_can_be_is_left(data):
+    asked = Trace("few", (Thread(ORGANIZER, (Answer(9),), 3),))
+    with FakeServer(raw={"/v1/completions": without_end(data)}) as fake:
+        [trace] = play([asked], fake, engine={"model": "fake-model"})
+        assert fake.gone.wait(30)
+    assert trace.meta["ended"] == "error"
+    assert (
+        trace.meta["error"]
+        == f"thread organizer: the server streams more than {most_bytes(9):,} bytes, and does not end"
+    )
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/tokenize"])
+@pytest.mark.parametrize("first", [b"", b'{"data": [{"id": "'])
+def test_an_answer_without_end_is_left(path, first):
+    with FakeServer(raw={path: without_end(b" " * 65_536, first)}) as fake:
+        with pytest.raises(ConfigError, match=f"{path}: an answer of more than 16,777,216 bytes"):
+            play([TWO], fake)
+        assert fake.gone.wait(30)
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/tokenize"])
+@pytest.mark.parametrize("how", ["silent", "drop by drop"])
+def test_an_answer_has_one_time_for_all_of_it(monkeypatch, path, how):
+    monkeypatch.setattr("simulator.recording.server.ASK_SECONDS", 0.3)
+    with FakeServer() as fake:
+        wait = threading.Event()
+
+        def drops(handler):
+            handler.send_response(200)
+            handler.end_headers()
+            while not wait.wait(0.02):  # each is in time
+                handler.wfile.write(b" ")
+
+        fake.raw[path] = silent(fake) if how == "silent" else drops
+        with pytest.raises(ConfigError, match=rf"{path}: no whole answer within 0\.3 s"):
+            play([TWO], fake)
+        wait.set()
 
 
 def test_an_answer_cancels_what_still_runs():

@@ -20,6 +20,7 @@ class FakeServer:
         self.ignores_eos = options.pop("ignores_eos", True)
         self.tells_stop = options.pop("tells_stop", True)
         self.obeys_stop = options.pop("obeys_stop", True)
+        self.raw = options.pop("raw", {})  # by path, a function that writes what is sent back, headers and all
         self.fault = options.pop("fault", None)  # function from (request, its number) to what goes wrong, or None
         assert not options
         self.requests = []
@@ -39,10 +40,14 @@ class FakeServer:
                 pass
 
             def do_GET(self):
+                if self.path in fake.raw:
+                    return fake.raw[self.path](self)
                 fake.answer(self, {"data": [{"id": "fake-model"}]} if self.path == "/v1/models" else None)
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if self.path in fake.raw:
+                    return fake.raw[self.path](self)
                 fake.headers.append(self.headers)
                 if self.path == "/tokenize":
                     text = body["prompt"]
