@@ -29,7 +29,7 @@ from simulator.cli.load import ARRIVALS, Load
 from simulator.cli.options import MachineOptions, PoolOptions, ReadOptions, grouped
 from simulator.cli.report import LEGEND, Tally, count, metrics_table, summary_table
 from simulator.engine.simulation import simulate
-from simulator.errors import ConfigError
+from simulator.errors import ConfigError, GraphError
 from simulator.graph import ExecutionGraph
 from simulator.graph.compiler import compile_trace
 from simulator.machine.cost import unit_of
@@ -118,7 +118,7 @@ def _timelines(
         for trace in source:
             try:
                 timeline = run(compile_trace(trace, rules))
-            except ConfigError as error:  # it does not fit into the GPU's memory; others may
+            except (ConfigError, GraphError) as error:  # it does not fit into the GPU's memory; others may
                 source.refuse(error)
                 continue
             yield timeline, 0
@@ -126,7 +126,11 @@ def _timelines(
     graphs: list[ExecutionGraph] = []
     times: list[float] = []
     for trace in source:
-        graphs.append(compile_trace(trace, rules))
+        try:
+            graphs.append(compile_trace(trace, rules))
+        except GraphError as error:
+            source.refuse(error)
+            continue
         times.append(load.time(trace))
     if not graphs:
         return

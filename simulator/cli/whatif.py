@@ -13,7 +13,7 @@ from simulator.cli.common import Json, Paths, print_json, say, show, table, wrot
 from simulator.cli.options import MachineOptions, PoolOptions, ReadOptions, grouped
 from simulator.cli.report import count, number, printable
 from simulator.engine.simulation import simulate
-from simulator.errors import ConfigError
+from simulator.errors import ConfigError, GraphError
 from simulator.graph import ExecutionGraph
 from simulator.graph.compiler import compile_trace
 from simulator.sensitivity import Sensitivity, SpeedUp, sensitivity, what_if
@@ -56,10 +56,13 @@ def whatif(
     run, rules, source = machine.run(), pool.protocol(), reading.input(traces, streams=True)
     first: tuple[ExecutionGraph, Sensitivity] | None = None
     for trace in source:
-        graph = compile_trace(trace, rules)
         try:
+            graph = compile_trace(trace, rules)
             result = sensitivity(graph, threads=thread, scale=scale, most=most, **run)
-        except ConfigError as error:  # it has no such thread, is never answered, or does not fit into memory
+        except (
+            ConfigError,
+            GraphError,
+        ) as error:  # it has no such thread, is never answered, does not fit
             source.refuse(ConfigError(f"trace {trace.id!r}: {error}"))
             continue
         if json:

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from simulator.errors import ConfigError
+from simulator.errors import ConfigError, FormatError
 from simulator.formats import asyncthink, native
 from simulator.formats.groups import multiverse, parallel_r1, threadweaver
 from simulator.formats.logs import agentic, mooncake, verifiers
@@ -171,6 +171,8 @@ def parse(
     >>> len(trace.threads), trace.token_source
     (3, 'characters')
     """
+    if not isinstance(text, str):
+        raise FormatError(f"a text is a str; got {type(text).__name__}")
     form = lookup(detect(text) if format is None else format)
     return form.parse(text, id=id, count=count, keep_text=keep_text, outcome=outcome)
 
@@ -193,4 +195,6 @@ def render(trace: Trace, format: str) -> str:
     if form is None or form.render is None:
         accepted = [name for name, form in FORMATS.items() if form.render]
         raise refusal(format, "is read, not written" if form else _OF_FILES, accepted)
+    if not isinstance(trace, Trace):
+        raise FormatError(f"what is rendered is a Trace; got {type(trace).__name__}")
     return form.render(trace)

@@ -25,7 +25,7 @@ from functools import lru_cache
 from itertools import accumulate
 
 from simulator.errors import FormatError
-from simulator.formats.texts import MAX_WORKERS, Faults, filler, is_path
+from simulator.formats.texts import MAX_WORKERS, Faults, check_filler, filler, is_path
 from simulator.trace import (
     MAX_INDEX,
     MAX_NESTING,
@@ -357,11 +357,12 @@ def render(trace: Trace) -> str:
     Raises
     ------
     FormatError
-        If a thread holds a Delay, which the dialect cannot say.
+        If a thread holds a Delay, which the dialect cannot say, or too many tokens have no text.
 
     >>> render(parse("a <FORK1>b</FORK1><JOIN-1>c</JOIN-1><ANSWER>d</ANSWER>", workers={"1": "<RETURN>c</RETURN>"}))
     'a <FORK-1>b</FORK-1><JOIN-1>c</JOIN-1><ANSWER>d</ANSWER>\n<WORKER-1><RETURN>c</RETURN></WORKER-1>'
     """
+    check_filler(trace)
     parts: list[str] = []
     for thread in trace.threads:
         said = [_said(action, trace) for action in thread.actions]

@@ -6,12 +6,15 @@ import re
 
 import msgspec
 
-from simulator.trace import ORGANIZER, Violation, ViolationKind
+from simulator.errors import FormatError
+from simulator.trace import ORGANIZER, Delay, Join, Trace, Violation, ViolationKind
 
 MAX_FAULTS = 100
 """The most faults of a text that are listed one by one."""
 MAX_WORKERS = 10_000
 """The most workers of a text that are read."""
+MAX_FILLER = 2**24
+"""The most tokens of a trace that are written as neutral words: 64 MiB."""
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,9}").fullmatch
 
@@ -67,6 +70,19 @@ def is_path(name: str) -> bool:
     (True, False, False)
     """
     return all(map(_INDEX, name.split(".")))
+
+
+def check_filler(trace: Trace) -> None:
+    """Raise `FormatError` where a trace has more tokens without a text than are written as neutral words."""
+    tokens = 0
+    for _, _, action in trace.actions():
+        if not isinstance(action, Delay) and action.text is None:
+            tokens += action.tokens + (action.inserted_tokens if isinstance(action, Join) else 0)
+    if tokens > MAX_FILLER:
+        raise FormatError(
+            f"trace {trace.id!r}: has {tokens:,} tokens without a text; as neutral words at most {MAX_FILLER:,} are"
+            " written; the native format says any number"
+        )
 
 
 def filler(characters: int) -> str:

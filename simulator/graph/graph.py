@@ -15,8 +15,11 @@ from dataclasses import dataclass, field
 from simulator.errors import GraphError
 from simulator.graph.spelling import spell
 from simulator.graph.task import Edge, EdgeKind, GraphThread, Task
-from simulator.trace import MAX_SECONDS, MAX_TOKENS, Trace
+from simulator.trace import MAX_SECONDS, Trace
 from simulator.trace.protocol import Protocol
+
+_EXACT = 2**53
+"""Tokens of a task at most: a float says every number up to it. A task may be many actions of a trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +103,8 @@ def _index(tasks: Sequence[Task], given: Sequence[GraphThread]) -> tuple[tuple[i
     for i, (thread, tokens, prefill, seconds, forks, joins, _) in enumerate(tasks):
         if not 0 <= thread < n_threads:
             raise GraphError(f"task {i}: there is no thread {thread}")
-        if not (0 <= tokens <= MAX_TOKENS and 0 <= prefill <= MAX_TOKENS and 0 <= seconds <= MAX_SECONDS):
-            raise GraphError(f"task {i}: tokens, prefill and seconds must be 0 or more and finite")
+        if not (0 <= tokens <= _EXACT and 0 <= prefill <= _EXACT and 0 <= seconds <= MAX_SECONDS):
+            raise GraphError(f"task {i}: tokens and prefill are from 0 to 2^53, and seconds from 0 to 10^9")
         if tokens and seconds:
             raise GraphError(f"task {i}: a task decodes tokens or passes seconds, not both")
         if first[thread] < 0:

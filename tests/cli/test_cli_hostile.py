@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import simulator.formats.reading
+from simulator import Answer, Fork, Join, Return, Think, Thread, Trace
 from simulator.cli import _run, main
 from simulator.formats import native
 from simulator.formats.asyncthink import parse
@@ -889,3 +890,36 @@ def test_csv_files_hold_formulas_only_if_asked(forksim, tmp_path, raw):
     for name in ("run/metrics.csv", "run/spans.csv", "scores.csv"):
         with open(tmp_path / name, newline="") as file:
             assert list(csv.reader(file))[1][0] == ("=1+1" if raw else "'=1+1"), name
+
+
+def huge(tmp_path):
+    """Two traces of a million million tokens, each with one behind it that is like others."""
+    think = Trace("think", (Thread("organizer", (Think(10**12), Answer(1))),))
+    insert = Trace("insert", (Thread("organizer", (Fork(1), Join(1, 0, 10**12), Answer(1))), Thread("1", (Return(3),))))
+    path = tmp_path / "huge.jsonl"
+    path.write_text("".join(native.render(each) + "\n" for each in (think, SMALL, insert, SMALL)))
+    return path
+
+
+SMALL = Trace("small", (Thread("organizer", (Think(9), Answer(1))),))
+
+
+@pytest.mark.parametrize("form", ["asyncthink", "multiverse", "threadweaver", "parallel_r1", "agentic_mooncake"])
+def test_a_trace_of_more_tokens_than_are_written_is_refused_by_name(forksim, tmp_path, form):
+    code, out, err = forksim("convert", huge(tmp_path), "--to", form)
+    names = ["insert"] if form == "agentic_mooncake" else ["think", "insert"]  # a request says a number, and its blocks
+    assert code == 2
+    assert len(out.splitlines()) == 2 + 2 * (form == "agentic_mooncake")
+    assert [line.partition(":")[0] for line in err] == [f"trace {name!r}" for name in names]
+
+
+def test_a_prompt_that_would_take_days_is_refused_by_name(forksim, tmp_path):
+    path = tmp_path / "long.jsonl"
+    long = Trace("long", (Thread("organizer", (Answer(1),), 10**12),))
+    path.write_text(f"{native.render(long)}\n{native.render(SMALL)}\n")
+    code, out, err = forksim(
+        "run", path, "--gpu", "linear:1e-3,1e-5,1e-8,1e-6", "--max-num-batched-tokens", 64, "--json"
+    )
+    assert code == 2
+    assert [json.loads(line).get("trace") for line in out.splitlines()] == ["small", None]
+    assert len(err) == 1 and "long: thread organizer has 1,000,000,000,000 prompt tokens" in err[0]

@@ -23,7 +23,8 @@ from simulator import (
     simulate,
 )
 from simulator.engine.server import MAX_PROMPT_STEPS
-from simulator.errors import ConfigError, GraphError, TraceError
+from simulator.errors import ConfigError, FormatError, GraphError, TraceError
+from simulator.formats import FORMATS, parse, render, writable
 from simulator.machine.policy import fcfs
 from simulator.trace import Delay
 
@@ -133,6 +134,17 @@ def test_measure_takes_the_number_of_a_query():
 def test_compile_takes_a_protocol():
     with pytest.raises(ConfigError, match="takes a Protocol; got 5"):
         compile_trace(Trace("t", (Thread("organizer", (Answer(1),)),)), 5)
+
+
+@pytest.mark.parametrize("nothing", [None, 3, b"", b"<FORK-1>", ["a"], object()])
+def test_parse_takes_a_text_and_render_a_trace(nothing):
+    for form in (None, *FORMATS):
+        with pytest.raises(FormatError, match="a text is a str; got"):
+            parse(nothing, format=form)
+    for form in writable():
+        if form in FORMATS:
+            with pytest.raises(FormatError, match="what is rendered is a Trace; got"):
+                render(nothing, form)
 
 
 @pytest.mark.parametrize("size", [1_000_001, 10**18, 10**30])

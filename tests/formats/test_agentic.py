@@ -574,3 +574,46 @@ def test_wrong_options():
             call()
     with pytest.raises(ConfigError, match="mooncake is read, not written"):
         dump([], io.StringIO(), "mooncake")
+
+
+# ---------------------------------------------------------------- bounds
+
+
+def barrier(n):
+    """n workers that are all joined, and n more forked after that, with nothing decoded in between."""
+    first, second = range(1, n + 1), range(n + 1, 2 * n + 1)
+    actions = [*map(Fork, first), *map(Join, first), *map(Fork, second), *map(Join, second), Answer(1)]
+    workers = [Thread(str(k), (Return(2),)) for k in (*first, *second)]
+    return Trace("barrier", (Thread("organizer", (Think(1), *actions)), *workers))
+
+
+def test_a_barrier_is_said_up_to_a_bound():
+    assert len(list(Writer().lines(barrier(200)))) == 1 + 1 + 400 + 1
+    with pytest.raises(FormatError, match=r"trace 'barrier': its .* tasks wait for each other in more than .* ways"):
+        list(Writer().lines(barrier(600)))
+
+
+def test_requests_that_name_too_many_blocks_in_all_are_refused():
+    long = Trace("long", (Thread("organizer", (*(Think(1), Delay(1.0)) * 50, Answer(1)), 10**5),))
+    assert (
+        sum(len(json.loads(row)["hash_ids"]) for row in list(Writer(64).lines(long))[1:]) == 51 * 1563 + 18
+    )  # those after 100,032 tokens
+    with pytest.raises(FormatError, match="name more than 4,194,304 blocks of 1 tokens; larger blocks are fewer"):
+        list(Writer(1).lines(long))
+
+
+def test_dispatches_in_a_row_are_read_up_to_a_bound():
+    def rows(n):
+        lines = file(*((f"s{k}", f"r{k}", 64, 3, [k]) for k in range(n)))
+        said = [json.loads(line) for line in lines]
+        for k in range(1, n):
+            said[k + 1]["dependencies"] = [
+                {"request_id": f"r{k - 1}", "relation": "spawn", "trigger": "dispatch", "delay_ms": 0},
+                {"request_id": "r0", "relation": "spawn", "trigger": "completion", "delay_ms": 0},
+            ]
+            if k > 1:
+                said[k + 1]["dependencies"][1]["request_id"] = f"r{k - 2}"
+        return [json.dumps(each) for each in said]
+
+    [error] = back(rows(1000))
+    assert "and others wait for more than 129,536 requests in all, by way of dispatches" in error.message

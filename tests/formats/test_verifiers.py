@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator import ConfigError, FormatError, decode_clock, read, render
+from simulator import ConfigError, FormatError, check, decode_clock, read, render
 from simulator.formats.logs import verifiers
-from simulator.trace import Answer, Delay, Fork, Join, Outcome, Return, Think, Thread, Trace
+from simulator.trace import Answer, Delay, Fork, Join, Outcome, Return, Think, Thread, Trace, ViolationKind
 
 
 def rollout(*turns, **fields):
@@ -203,3 +203,25 @@ def test_any_graph_gives_a_trace_or_a_format_error(drawn):
     said = sorted(action.tokens for _, _, action in trace.actions() if action.__class__ in (Think, Answer, Return))
     assert said == sorted(tokens for _, tokens, *_ in drawn)  # every turn is on one thread
     assert decode_clock(trace).latency <= sum(said)
+
+
+# ---------------------------------------------------------------- clocks that disagree
+
+
+def test_a_worker_whose_clock_is_behind_is_forked_after_what_it_answers():
+    """Its sub-agent, which begins before it does, is joined by whom forked it, and after that."""
+    record = rollout((None, 5, 10, 11), (0, 7, 3, 4), (1, 2, 1, 2), (0, 4, 20, 21))
+    trace = verifiers.trace_of(record)
+    assert {violation.kind for violation in check(trace)} <= {ViolationKind.UNJOINED_WORKER}
+
+
+times = st.integers(0, 9).map(float)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), times, times), min_size=1, max_size=12))
+def test_no_clock_makes_a_join_of_what_was_not_forked(turns):
+    record = rollout(*((at % i if i else None, 3, begin, end) for i, (at, begin, end) in enumerate(turns)))
+    for call in record["calls"]:
+        call["time"]["end"] = max(call["time"].values())
+    kinds = {violation.kind for violation in check(verifiers.trace_of(record))}
+    assert kinds <= {ViolationKind.UNJOINED_WORKER, ViolationKind.MISSING_ANSWER, ViolationKind.MISSING_RETURN}

@@ -10,7 +10,7 @@ from typing import Any
 from simulator.errors import FormatError
 from simulator.formats.groups import blocks
 from simulator.formats.groups.dialect import Dialect
-from simulator.formats.texts import MAX_FAULTS, filler
+from simulator.formats.texts import MAX_FAULTS, check_filler, filler
 from simulator.trace import ORGANIZER, Answer, Fork, Join, Return, Think, Thread, Trace, child_id
 
 # A text that moves to another dialect leaves its tags behind.
@@ -31,8 +31,9 @@ def render(trace: Trace, dialect: Dialect) -> str:
     Raises
     ------
     FormatError
-        If the trace does more than fork groups of workers and wait for all of each.
+        If the trace does more than fork groups of workers and wait for all of each, or too many tokens have no text.
     """
+    check_filler(trace)
     text = _source(trace)
     if text is not None and _shape(_read(text, dialect)) == _shape(trace):
         return text

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from simulator.errors import FormatError
+from simulator.errors import FormatError, GraphError
 from simulator.formats.logs.base import Line, Reading, check_milliseconds, check_tokens, decode, encode
 from simulator.formats.logs.requests import requests
 from simulator.formats.logs.to_threads import DependencyRow, RequestRow
@@ -214,7 +214,10 @@ class Writer:
         FormatError
             If requests cannot say it. Then nothing was yielded, and the next trace may come.
         """
-        graph = compile_trace(trace)
+        try:
+            graph = compile_trace(trace)
+        except GraphError as error:
+            raise FormatError(f"trace {trace.id!r}: {error}") from None
         asked = requests(graph, self.block_size, self.blocks)
         model = trace.meta.get("model")
         # A Delay before everything is a later arrival.
