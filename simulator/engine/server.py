@@ -24,6 +24,10 @@ MAX_PROMPT_STEPS = 1_000_000
 """Engine steps that a prompt may take: none of them is leapt over, and a mistaken count would take days."""
 
 
+_ENDLESS = 1e300
+"""Seconds that are no time: a whole number may be larger than any float."""
+
+
 class Leap(NamedTuple):
     """Engine steps that were alike but for the growing context, as an observer is told of them when they are over."""
 
@@ -228,7 +232,12 @@ class BatchServer:
         seconds = self.cost.step_seconds(self.n, self.context, tokens, attended)
         if self.cache_seconds:
             seconds += self.cache_seconds(self.n + tokens, self.leap_stored + tokens, 1)
-        return self._checked(seconds, 1)
+        try:
+            if 0 < seconds < _ENDLESS:
+                return seconds
+        except TypeError:  # it says something else than a number
+            pass
+        raise self._no_time(seconds, 1)
 
     def _prompts_of_step(self) -> tuple[int, int]:
         """Return the prompt tokens of the step under way, and how many those attend to."""
@@ -248,16 +257,16 @@ class BatchServer:
         seconds = self.cost.decode_seconds(self.n, self.context, steps)
         if self.cache_seconds:
             seconds += self.cache_seconds(self.n, self.leap_stored, steps)
-        return self._checked(seconds, steps)
-
-    def _checked(self, seconds: float, steps: int) -> float:
-        """Return what a cost model says, if it is a time: anybody may write one."""
         try:
-            if 0 < seconds < 1e300:  # a whole number may be larger than any float
+            if 0 < seconds < _ENDLESS:
                 return seconds
-        except TypeError:  # it says something else than a number
+        except TypeError:
             pass
-        raise ConfigError(f"{self.cost!r:.120} says that {steps} steps take {seconds!r:.40} seconds")
+        raise self._no_time(seconds, steps)
+
+    def _no_time(self, said: object, steps: int) -> ConfigError:
+        """Return what to say of a cost model, which anybody may write, that says no time."""
+        return ConfigError(f"{self.cost!r:.120} says that {steps} steps take {said!r:.40} seconds")
 
     def _chunks(self) -> list[tuple[Request, int]]:
         """Return what the next step would do for the prompts in the batch: those admitted first, as far as it goes."""

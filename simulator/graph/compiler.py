@@ -8,7 +8,7 @@ from __future__ import annotations
 from simulator.errors import ConfigError, TraceError
 from simulator.graph.graph import ExecutionGraph
 from simulator.graph.task import GraphThread, Task
-from simulator.trace import ORGANIZER, Answer, Delay, Fork, Join, Return, Trace, child_id
+from simulator.trace import ORGANIZER, Action, Answer, Delay, Fork, Join, Return, Think, Trace, child_id
 from simulator.trace.protocol import Protocol
 
 _DEFAULT = Protocol()
@@ -49,7 +49,7 @@ def compile_trace(trace: Trace, protocol: Protocol | None = None) -> ExecutionGr
     """
     if not isinstance(trace, Trace):
         raise TraceError(f"compile_trace() takes a Trace; got {trace!r:.80}")
-    if not isinstance(protocol, Protocol | None):
+    if protocol is not None and not isinstance(protocol, Protocol):
         raise ConfigError(f"compile_trace() takes a Protocol; got {protocol!r:.80}")
     return _Compiler(trace, protocol or _DEFAULT).graph()
 
@@ -82,12 +82,13 @@ class _Compiler:
         reached = {ORGANIZER}
         for thread in self.trace.threads:
             if thread.id in reached:
+                end = _end(thread.id)
                 for action in thread.actions:
                     if isinstance(action, Fork):
                         name = child_id(thread.id, action.index)
                         if name in self.recorded:
                             reached.add(name)
-                    elif _ends(action, thread.id):
+                    elif action.__class__ is end:
                         break
         return reached
 
@@ -110,8 +111,13 @@ class _Compiler:
             for child in forks:
                 self.emit(child)
 
-        place = 0
+        place, end = 0, _end(name)
         for place, action in enumerate(thread.actions):
+            if action.__class__ is Think:  # by far the most
+                if task.forks and action.tokens:
+                    close(place)
+                task.tokens += action.tokens
+                continue
             if isinstance(action, Delay):
                 if action.seconds:
                     if task.tokens or task.forks:
@@ -141,7 +147,7 @@ class _Compiler:
                     task.tokens += action.inserted_tokens
                 else:
                     prefill += action.inserted_tokens
-            elif _ends(action, name):
+            elif action.__class__ is end:
                 break
         if task.tokens or task.forks or task.joins or task.begin == 0:
             close(place + 1)
@@ -166,6 +172,6 @@ class _Draft:
         return Task(self.thread, self.tokens, self.prefill, self.seconds, forks, tuple(self.joins), (self.begin, end))
 
 
-def _ends(action: object, name: str) -> bool:
-    """Whether `action` ends the thread called `name`."""
-    return action.__class__ is (Answer if name == ORGANIZER else Return)
+def _end(name: str) -> type[Action]:
+    """Return the action that ends the thread called `name`."""
+    return Answer if name == ORGANIZER else Return

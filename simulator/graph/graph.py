@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import starmap
 
 from simulator.errors import GraphError
 from simulator.graph.spelling import spell
@@ -134,4 +135,4 @@ def _index(tasks: Sequence[Task], given: Sequence[GraphThread]) -> tuple[tuple[i
             raise GraphError(f"task {waiting} joins thread {given[thread].id}, but comes before its end")
     ids, shared, prompt, inserted, *_ = zip(*given, strict=True)
     columns = zip(ids, shared, prompt, inserted, parent, first, last, forked_by, joined_by, strict=True)
-    return tuple(following), tuple(map(GraphThread._make, columns))
+    return tuple(following), tuple(starmap(GraphThread, columns))

@@ -20,7 +20,7 @@ from simulator.graph.critical_path import critical_path
 from simulator.metrics.metric import TIME, Metric, values_of
 from simulator.metrics.realised import BOUNDS, breakdown
 from simulator.metrics.uncontended import seconds_alone
-from simulator.timeline import SpanKind, Timeline
+from simulator.timeline import Span, SpanKind, Timeline
 from simulator.trace import Outcome, Violation
 
 
@@ -48,10 +48,15 @@ class QueryView:
         return decode_clock(self.graph.trace, protocol)
 
     @cached_property
+    def stretches(self) -> tuple[Span, ...]:
+        """What its threads did, and waited for."""
+        return tuple(self.timeline.spans(self.query))
+
+    @cached_property
     def spans(self) -> dict[SpanKind, float]:
         """Time of all its threads by kind, in the timeline's unit."""
         seconds = dict.fromkeys(SpanKind, 0.0)
-        for span in self.timeline.spans(self.query):
+        for span in self.stretches:
             seconds[span.kind] += span.finish - span.start
         return seconds
 
@@ -109,7 +114,7 @@ def _active(view: QueryView) -> float:
     counted = view.timeline.protocol_of(view.query).count_organizer
     return math.fsum(
         max(min(span.finish, end) - span.start, 0.0)
-        for span in view.timeline.spans(view.query)
+        for span in view.stretches
         if span.kind in busy and (span.thread or counted)
     )
 

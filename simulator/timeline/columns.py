@@ -242,18 +242,19 @@ class Timeline:
         [(0, 'wait_join', 8.0, 15.0), (0, 'decode', 15.0, 17.0)]
         """
         for row in self.stays(query):
-            delay = self.graphs[row.query].tasks[row.task].seconds > 0
+            q, thread, i, waited_from, granted, ready, start, decode_start, finish, tokens, flags, _, _ = row
+            running = SpanKind.DELAY if self.graphs[q].tasks[i].seconds > 0 else SpanKind.DECODE
             marks = (
-                (SpanKind.WAIT_POOL, row.waited_from, row.granted),
-                (SpanKind.WAIT_JOIN, row.granted, row.ready),
-                (SpanKind.WAIT_BATCH, row.ready, row.start),
-                (SpanKind.PREFILL, row.start, row.decode_start),
-                (SpanKind.DELAY if delay else SpanKind.DECODE, row.decode_start, row.finish),
+                (SpanKind.WAIT_POOL, waited_from, granted),
+                (SpanKind.WAIT_JOIN, granted, ready),
+                (SpanKind.WAIT_BATCH, ready, start),
+                (SpanKind.PREFILL, start, decode_start),
+                (running, decode_start, finish),
             )
             for kind, begin, end in marks:
                 if end > begin:
-                    counted = row.tokens if end == row.finish and kind == SpanKind.DECODE else 0
-                    yield Span(row.query, row.thread, row.task, kind, begin, end, counted, bool(row.flags & CANCELLED))
+                    counted = tokens if kind is SpanKind.DECODE else 0
+                    yield Span(q, thread, i, kind, begin, end, counted, bool(flags & CANCELLED))
 
     def _check(self, query: int) -> None:
         if not isinstance(query, int | np.integer) or not 0 <= query < len(self.graphs):
