@@ -4,7 +4,7 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint types lowest bench compiled interpreted wheel clean
+.PHONY: help demo test slow fuzz lint types lowest bench compiled interpreted wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -24,6 +24,9 @@ test: .venv/stamp  ## all fast tests and doctests
 
 slow: .venv/stamp  ## the slow tests
 	$(BIN)/python -m pytest -n auto -m slow $(PYTEST_ARGS)
+
+fuzz: .venv/stamp  ## hostile input at every door, FORKSIM_FUZZ_EXAMPLES=100000 of each kind unless you say otherwise
+	FORKSIM_FUZZ_EXAMPLES=$${FORKSIM_FUZZ_EXAMPLES:-100000} $(BIN)/python -m pytest -n auto -m slow tests/fuzz
 
 lint: .venv/stamp  ## ruff, and the floors
 	$(BIN)/ruff check .
