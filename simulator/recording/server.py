@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from simulator.errors import ConfigError
+from simulator.recording.answers import beginning, most_bytes, whole_answer
 from simulator.recording.counting import counter
 from simulator.recording.engine import Began, Burst, Ended, Event, Failed, Generate, Key
 from simulator.recording.filler import Filler
@@ -28,15 +29,8 @@ from simulator.trace.tokens import by_characters
 
 ASK_SECONDS = 60.0
 """How long a server may take to answer a question, from the request to its last byte."""
-MAX_ANSWER = 16 * 2**20
-"""Bytes of such an answer."""
 MAX_AT_ONCE = 1000
 """Events that are handled before deadlines are looked at again."""
-
-
-def most_bytes(tokens: int) -> int:
-    """Return how many bytes a server may stream for so many tokens: ten times what a wordy one needs."""
-    return 2**20 + 4096 * tokens
 
 
 class ServerEngine:
@@ -316,7 +310,7 @@ class ServerEngine:
         before = 0
         async with self._client.stream("POST", self._path, json=body) as response:
             if response.status_code != 200:
-                raise BadStream(f"HTTP {response.status_code}: {await _beginning(response)}")
+                raise BadStream(f"HTTP {response.status_code}: {await beginning(response)}")
             async for received in response.aiter_bytes():
                 at = self.now()
                 room -= len(received)
@@ -374,7 +368,7 @@ class ServerEngine:
     def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         """Return a short answer, None where the server knows no such path."""
         try:
-            answer = self._run(asyncio.wait_for(self._answer(method, path, body), ASK_SECONDS)).result()
+            answer = self._run(asyncio.wait_for(whole_answer(self._client, method, path, body), ASK_SECONDS)).result()
             return None if answer is None else msgspec.json.decode(answer)
         except (TimeoutError, BadStream) as error:
             what = str(error) or f"no whole answer within {ASK_SECONDS:g} s"
@@ -384,25 +378,3 @@ class ServerEngine:
             raise ConfigError(self._clean(message)) from None
         except (ValueError, RecursionError):
             return None
-
-    async def _answer(self, method: str, path: str, body: dict[str, Any] | None) -> bytes | None:
-        """Return the bytes of an answer, None where it is not that all is well."""
-        data = bytearray()
-        async with self._client.stream(method, path, json=body) as response:
-            if response.status_code != 200:
-                return None
-            async for received in response.aiter_bytes():
-                data += received
-                if len(data) > MAX_ANSWER:
-                    raise BadStream(f"an answer of more than {MAX_ANSWER:,} bytes")
-        return bytes(data)
-
-
-async def _beginning(response: Any) -> str:
-    """Return the beginning of an answer that is an error."""
-    data = b""
-    async for received in response.aiter_bytes():
-        data += received
-        if len(data) >= 1000:
-            break
-    return data[:1000].decode(errors="replace")

@@ -18,7 +18,8 @@ from tests.support.fake_server import FakeServer
 
 pytest.importorskip("httpx", reason="needs forksim[record]")
 
-from simulator.recording.server import ServerEngine, most_bytes
+from simulator.recording.answers import most_bytes
+from simulator.recording.server import ServerEngine
 
 
 def play(queries, fake, arrivals=None, engine=None, **setup):
