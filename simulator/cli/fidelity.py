@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import typer
 from rich.table import Table
 
 from simulator.cli.common import Input, Json, Paths, complain, picked, print_json, say, show, table, wrote
-from simulator.cli.options import Capacity
+from simulator.cli.options import Capacity, grouped
 from simulator.cli.report import number, printable
 from simulator.errors import ConfigError, FormatError
 from simulator.fidelity import LAWS, Calibration, Errors, Validation, read_steps
@@ -30,51 +31,81 @@ Where = Annotated[
 HELD_OUT = "Held out: predicted by a fit to other runs. 95 %: of what resampled runs give."
 
 
+@dataclass(frozen=True)
+class RecordedRuns:
+    """Which recorded runs are looked at, and what ran them."""
+
+    max_workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of traces: workers of all queries that ran at once. Default: as recorded."),
+    ] = None
+    max_prefill_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Prompt tokens in a step at most. Default: as recorded, or as a profile says."),
+    ] = None
+    where: Where = None
+
+    def chosen(self, records: Input) -> list[Trace]:
+        """Return the traces that match ``--where``, at least one unless there is a fault to tell."""
+        patterns = self.patterns()
+        chosen = [trace for trace in records if all(_matches(trace, key, pattern) for key, pattern in patterns)]
+        if not chosen and not records.unreadable:
+            raise ConfigError("no trace matches --where" if patterns else "there is no trace")
+        return chosen
+
+    def patterns(self) -> list[tuple[str, str]]:
+        """Return what ``--where`` says, as pairs."""
+        return [_pattern(text) for text in self.where or ()]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The profile that a fit is written as."""
+
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="FILE", help="Profile to write, for --gpu: .toml.")
+    ] = None
+    source: Annotated[str, typer.Option(help="What was measured, and where; for the profile.")] = ""
+    kind: Annotated[str, typer.Option(help="For the profile: measured (a real engine) or fitted.")] = "measured"
+    max_num_seqs: Annotated[int | None, typer.Option(min=1, help="For the profile: most sequences in a batch.")] = None
+
+
+@grouped
 def calibrate(
     data: Annotated[
         list[str],
         typer.Argument(metavar="DATA...", help="Engine steps (CSV or JSON lines), or native traces with times."),
     ],
     law: Annotated[str, typer.Option(help=f"One of {', '.join(LAWS)}.")] = "split",
-    out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="FILE", help="Profile to write, for --gpu: .toml.")
-    ] = None,
+    *,
+    profile: Fitted,
     plot: Annotated[
         str | None, typer.Option(metavar="FILE", help="Picture of the fit to write: .png, .svg or .pdf.")
     ] = None,
-    source: Annotated[str, typer.Option(help="What was measured, and where; for the profile.")] = "",
-    kind: Annotated[str, typer.Option(help="For the profile: measured (a real engine) or fitted.")] = "measured",
     folds: Annotated[int, typer.Option(help="Parts that the runs are dealt into, for the held-out error.")] = 5,
-    max_num_seqs: Annotated[int | None, typer.Option(min=1, help="For the profile: most sequences in a batch.")] = None,
-    max_prefill_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Prompt tokens in a step at most: for the profile, and for traces.")
-    ] = None,
-    max_workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="For traces: workers of all queries that ran at once. Default: as recorded."),
-    ] = None,
-    where: Where = None,
+    runs: RecordedRuns,
     json: Json = False,
 ) -> int:
     """Fit a cost model to timed engine steps or to recorded traces, and write it as a GPU profile."""
+    out = profile.out
     if out is not None and not out.endswith(".toml"):
         raise ConfigError(f"--out writes a profile, whose name ends in .toml; got {out!r}")
-    if kind not in ("measured", "fitted"):
-        raise ConfigError(f"--kind takes measured or fitted; got {kind!r}")
+    if profile.kind not in ("measured", "fitted"):
+        raise ConfigError(f"--kind takes measured or fitted; got {profile.kind!r}")
     recorded = [_holds_traces(path) for path in data]
     if any(recorded):
         if not all(recorded):
             raise ConfigError("steps and traces cannot be fitted together")
         records = Input(data, None, "characters")
-        chosen = _chosen(records, where)
-        found = fit_traces(chosen, law=law, folds=folds, max_workers=max_workers, max_prefill_tokens=max_prefill_tokens)
+        limits: Any = {"max_workers": runs.max_workers, "max_prefill_tokens": runs.max_prefill_tokens}
+        found = fit_traces(runs.chosen(records), law=law, folds=folds, **limits)
         for error in found.refused:
             records.refuse(error)
         code = records.exit_code
     else:
         rows: list[dict[str, Any]] = []
         code = 0
-        patterns = [_pattern(text) for text in where or ()]
+        patterns = runs.patterns()
         if any(key != "run" for key, _ in patterns):
             raise ConfigError("of steps, --where knows run=PATTERN only")
         for path in data:
@@ -94,9 +125,10 @@ def calibrate(
     else:
         _show_calibration(found)
     if out is not None:
-        limits = {"max_num_seqs": max_num_seqs, "max_prefill_tokens": max_prefill_tokens}
-        engine = {name: limit for name, limit in limits.items() if limit is not None}
-        text = found.profile(source=source or ", ".join(data), date=date.today(), kind=kind, engine=engine)
+        said = {"max_num_seqs": profile.max_num_seqs, "max_prefill_tokens": runs.max_prefill_tokens}
+        engine = {name: limit for name, limit in said.items() if limit is not None}
+        source = profile.source or ", ".join(data)
+        text = found.profile(source=source, date=date.today(), kind=profile.kind, engine=engine)
         with atomic(out) as file:
             file.write(text)
         wrote(out, json)
@@ -117,14 +149,6 @@ def _holds_traces(path: str) -> bool:
             return detect(file.readline(1 << 16))
     except OSError:
         return False
-
-
-def _chosen(records: Input, where: list[str] | None) -> list[Trace]:
-    patterns = [_pattern(text) for text in where or ()]
-    chosen = [trace for trace in records if all(_matches(trace, key, pattern) for key, pattern in patterns)]
-    if not chosen and not records.unreadable:
-        raise ConfigError("no trace matches --where" if patterns else "there is no trace")
-    return chosen
 
 
 def _show_calibration(found: Calibration) -> None:
@@ -160,17 +184,13 @@ def _calibration_record(found: Calibration) -> dict[str, Any]:
     }
 
 
+@grouped
 def validate(
     traces: Paths,
     gpu: Annotated[str, typer.Option(help="A profile (see forksim gpus) or its .toml file; else as for forksim run.")],
     capacity: Capacity = None,
-    max_workers: Annotated[
-        int | None, typer.Option(min=1, help="Workers of all queries that ran at once. Default: as recorded.")
-    ] = None,
-    max_prefill_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Prompt tokens in a step at most. Default: as recorded, or the profile's.")
-    ] = None,
-    where: Where = None,
+    *,
+    runs: RecordedRuns,
     out: Annotated[
         str | None, typer.Option("--out", "-o", metavar="FILE", help="Picture to write: .png, .svg or .pdf.")
     ] = None,
@@ -179,15 +199,15 @@ def validate(
 ) -> int:
     """Simulate recorded runs from what was asked, and compare with the recorded times."""
     source = Input(traces, None, "characters")
-    chosen = _chosen(source, where)
+    chosen = runs.chosen(source)
     if not chosen:  # which has been told
         return source.exit_code
     found = compare(
         chosen,
         gpu=gpu_from_text(gpu),
         protocol=Protocol(capacity=capacity),
-        max_workers=max_workers,
-        max_prefill_tokens=max_prefill_tokens,
+        max_workers=runs.max_workers,
+        max_prefill_tokens=runs.max_prefill_tokens,
     )
     for error in found.refused:
         source.refuse(error)

@@ -1,0 +1,74 @@
+"""Every command that writes, with every file operation failing once: one line, and what was there before."""
+
+from __future__ import annotations
+
+import errno
+import json
+
+import pytest
+
+from simulator.cli import _run
+from tests.support.faults import Faults
+
+TEXT = "a <FORK-1>q</FORK-1> b <JOIN-1>r</JOIN-1><ANSWER>9</ANSWER>"
+TRACE = json.dumps({"output": TEXT, "workers": {"1": "r"}, "outcome": "correct"})
+COMMANDS = {
+    "convert": ("traces.jsonl", ["convert", "TRACES", "-o"]),
+    "convert to asyncthink": ("traces.jsonl", ["convert", "TRACES", "--to", "asyncthink", "-o"]),
+    "generate": ("traces.jsonl", ["generate", "batch", "-n", "3", "-o"]),
+    "score to lines": ("scores.jsonl", ["score", "TRACES", "-o"]),
+    "score to csv": ("scores.csv", ["score", "TRACES", "-o"]),
+    "score to parquet": ("scores.parquet", ["score", "TRACES", "-o"]),
+    "gantt": ("chart.svg", ["gantt", "TRACES", "-o"]),
+    "whatif": ("chart.png", ["whatif", "TRACES", "-o"]),
+    "run": ("folder", ["run", "TRACES", "--plots", "1", "--out"]),
+}
+
+
+pytestmark = pytest.mark.slow
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_one_operation_fails(tmp_path, capsys, name, error):
+    out, command = COMMANDS[name]
+    if out.endswith(".parquet"):
+        pytest.importorskip("pyarrow", exc_type=ImportError)
+    traces = tmp_path / "in.jsonl"
+    traces.write_text(f"{TRACE}\n" * 3)
+    target = tmp_path / "out" / out
+    arguments = [str(traces) if word == "TRACES" else word for word in command] + [str(target)]
+
+    def begin():
+        for path in sorted((tmp_path / "out").rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+        (target if name == "run" else target.parent).mkdir(parents=True, exist_ok=True)
+        for file in (target / "metrics.csv", target / "spans.csv") if name == "run" else (target,):
+            file.write_text("what was there")
+        return files(tmp_path / "out")
+
+    before = begin()
+    with pytest.MonkeyPatch.context() as patch:
+        whole = Faults(patch)
+        assert _run(arguments) == 0, capsys.readouterr().err
+    after = files(tmp_path / "out")
+    assert after.keys() >= before.keys() and all(after[path] != before[path] for path in before)
+    for fails in sorted({*range(1, min(whole.count, 6) + 1), *range(max(whole.count - 4, 1), whole.count + 1)}):
+        begin()
+        capsys.readouterr()
+        with pytest.MonkeyPatch.context() as patch:
+            faults = Faults(patch, fails, error)
+            code = _run(arguments)
+        what = faults.done[fails - 1], fails
+        err = capsys.readouterr().err.splitlines()
+        there = files(tmp_path / "out")
+        assert code == 2 and len(err) == 1 and "cannot be written" in err[0], (what, err)
+        assert not any("/." in f"/{path}" for path in there), what
+        for path, content in there.items():  # as it was, or whole
+            assert content in (before.get(path), after.get(path)), (what, path)
+        if name != "run":
+            assert there == before, what
