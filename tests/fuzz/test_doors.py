@@ -30,7 +30,7 @@ from simulator.workload import generate
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = int(os.environ.get("FORKSIM_FUZZ_EXAMPLES", "2000"))
+EXAMPLES = int(os.environ.get("FORKSIM_FUZZ_EXAMPLES", "1000"))
 FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 TRACES = [*generate("asyncthink_math", 3, seed=1), *generate("nested", 1, seed=1), *generate("batch", 1, seed=1)]

@@ -9,9 +9,9 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
-MOST = 1 << 13
+MOST = 1 << 12
 """The largest of the small inputs: what takes no time there is no concern."""
-SHORTEST = 0.02
+SHORTEST = 0.01
 """CPU seconds that the smallest input should take: below that, the clock and the caches are measured."""
 
 
