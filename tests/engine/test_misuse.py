@@ -58,8 +58,8 @@ class Says:
         return self._said() if steps >= self.steps else float(steps)
 
 
-NUMBERS = (0, 0.0, -1.0, math.nan, math.inf, 10**400)
-OTHERS = ("x", None, [1.0], 1 + 2j)
+NUMBERS = (0, 0.0, -1.0, math.nan, math.inf)
+OTHERS = ("x", None, [1.0], 1 + 2j, 10**400)
 
 
 @pytest.mark.parametrize("free", [True, False])
