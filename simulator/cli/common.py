@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -174,10 +174,11 @@ class Input:
 @contextmanager
 def on_stderr(*columns: ProgressColumn | str, quiet: bool = False) -> Iterator[Progress]:
     """Show progress on stderr, where that is a terminal. It never stands in for stdout."""
+    hidden = quiet or not sys.stderr.isatty()
     console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, redirect_stdout=False, disable=quiet or not sys.stderr.isatty()
-    ) as progress:
+    progress = Progress(*columns, console=console, transient=True, redirect_stdout=False, disable=hidden)
+    # One that is disabled is not entered: older versions of rich end it with an empty line.
+    with nullcontext() if hidden else progress:
         yield progress
 
 
