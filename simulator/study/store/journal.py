@@ -9,7 +9,7 @@ import stat
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Annotated, Any, Literal
+from typing import IO, Annotated, Any
 
 import msgspec
 import numpy as np
@@ -107,7 +107,7 @@ class _Finished(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Lost(msgspec.Struct, forbid_unknown_fields=True):
     run: Natural
-    lost: Literal[True]
+    lost: bool
 
 
 class _Ended(msgspec.Struct, forbid_unknown_fields=True):
@@ -131,10 +131,12 @@ def open_line(line: bytes, runs: int) -> dict[str, Any] | None:
     if not line.endswith(b"\n") or line[:9] != b"%08x " % zlib.crc32(body):
         return None
     try:
-        record: dict[str, Any] = json.loads(body)
-        shape = next(_SHAPES[name] for name in _SHAPES if name in record)
-        msgspec.convert(record, shape)
-    except (ValueError, TypeError, StopIteration, RecursionError, msgspec.ValidationError):
+        record: Any = json.loads(body)
+        name = next((name for name in _SHAPES if name in record), None) if isinstance(record, dict) else None
+        if name is None:
+            return None
+        msgspec.convert(record, _SHAPES[name])
+    except (ValueError, RecursionError, msgspec.ValidationError):
         return None  # the checksum is right: somebody else has written it
     return record if record.get("run", 0) < runs else None
 
