@@ -26,7 +26,7 @@ slow: .venv/stamp  ## the slow tests
 	$(BIN)/python -m pytest -n auto -m slow $(PYTEST_ARGS)
 
 fuzz: .venv/stamp  ## hostile input at every door, FORKSIM_FUZZ_EXAMPLES=100000 of each kind unless you say otherwise
-	FORKSIM_FUZZ_EXAMPLES=$${FORKSIM_FUZZ_EXAMPLES:-100000} $(BIN)/python -m pytest -n auto -m slow tests/fuzz
+	FORKSIM_SOAK=$${FORKSIM_SOAK:-100} FORKSIM_FUZZ_EXAMPLES=$${FORKSIM_FUZZ_EXAMPLES:-100000} $(BIN)/python -m pytest -n auto -m slow tests/fuzz tests/doors/test_soak.py
 
 lint: .venv/stamp  ## ruff, and the floors
 	$(BIN)/ruff check .

@@ -111,12 +111,10 @@ def _run(arguments: Sequence[str]) -> int:
         return end.exit_code
     except SimulatorError as error:
         complain(str(error))
-    except Terminated:
-        complain("terminated")
-        return TERMINATED
-    except (KeyboardInterrupt, typer.Abort):
-        complain("interrupted")
-        return INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort) as end:
+        terminated = isinstance(end, Terminated)
+        complain("; ".join(("terminated" if terminated else "interrupted", *map(str, end.args))))
+        return TERMINATED if terminated else INTERRUPTED
     except BrokenPipeError:
         return 0
     except Exception as error:

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import typer
 
+from simulator.support.interrupts import Terminated
 from simulator.cli.common import Paths, complain, stdout
 from simulator.cli.load import poisson_rate
 from simulator.cli.options import PoolOptions, ReadOptions, grouped
@@ -286,7 +287,8 @@ class _Writer:
     def __init__(self, write: Callable[[str], Any]) -> None:
         self.write = write
         self.failed = 0
-        self.told = self.writing = False
+        self.told: type[KeyboardInterrupt] | None = None
+        self.writing = False
         self.old: list[tuple[int, Any]] = []
 
     def __enter__(self) -> _Writer:
@@ -298,11 +300,11 @@ class _Writer:
         for number, handler in self.old:
             signal.signal(number, handler)
 
-    def _hit(self, *_: object) -> None:
+    def _hit(self, number: int, _: object) -> None:
         if not self.told:
-            self.told = True
+            self.told = Terminated if number == signal.SIGTERM else KeyboardInterrupt
             if not self.writing:
-                raise KeyboardInterrupt
+                raise self.told
 
     def emit(self, trace: Trace) -> None:
         """Write a trace, and say on stderr what went wrong with it."""
@@ -316,7 +318,7 @@ class _Writer:
             if trace.meta.get(key):
                 complain(f"{trace.id}: the engine decoded {trace.meta[key]} tokens {what} than were asked for")
         if self.told and not told:
-            raise KeyboardInterrupt
+            raise self.told
 
 
 def _bursts(lines: Lines | None, run: str) -> Callable[..., None] | None:

@@ -95,9 +95,8 @@ def run(
                 begun=begun,
                 each=each,
             )
-    except KeyboardInterrupt:
-        complain(f"interrupted; {ended:,} of {runs:,} runs are in {path}, the same command goes on")
-        return 130
+    except KeyboardInterrupt as end:
+        raise type(end)(f"{ended:,} of {runs:,} runs are in {path}, the same command goes on") from None
     failed = _print(Stored(given, table, 0), metric, json)
     wrote(path, json)
     return 2 if failed or faults else 0

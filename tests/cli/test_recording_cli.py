@@ -232,8 +232,8 @@ def test_an_extra_that_is_not_installed(here, forksim, monkeypatch, module, opti
     assert (code, out) == (2, "") and f"pip install 'forksim[{extra}]'" in line
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_loses_nothing(here, number):
+@pytest.mark.parametrize("number, said", [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_an_interrupt_loses_nothing(here, number, said):
     """The first query is over, the second hangs: both are in the file, whole."""
     with FakeServer(fault=lambda request, _: ("hang", 1) if request["max_tokens"] == 6 else None) as fake:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
@@ -244,7 +244,7 @@ def test_an_interrupt_loses_nothing(here, number):
         assert fake.hanging.wait(60)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and err.splitlines()[-1] == "forksim: interrupted"
+    assert (process.returncode, err.splitlines()[-1]) == (128 + number, f"forksim: {said}")
     first, second = recorded(Path("out.jsonl").read_text())
     assert first.meta["ended"] == "answer" and check(first) == ()
     assert second.meta["ended"] == "interrupted" and len(second.organizer.actions) <= 1
