@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from simulator.errors import FormatError
 from simulator.formats import asyncthink
-from simulator.formats.asyncthink import MAX_TAGS, detect, parse, render
+from simulator.formats.asyncthink import detect, parse, render
+from simulator.formats.scan import MAX_TAGS
 from simulator.formats.texts import MAX_FAULTS, MAX_WORKERS
 from simulator.graph.clock import check, decode_clock
 from simulator.trace import (
