@@ -23,8 +23,7 @@ WORKERS = {
     "2": "2 + 4 = 6 and 6 + 6 = 12 and 12 + 8 = 20 <RETURN> 20 </RETURN>",
 }
 
-text = ORGANIZER + "".join(f"<WORKER-{i}>{worker}</WORKER-{i}>\n" for i, worker in WORKERS.items())
-trace = parse(text, id="sums", count=by_words, outcome=Outcome(correct=True))
+trace = parse(ORGANIZER, workers=WORKERS, id="sums", count=by_words, outcome=Outcome(correct=True))
 protocol = Protocol(capacity=3)  # the organizer and two workers
 
 graph = compile_trace(trace, protocol)

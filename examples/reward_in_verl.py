@@ -20,5 +20,6 @@ for name in ("score", "acc", "term_format_error", "term_accuracy", "term_concurr
     print(f"{name:18} {row[name]:.3f}")
 
 print("A batch:")
-for row in compute_score_batch(["sums"] * 2, [TEXT, "<JOIN-1>"], ["15", "15"], [{}, {}], protocol={"capacity": 2}):
+infos = [{"workers": {"1": "<RETURN>9</RETURN>"}}, {}]
+for row in compute_score_batch(["sums"] * 2, [TEXT, "<JOIN-1>"], ["15", "15"], infos, protocol={"capacity": 2}):
     print(f"{row['score']:6.3f} {row['reason']}")

@@ -7,7 +7,7 @@ as ``docs/extending.md`` shows; the tests then hold it to the laws that all form
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from simulator.errors import ConfigError, FormatError
@@ -25,6 +25,7 @@ __all__ = [
     "LogFormat",
     "Parser",
     "detect",
+    "detect_written",
     "lookup",
     "parse",
     "readable",
@@ -63,12 +64,25 @@ class Format:
     """Trace to text, `FormatError` where the format cannot say it. None: the format is read only."""
     detect: Callable[[str], bool]
     """Whether a text looks like this format. `detect` asks in the order of `FORMATS`."""
+    parse_file: Parser | None = None
+    """The `parse` of a whole file, where a file may say more than a text that a model wrote."""
+    written: bool = True
+    """Whether it is what models write. If not, it is a record that a program makes, and says whose text is whose."""
 
 
 FORMATS: dict[str, Format] = {
-    "native": Format("native", "JSON lines, all a Trace holds", native.parse, native.render, native.detect),
-    "verifiers": Format("verifiers", "a rollout of verifiers", verifiers.parse, None, verifiers.detect),
-    "asyncthink": Format("asyncthink", "<FORK-1> <JOIN-1>", asyncthink.parse, asyncthink.render, asyncthink.detect),
+    "native": Format(
+        "native", "JSON lines, all a Trace holds", native.parse, native.render, native.detect, written=False
+    ),
+    "verifiers": Format("verifiers", "a rollout of verifiers", verifiers.parse, None, verifiers.detect, written=False),
+    "asyncthink": Format(
+        "asyncthink",
+        "<FORK-1> <JOIN-1>",
+        asyncthink.parse,
+        asyncthink.render,
+        asyncthink.detect,
+        asyncthink.parse_file,
+    ),
     "multiverse": Format("multiverse", "<Goal> <Path>", multiverse.parse, multiverse.render, multiverse.detect),
     "threadweaver": Format("threadweaver", "<Thread>", threadweaver.parse, threadweaver.render, threadweaver.detect),
     "parallel_r1": Format("parallel_r1", "<Path> <Summary>", parallel_r1.parse, parallel_r1.render, parallel_r1.detect),
@@ -103,7 +117,7 @@ def writable() -> list[str]:
 
 def refusal(name: str, why: str, accepted: Iterable[str]) -> ConfigError:
     """Return the error that says `why` the format called `name` is not `accepted`, or that there is none."""
-    said = f"{name} {why}" if name in readable() else f"no format is called {name!r}"
+    said = f"{name} {why}" if isinstance(name, str) and name in readable() else f"no format is called {name!r}"
     return ConfigError(f"{said}; accepted are {', '.join(accepted)}")
 
 
@@ -118,7 +132,7 @@ def lookup(name: str) -> Format:
     >>> lookup("native").summary
     'JSON lines, all a Trace holds'
     """
-    if name not in FORMATS:
+    if not isinstance(name, str) or name not in FORMATS:
         raise refusal(name, _OF_FILES, FORMATS)
     return FORMATS[name]
 
@@ -134,10 +148,21 @@ def detect(text: str) -> str:
     return next((form.name for form in FORMATS.values() if form.detect(text)), "asyncthink")
 
 
+def detect_written(text: str) -> str:
+    """Return the same as `detect` for a text that a model wrote: never a record, which would say whose text is whose.
+
+    >>> detect('{"schema": "forksim.trace/1"}'), detect_written('{"schema": "forksim.trace/1"}')
+    ('native', 'asyncthink')
+    """
+    return next((form.name for form in FORMATS.values() if form.written and form.detect(text)), "asyncthink")
+
+
 def parse(
     text: str,
     *,
     format: str | None = None,
+    workers: Mapping[str, str] | None = None,
+    whole_file: bool = False,
     id: str = "trace",
     count: TokenCounter = by_characters,
     keep_text: bool = True,
@@ -150,13 +175,18 @@ def parse(
     text : str
         One query's thinking, or one native record.
     format : str, optional
-        A key of `FORMATS`; by default found from the text.
+        A key of `FORMATS`; by default found from the text, or ``asyncthink`` where there are `workers`.
+    workers : mapping from str to str, optional
+        Texts of the workers by id. Only ``asyncthink`` has them beside its text.
+    whole_file : bool
+        Whether `text` is a whole file. Then ``<WORKER-i>`` sections in it are threads; in what a model wrote they are
+        text.
     id : str
         The trace's name, where the text does not give one.
     count : callable
         Counts the tokens of a piece of text; `Trace.token_source` then names it.
     keep_text : bool
-        Whether actions keep their text. Scoring does not need it.
+        Whether actions keep their text. Scoring needs only that of the Answer, which is kept in any case.
     outcome : Outcome, optional
         How the answer was judged.
 
@@ -173,8 +203,13 @@ def parse(
     """
     if not isinstance(text, str):
         raise FormatError(f"a text is a str; got {type(text).__name__}")
+    if workers is not None:
+        if format not in (None, "asyncthink") or whole_file:
+            raise ConfigError("workers stand beside a text of the asyncthink format that is no whole file")
+        return asyncthink.parse(text, workers=workers, id=id, count=count, keep_text=keep_text, outcome=outcome)
     form = lookup(detect(text) if format is None else format)
-    return form.parse(text, id=id, count=count, keep_text=keep_text, outcome=outcome)
+    reads = (form.parse_file or form.parse) if whole_file else form.parse
+    return reads(text, id=id, count=count, keep_text=keep_text, outcome=outcome)
 
 
 def render(trace: Trace, format: str) -> str:

@@ -6,12 +6,15 @@ r"""AsyncThink text (arXiv 2510.26658): the organizer's text, and beside it one 
     <WORKER-1>think ... <RETURN>takeaways</RETURN></WORKER-1>
 
 The hyphen may be missing (``<FORK1>``), and so may ``</JOIN-i>``: then the inserted text is taken to be what worker i
-returned. Workers come as a mapping from id to text, or in one file after the organizer as ``<WORKER-i>`` sections,
-which are this project's own layout. Without an ``<ANSWER>`` tag the text from the last ``\boxed{`` on is the answer.
+returned. Workers come as a mapping from id to text; in one file they stand after the organizer in ``<WORKER-i>``
+sections, which are this project's own layout and are read only in a whole file (`parse_file`): in a text that a model
+wrote they are text. Without an ``<ANSWER>`` that says something, a ``\boxed{...}`` in the last line is the answer.
 
 Whose tokens: a Fork's tags and sub-query are decoded by the forking thread, as is the opening ``<JOIN-i>``; the
-returned text and ``</JOIN-i>`` are inserted by the runtime (`Join.inserted_tokens`). ``<WORKER-i>`` tags are nobody's.
-White space after the last ``</ANSWER>`` or ``</RETURN>`` is not counted.
+returned text and ``</JOIN-i>`` are inserted by the runtime (`Join.inserted_tokens`). That is believed only of what
+worker i returned, or of what a mask says was not sampled; anything else between the tags was decoded by the thread it
+stands in, and is a ``forged_join``. ``<WORKER-i>`` tags of a file are nobody's. White space after the last
+``</ANSWER>`` or ``</RETURN>`` is not counted.
 
 Recovery, in one pass and without look-ahead: a tag that opens while another is open leaves the first *unclosed*, and
 its text is thinking; a closing tag that closes nothing is *stray*, and is text of what it stands in.
@@ -22,9 +25,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import msgspec
+
 from simulator.errors import FormatError
-from simulator.formats.scan import TAGS, Scan
-from simulator.formats.texts import MAX_WORKERS, Faults, check_filler, filler, is_path
+from simulator.formats.scan import TAGS, Insertions, Scan
+from simulator.formats.texts import MAX_WORKERS, SECTION, Faults, check_filler, filler, is_path
 from simulator.trace import (
     MAX_NESTING,
     ORGANIZER,
@@ -39,11 +44,11 @@ from simulator.trace import (
     Thread,
     Trace,
     ViolationKind,
+    child_id,
 )
 from simulator.trace.tokens import COUNTERS, TokenCounter, by_characters, counter_name
 
 _HINT = re.compile(r"</?(?:FORK|JOIN|RETURN|ANSWER|WORKER)")
-_SECTION = re.compile(r"\n?<WORKER-?([\d.]{1,200})>")
 _PLAIN = re.compile(r"0|[1-9][0-9]{0,9}").fullmatch  # the index of a worker of the organizer
 
 
@@ -55,17 +60,20 @@ def parse(
     count: TokenCounter = by_characters,
     keep_text: bool = True,
     outcome: Outcome | None = None,
+    insertions: Insertions | None = None,
 ) -> Trace:
     """Return the Trace of an organizer's text and its workers' texts.
 
     Parameters
     ----------
     text : str
-        The organizer's text, with or without ``<WORKER-i>`` sections after it.
+        The organizer's text.
     workers : mapping from str to str, optional
         Text of each worker by id (``"1"``, nested ``"1.2"``).
     id, count, keep_text, outcome
         As of `simulator.parse`.
+    insertions : mapping from str to frozenset of int, optional
+        Of threads whose sampled tokens are known, the characters at which a runtime inserted what stands in a Join.
 
     Raises
     ------
@@ -81,15 +89,41 @@ def parse(
     >>> trace.faults
     ()
     """
-    faults = Faults()
     texts = dict(workers) if workers else {}
+    scan = Scan(texts, count, keep_text, Faults(), insertions)
+    return _trace(text, texts, scan, id, outcome)
+
+
+def parse_file(
+    text: str,
+    *,
+    id: str = "trace",
+    count: TokenCounter = by_characters,
+    keep_text: bool = True,
+    outcome: Outcome | None = None,
+) -> Trace:
+    """Return the Trace of a whole file: the organizer's text, and each worker's in a ``<WORKER-i>`` section after it.
+
+    The parameters are those of `simulator.parse`.
+
+    >>> trace = parse_file("<FORK-1>odd</FORK-1><JOIN-1>9</JOIN-1><WORKER-1><RETURN>9</RETURN></WORKER-1>")
+    >>> [thread.id for thread in trace.threads]
+    ['organizer', '1']
+    """
+    faults = Faults()
+    workers: dict[str, str] = {}
     if "<WORKER" in text:
-        text = _cut_sections(text, texts, faults)
-    names = _in_order(texts, faults)
-    scan = Scan(texts, count, keep_text, faults)
+        text = _cut_sections(text, workers, faults)
+    scan = Scan(workers, count, keep_text, faults, whole_file=True)
+    return _trace(text, workers, scan, id, outcome)
+
+
+def _trace(text: str, workers: Mapping[str, str], scan: Scan, id: str, outcome: Outcome | None) -> Trace:
+    faults, count = scan.faults, scan.count
+    names = _in_order(workers, faults)
     threads = [Thread(ORGANIZER, scan.thread(ORGANIZER, text))]
     for name in names:
-        actions = scan.thread(name, texts[name])
+        actions = scan.thread(name, workers[name])
         threads.append(Thread(name, actions, scan.forked.get(name, 0)))
     return Trace(id, tuple(threads), outcome, counter_name(count), None, faults.all())
 
@@ -118,7 +152,7 @@ def _path(name: str) -> tuple[int, ...]:
 def _cut_sections(text: str, texts: dict[str, str], faults: Faults) -> str:
     """Move the ``<WORKER-i>`` sections of `text` into `texts` and return what precedes them."""
     organizer, at = "", 0
-    for match in _SECTION.finditer(text):
+    for match in SECTION.finditer(text):
         start, end = match.span()
         if start < at:
             continue
@@ -154,17 +188,21 @@ def detect(text: str) -> bool:
     # Texts of other dialects have none of these, and this expression fails at the first letter of their tags.
     if _HINT.search(text) is None:
         return False
-    return TAGS.search(text) is not None or _SECTION.search(text) is not None
+    return TAGS.search(text) is not None or SECTION.search(text) is not None
+
+
+def _inside(text: str | None, tokens: int, opening: str, closing: str) -> str:
+    return filler(4 * tokens - len(opening) - len(closing)) if text is None else text
 
 
 def _tagged(text: str | None, tokens: int, opening: str, closing: str) -> str:
-    if text is None:
-        text = filler(4 * tokens - len(opening) - len(closing))
-    return opening + text + closing
+    return opening + _inside(text, tokens, opening, closing) + closing
 
 
 def render(trace: Trace) -> str:
-    r"""Return `trace` in the one-file layout. Actions without text are filled with neutral words.
+    r"""Return `trace` in the one-file layout.
+
+    Actions without text are filled with neutral words, Joins with what their worker returns.
 
     Raises
     ------
@@ -174,13 +212,28 @@ def render(trace: Trace) -> str:
     >>> render(parse("a <FORK1>b</FORK1><JOIN-1>c</JOIN-1><ANSWER>d</ANSWER>", workers={"1": "<RETURN>c</RETURN>"}))
     'a <FORK-1>b</FORK-1><JOIN-1>c</JOIN-1><ANSWER>d</ANSWER>\n<WORKER-1><RETURN>c</RETURN></WORKER-1>'
     """
+    text, workers = render_threads(trace)
+    return text + "".join([f"\n<WORKER-{name}>{said}</WORKER-{name}>" for name, said in workers.items()])
+
+
+def render_threads(trace: Trace) -> tuple[str, dict[str, str]]:
+    """Return the text of the organizer and the texts of the workers, as `parse` takes them. Raises as `render` does."""
     check_filler(trace)
-    parts: list[str] = []
+    returned: dict[str, str] = {}
     for thread in trace.threads:
-        said = [_said(action, trace) for action in thread.actions]
-        is_worker = thread.id != ORGANIZER
-        parts += [f"\n<WORKER-{thread.id}>", *said, f"</WORKER-{thread.id}>"] if is_worker else said
-    return "".join(parts)
+        last = next((action for action in reversed(thread.actions) if isinstance(action, Return)), None)
+        if last is not None:
+            returned[thread.id] = _inside(last.text, last.tokens, "<RETURN>", "</RETURN>")
+    texts: dict[str, str] = {}
+    for thread in trace.threads:
+        said = []
+        for action in thread.actions:
+            if isinstance(action, Join) and action.text is None and action.inserted_tokens:
+                inserted = returned.get(child_id(thread.id, action.index))
+                action = msgspec.structs.replace(action, text=inserted)
+            said.append(_said(action, trace))
+        texts[thread.id] = "".join(said)
+    return texts.pop(ORGANIZER), texts
 
 
 def _said(action: Action, trace: Trace) -> str:
@@ -192,9 +245,8 @@ def _said(action: Action, trace: Trace) -> str:
             return _tagged(text, tokens, "", "")
         case Fork(index=i, tokens=tokens):
             return _tagged(text, tokens, f"<FORK-{i}>", f"</FORK-{i}>")
-        case Join(index=i, inserted_tokens=tokens):
-            is_bare = text is None and not tokens
-            return f"<JOIN-{i}>" + ("" if is_bare else _tagged(text, tokens, "", f"</JOIN-{i}>"))
+        case Join(index=i):
+            return f"<JOIN-{i}>" + ("" if text is None else f"{text}</JOIN-{i}>")
         case Return(tokens=tokens):
             return _tagged(text, tokens, "<RETURN>", "</RETURN>")
         case Answer(tokens=tokens):

@@ -29,7 +29,7 @@ import msgspec
 
 from simulator.errors import FormatError
 from simulator.formats.logs import base
-from simulator.trace import Outcome, Trace
+from simulator.trace import Action, Answer, Outcome, Trace
 from simulator.trace.tokens import TokenCounter, by_characters
 
 SCHEMA = "forksim.trace/1"
@@ -122,18 +122,20 @@ def parse(
 
 
 def without_text(trace: Trace) -> Trace:
-    """Return `trace` with no text on its actions.
+    """Return `trace` with no text on its actions but Answers, which are judged.
 
-    >>> from simulator.trace import Answer, Thread
-    >>> without_text(Trace("a", (Thread("organizer", (Answer(1, "9"),)),))).organizer.actions[0].text is None
-    True
+    >>> from simulator.trace import Answer, Think, Thread
+    >>> trace = without_text(Trace("a", (Thread("organizer", (Think(1, "so"), Answer(1, "9"))),)))
+    >>> [action.text for action in trace.organizer.actions]
+    [None, '9']
     """
     replace = msgspec.structs.replace
-    bare = (
-        replace(thread, actions=tuple(replace(action, text=None) for action in thread.actions))
-        for thread in trace.threads
-    )
+    bare = (replace(thread, actions=tuple(_bare(action) for action in thread.actions)) for thread in trace.threads)
     return replace(trace, threads=tuple(bare))
+
+
+def _bare(action: Action) -> Action:
+    return action if isinstance(action, Answer) else msgspec.structs.replace(action, text=None)
 
 
 def render(trace: Trace) -> str:

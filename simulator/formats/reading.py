@@ -162,7 +162,7 @@ def _text(lines: Iterable[Line], reading: Reading, format: str | None) -> Items:
         if "\0" in text:
             raise FormatError("holds NUL characters, so it is no text")
         form = lookup(format or detect(text))
-        yield form.parse(text, id=reading.name, count=reading.count, keep_text=reading.keep_text)
+        yield (form.parse_file or form.parse)(text, id=reading.name, count=reading.count, keep_text=reading.keep_text)
 
 
 def _lines(file: BinaryIO, skipped: list[FormatError]) -> Iterator[Line]:

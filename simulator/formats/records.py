@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 
 from simulator.errors import FormatError
-from simulator.formats import LOGS, asyncthink, detect, lookup, native, render
+from simulator.formats import LOGS, asyncthink, detect_written, lookup, native, render
 from simulator.formats.logs.base import Line, Reading, decode, encode
 from simulator.trace import MAX_TOKENS, Outcome, Trace
 from simulator.trace.tokens import TokenCounter, spread
@@ -60,7 +61,12 @@ def line_of(trace: Trace, format: str) -> str:
         If the format cannot say it, or JSON cannot.
     """
     judged = trace.outcome or Outcome()
-    record = {"id": trace.id, "output": render(trace, format)}
+    record: dict[str, Any] = {"id": trace.id}
+    if format == "asyncthink":  # sections are for files of one text: in a record a model may have written them
+        text, workers = asyncthink.render_threads(trace)
+        record |= {"output": text} | ({"workers": workers} if workers else {})
+    else:
+        record["output"] = render(trace, format)
     record |= {key: value for key, value in msgspec.structs.asdict(judged).items() if value is not None}
     return encode(record, trace.id).decode()
 
@@ -95,11 +101,11 @@ def trace_of(record: Record, name: str, format: str | None, count: TokenCounter,
             raise FormatError(f"has workers beside its text, as {format} has not; accepted is the asyncthink format")
         trace = asyncthink.parse(text, workers=record.workers, id=id, count=count, keep_text=keep, outcome=outcome)
     else:
-        trace = lookup(format or detect(text)).parse(text, id=id, count=count, keep_text=keep, outcome=outcome)
-    return _prompted(trace, record.prompt_tokens) if record.prompt_tokens else trace
+        trace = lookup(format or detect_written(text)).parse(text, id=id, count=count, keep_text=keep, outcome=outcome)
+    return prompted(trace, record.prompt_tokens) if record.prompt_tokens else trace
 
 
-def _prompted(trace: Trace, tokens: int) -> Trace:
+def prompted(trace: Trace, tokens: int) -> Trace:
     """Put the query's tokens in front of every thread's context; workers that share their parent's share them too."""
     if not 0 <= tokens <= MAX_TOKENS:  # older releases of msgspec do not check what is replaced
         raise FormatError(f"prompt_tokens must be a number from 0 to 10^12, got {tokens}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from itertools import accumulate
 
-from simulator.formats.texts import Faults
+from simulator.formats.texts import SECTION, Faults, foreign_sign
 from simulator.trace import (
     MAX_INDEX,
     ORGANIZER,
@@ -20,7 +20,8 @@ from simulator.trace import (
     ViolationKind,
     child_id,
 )
-from simulator.trace.tokens import TokenCounter, by_characters
+from simulator.trace.answers import boxed_answer
+from simulator.trace.tokens import Along, TokenCounter, by_characters
 
 # One character class up to a fixed bound, then something outside it: nothing here can backtrack.
 TAGS = re.compile(r"<(/?(?:FORK|JOIN|RETURN|ANSWER)-?[0-9]{0,40})>")
@@ -29,7 +30,9 @@ _FORK, _JOIN, _RETURN, _ANSWER = 1, 3, 5, 7  # odd kinds open, the even one afte
 _NO_TAG = (9, -2)  # behind the last: it ends whatever is open
 _NAMES = {"FORK": _FORK, "JOIN": _JOIN, "RETURN": _RETURN, "ANSWER": _ANSWER}
 MAX_TAGS = 100_000  # of one thread: what follows is read as text, so that hostile text cannot fill memory
-_RETURNED = re.compile(r"<RETURN>([^<]*)</RETURN>")
+
+Insertions = Mapping[str, frozenset[int]]
+"""Of threads whose sampled tokens are known: the characters at which a runtime began to insert something for a Join."""
 
 
 @lru_cache(maxsize=4096)
@@ -50,22 +53,39 @@ class Scan:
     A text is cut at its tags: piece 0, tag 0, piece 1, tag 1, ..., the last piece.
     """
 
-    def __init__(self, texts: Mapping[str, str], count: TokenCounter, keep: bool, faults: Faults) -> None:
+    def __init__(
+        self,
+        texts: Mapping[str, str],
+        count: TokenCounter,
+        keep: bool,
+        faults: Faults,
+        insertions: Insertions | None = None,
+        whole_file: bool = False,
+    ) -> None:
         self.texts = texts
         self.count = count
+        # A counter that goes along with the text cannot be asked about a worker's.
+        self.loose: TokenCounter = by_characters if getattr(count, "goes_along", False) else count
         self.by_length = count is by_characters  # then lengths do, and no pieces need putting together
         self.keep = keep
         self.faults = faults
+        self.insertions = insertions or {}
+        self.whole_file = whole_file
         self.forked: dict[str, int] = {}
         """The prompt tokens of the workers that are forked."""
-        self.returned: dict[str, int] = {}
-        """The tokens of what workers return, where Joins without a closing tag insert it."""
+        self.returned: dict[str, tuple[frozenset[str], str]] = {}
+        """Of workers that are joined: what a runtime may insert for them, and what they return."""
+        self.joined: set[str] = set()
+        self.counted: dict[str, int] = {}
+        """The tokens of the latter, where a Join without a closing tag inserts it."""
 
     def thread(self, name: str, text: str) -> tuple[Action, ...]:
         """Return the actions in the text of one thread."""
         opens = (_FORK, _JOIN, _ANSWER if name == ORGANIZER else _RETURN)
         parts = TAGS.split(text, MAX_TAGS)
         self.name = name
+        if isinstance(self.count, Along):
+            self.count.begin(name)
         self.pieces = parts[::2]
         self.tags = parts[1::2]
         read = self.read = list(map(_read_tag, self.tags))
@@ -74,9 +94,12 @@ class Scan:
         self.start = 0
         """The first piece that belongs to no action yet."""
         self.ended = False
+        self.inserted = self.insertions.get(name)
         self.offsets: list[int] = []
         self.closings: frozenset[tuple[int, int]] = frozenset()
         at, n = 0, len(self.tags)
+        if not n or "<" in "".join(self.pieces):  # the quickest way to ask whether there is anything else
+            self._name_others(text)
         while at < n:
             kind, index = read[at]
             if kind not in opens or index > MAX_INDEX:
@@ -97,6 +120,16 @@ class Scan:
             self._rest(n)
         return tuple(self.actions)
 
+    def _name_others(self, text: str) -> None:
+        """Say which signs of other formats, and of our layout of files, are read as text."""
+        if "<WORKER" in text and not self.whole_file and (section := SECTION.search(text)):
+            message = f"{section[0].strip()[:40]} begins a section in whole files only; here it is text"
+            self.faults.add(ViolationKind.STRAY_TAG, self.name, message, section.start())
+        if self.name == ORGANIZER and (foreign := foreign_sign(text)):
+            sign, offset = foreign
+            message = f"{sign[:40]} is none of this format, and is read as text"
+            self.faults.add(ViolationKind.UNKNOWN_TAGS, self.name, message, offset)
+
     def _element(self, opening: int) -> int:
         """Read on from an opening tag; return the number of the first tag behind what it opens."""
         read = self.read
@@ -114,7 +147,7 @@ class Scan:
                     self._fault(at, f"<{self.tags[at]}> closes nothing")
             at += 1
         if kind == _JOIN:
-            self._bare_join(opening, index)
+            self._bare_join(opening, index, self._count_returned(index))
         else:
             self._fault(opening, f"<{self.tags[opening]}> is never closed", ViolationKind.UNCLOSED_TAG)
         return at
@@ -122,8 +155,18 @@ class Scan:
     def _close(self, kind: int, index: int, opening: int, closing: int) -> None:
         """Make the action of an element."""
         pieces, by_length, count = self.pieces, self.by_length, self.count
-        thinking = pieces[opening] if self.start == opening else self._text(self.start, opening)
         inside = pieces[closing] if closing == opening + 1 else self._text(opening + 1, closing)
+        if kind == _JOIN:
+            if not self._is_returned(opening, index, inside):
+                worker = child_id(self.name, index)
+                message = f"what stands in <{self.tags[opening]}> is not what worker {worker} returned"
+                self._fault(opening, message, ViolationKind.FORGED_JOIN)
+                self._bare_join(opening, index, 0)  # what follows, the closing tag too, was decoded
+                return
+        elif kind == _ANSWER and not inside.strip():
+            self._fault(opening, "an empty answer is none")
+            return
+        thinking = pieces[opening] if self.start == opening else self._text(self.start, opening)
         if thinking:
             tokens = (len(thinking) + 3) >> 2 if by_length else count(thinking)
             self.actions.append(Think(tokens, thinking if self.keep else None))
@@ -142,29 +185,65 @@ class Scan:
             self.actions.append(Fork(index, tokens, kept))
             self.forked.setdefault(child_id(self.name, index), tokens)
         else:
-            self.actions.append(Answer(tokens, kept) if kind == _ANSWER else Return(tokens, kept))
+            self.actions.append(Answer(tokens, inside) if kind == _ANSWER else Return(tokens, kept))
             self.ended = True
 
-    def _bare_join(self, opening: int, index: int) -> None:
-        """Make the Join of a tag that nothing closes: what the worker returned is taken to be inserted."""
-        worker = child_id(self.name, index)
-        if worker not in self.returned:
-            returned = _RETURNED.search(self.texts.get(worker, ""))
-            self.returned[worker] = self.count(returned[1]) if returned else 0
+    def _bare_join(self, opening: int, index: int, inserted: int) -> None:
+        """Make the Join of an opening tag alone."""
         self._think(self._text(self.start, opening))
-        self.actions.append(Join(index, self.count(f"<{self.tags[opening]}>"), self.returned[worker]))
+        self.actions.append(Join(index, self.count(f"<{self.tags[opening]}>"), inserted))
         self.start = opening + 1
+
+    def _count_returned(self, index: int) -> int:
+        """Return the tokens that the worker of a Join returned: without a closing tag they are taken to be inserted."""
+        worker = child_id(self.name, index)
+        if worker not in self.counted:
+            self.counted[worker] = self.loose(self._returns(worker)[1])
+        return self.counted[worker]
+
+    def _returns(self, worker: str) -> tuple[frozenset[str], str]:
+        """Return what a runtime may insert for a worker, and what it returned last.
+
+        That is what it returned (each, if it did so more than once), or all that it said.
+        """
+        if worker not in self.returned:
+            text = self.texts.get(worker, "")
+            parts = (part.partition("</RETURN>") for part in text.split("<RETURN>")[1:])
+            said = [inside for inside, closing, _ in parts if closing]
+            accepted = frozenset(["", text.strip(), *(each.strip() for each in said)])
+            self.returned[worker] = accepted, said[-1] if said else ""
+        return self.returned[worker]
+
+    def _is_returned(self, opening: int, index: int, inside: str) -> bool:
+        """Whether a runtime inserted what stands in a Join: a mask says so, or it is what the worker returned.
+
+        Anything else the policy may have written itself, and then it was decoded.
+        """
+        if self.inserted is not None:
+            return self._offset(opening) in self.inserted
+        worker = child_id(self.name, index)
+        if worker not in self.joined:  # what nearly all are; a second Join could make the search a square
+            self.joined.add(worker)
+            if f"<RETURN>{inside}</RETURN>" in self.texts.get(worker, ""):
+                return True
+        said = inside.strip()
+        accepted, _ = self._returns(worker)
+        if said in accepted:
+            return True
+        # Some runtimes insert the tags as well.
+        bare = said.removeprefix("<RETURN>").removesuffix("</RETURN>")
+        return len(said) - len(bare) == 17 and bare.strip() in accepted
 
     def _rest(self, end: int) -> None:
         """Make the last actions, of what follows all others."""
         text = self._text(self.start, end)
         if self.ended and text.isspace():
             return
-        boxed = text.rfind("\\boxed{") if self.name == ORGANIZER and not self.ended else -1
+        boxed = boxed_answer(text) if self.name == ORGANIZER and not self.ended else -1
         answer = text[boxed:] if boxed >= 0 else ""
         self._think(text[:boxed] if answer else text)
         if answer:
-            self.actions.append(Answer(self.count(answer), answer if self.keep else None))
+            self.actions.append(Answer(self.count(answer), answer))
 
     def _think(self, text: str) -> None:
         if text:
@@ -203,7 +282,11 @@ class Scan:
             self._fault(at, f"{tag} has no place in {'the organizer' if self.name == ORGANIZER else 'a worker'}")
 
     def _fault(self, at: int, message: str, kind: ViolationKind = ViolationKind.STRAY_TAG) -> None:
+        self.faults.add(kind, self.name, message, self._offset(at) - len(self.tags[at]) - 2)
+
+    def _offset(self, at: int) -> int:
+        """Return the character behind a tag."""
         if not self.offsets:
             lengths = zip(map(len, self.pieces), map(len, self.tags), strict=False)
             self.offsets = list(accumulate(piece + tag + 2 for piece, tag in lengths))
-        self.faults.add(kind, self.name, message, self.offsets[at] - len(self.tags[at]) - 2)
+        return self.offsets[at]

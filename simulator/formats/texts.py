@@ -63,6 +63,33 @@ class Faults:
         return (*self.listed, Violation(ViolationKind.MORE_FAULTS, ORGANIZER, message))
 
 
+SECTION = re.compile(r"\n?<WORKER-?([\d.]{1,200})>")
+"""What begins the text of a worker in a file."""
+
+_FOREIGN = re.compile(
+    r"</?(?:[Pp]arallel|Path|[Tt]hread|[Oo]utlines|Goal|guideline|takeaway|promise|async|think[0-9]{1,4}"
+    r"|(?:fork|join|spawn|worker|subtask|Fork|Join|Spawn|Worker)[-_]?[0-9]{0,40})(?:\s[^<>]{0,200})?/?>"
+)
+_CALL = re.compile(r"(?:launch|spawn)_threads\(|\bspawn\(|\b(?:Alice|Bob) \[1\]: ")
+
+
+def foreign_sign(text: str) -> tuple[str, int] | None:
+    """Return a sign that a text divides its work in another way than AsyncThink's, and where it stands.
+
+    Such are the tags of the group dialects, also in small letters, and those of NPR, PASTA, ParaThinker, APR and
+    Hogwild.
+
+    >>> [foreign_sign(text)[0] for text in ("so <Parallel>", "<fork-1>", "<promise tokens=3/>", "launch_threads([])")]
+    ['<Parallel>', '<fork-1>', '<promise tokens=3/>', 'launch_threads(']
+    >>> foreign_sign("a < b, <p>, <FORK-1>")
+    """
+    if tag := _FOREIGN.search(text):
+        return tag[0], tag.start()
+    if any(call in text for call in ("_threads(", "spawn(", "[1]: ")) and (said := _CALL.search(text)):
+        return said[0], said.start()
+    return None
+
+
 def is_path(name: str) -> bool:
     """Return whether `name` is a path of Fork indices, which a worker's id must be.
 

@@ -57,8 +57,8 @@ def decode_clock(trace: Trace, protocol: Protocol = _DEFAULT) -> DecodeClock:
     Parameters
     ----------
     trace : Trace
-        Any trace, legal or not. What cannot take effect (a Join of nobody, actions after the end) costs its tokens,
-        or nothing after the thread has ended, and is reported.
+        Any trace, legal or not. What cannot take effect (a Join of nobody) costs its tokens and is reported, as is what
+        follows the end of a thread (see `Protocol.after_end`).
     protocol : Protocol
         Capacity and the choices the paper leaves open.
 
@@ -95,7 +95,19 @@ def check(trace: Trace, protocol: Protocol = _DEFAULT) -> tuple[Violation, ...]:
 class _Walk:
     """One traversal; threads are visited depth first, each worker at the Fork that starts it."""
 
-    __slots__ = ("charge", "forks", "found", "joined_at", "pauses", "protocol", "spans", "threads", "trace", "work")
+    __slots__ = (
+        "charge",
+        "forks",
+        "found",
+        "joined_at",
+        "missing",
+        "pauses",
+        "protocol",
+        "spans",
+        "threads",
+        "trace",
+        "work",
+    )
 
     def __init__(self, trace: Trace, protocol: Protocol) -> None:
         self.trace = trace
@@ -105,6 +117,7 @@ class _Walk:
         self.spans: dict[str, tuple[int, int]] = {}
         self.pauses: list[tuple[str, int, int]] = []  # thread, from, to: waiting for a Join
         self.forks: list[tuple[int, str, str, int]] = []  # step, worker, parent, action
+        self.missing: list[tuple[int, str, str, int]] = []  # the same of Forks whose worker is not recorded
         self.joined_at: dict[str, int] = {}
         self.found: list[Violation] = []
         self.work = 0
@@ -115,11 +128,14 @@ class _Walk:
         is_organizer = name == ORGANIZER
         children: dict[int, str | None] = {}
         found = self.found
-        ended = False
+        ended = told = False
         for place, action in enumerate(self.threads[name].actions):
-            if ended:
-                found.append(Violation(_V.MISPLACED_ACTION, name, "an action after the thread's end is ignored", place))
-                break
+            if ended and not told:
+                told = True
+                if self.protocol.after_end == "ignore":
+                    found.append(Violation(_V.MISPLACED_ACTION, name, "what follows the end is ignored", place))
+                    break
+                found.append(Violation(_V.MISPLACED_ACTION, name, "what follows the end is counted", place))
             if type(action) is Think:
                 self.work += action.tokens
                 now += action.tokens
@@ -139,6 +155,7 @@ class _Walk:
                     self.run(child, now)
                 else:
                     children[index] = None
+                    self.missing.append((now, child, name, place))
                     message = f"no worker is recorded for sub-query {index}"
                     found.append(Violation(_V.FORK_WITHOUT_WORKER, name, message, place))
             elif type(action) is Join:
@@ -216,7 +233,8 @@ class _Walk:
                 if name not in self.joined_at
             )
         capacity = self.protocol.capacity
-        overflows = self._overflows(capacity, latency) if capacity is not None and workers >= capacity else []
+        asked = workers + len(self.missing)
+        overflows = self._overflows(capacity, latency) if capacity is not None and asked >= capacity else []
         found += overflows
         if len(found) > 1:
             order = {thread.id: i for i, thread in enumerate(self.trace.threads)}
@@ -230,13 +248,17 @@ class _Walk:
         return sum(finish - start for name, start, finish in self.pauses if name == ORGANIZER)
 
     def _overflows(self, capacity: int, latency: int) -> list[Violation]:
-        """Return a violation for each Fork that finds `capacity` - 1 workers alive."""
+        """Return a violation for each Fork that finds `capacity` - 1 workers alive.
+
+        One whose worker is not recorded is one that a runtime may have refused. It takes no slot from others.
+        """
         order = {name: i for i, name in enumerate(self.threads)}
         cancelled = self.protocol.after_answer == "cancel"
         by_join = self.protocol.release == "join"
         alive: list[float] = []  # steps at which the slots in use become free
         overflows: list[Violation] = []
-        for step, name, parent, place in sorted(self.forks, key=lambda fork: (fork[0], order[fork[2]], fork[3])):
+        forks = self.forks + self.missing if self.missing else self.forks
+        for step, name, parent, place in sorted(forks, key=lambda fork: (fork[0], order[fork[2]], fork[3])):
             if cancelled and step >= latency and parent != ORGANIZER:
                 continue
             while alive and alive[0] <= step:
@@ -244,5 +266,6 @@ class _Walk:
             if len(alive) >= capacity - 1:
                 message = f"worker {name} is forked while {len(alive)} of {capacity - 1} are running"
                 overflows.append(Violation(_V.POOL_OVERFLOW, parent, message, place))
-            heappush(alive, self.joined_at.get(name, inf) if by_join else self.spans[name][1])
+            if name in self.spans:
+                heappush(alive, self.joined_at.get(name, inf) if by_join else self.spans[name][1])
         return overflows

@@ -82,7 +82,7 @@ class _Compiler:
         reached = {ORGANIZER}
         for thread in self.trace.threads:
             if thread.id in reached:
-                end = _end(thread.id)
+                end = self._end(thread.id)
                 for action in thread.actions:
                     if isinstance(action, Fork):
                         name = child_id(thread.id, action.index)
@@ -91,6 +91,12 @@ class _Compiler:
                     elif action.__class__ is end:
                         break
         return reached
+
+    def _end(self, name: str) -> type[Action] | None:
+        """Return the action behind which nothing of a thread is played, if there is one."""
+        if self.protocol.after_end == "count":
+            return None
+        return Answer if name == ORGANIZER else Return
 
     def emit(self, name: str) -> None:
         """Append the tasks of one thread and of all that it forks."""
@@ -111,7 +117,7 @@ class _Compiler:
             for child in forks:
                 self.emit(child)
 
-        place, end = 0, _end(name)
+        place, end = 0, self._end(name)
         for place, action in enumerate(thread.actions):
             if action.__class__ is Think:  # by far the most
                 if task.forks and action.tokens:
@@ -170,8 +176,3 @@ class _Draft:
     def done(self, end: int, names: dict[str, int]) -> Task:
         forks = tuple(names[child] for child in self.forks)
         return Task(self.thread, self.tokens, self.prefill, self.seconds, forks, tuple(self.joins), (self.begin, end))
-
-
-def _end(name: str) -> type[Action]:
-    """Return the action that ends the thread called `name`."""
-    return Answer if name == ORGANIZER else Return

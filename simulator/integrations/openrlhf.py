@@ -15,7 +15,8 @@ from simulator.integrations.scorer import Scorer, row_of, scorer_of
 def response_of(query: Any, prompt: Any) -> Any:
     """Return `query` without the prompt it begins with.
 
-    A prompt that was cut at its left to fit is found by its last characters.
+    A prompt that was cut at its left to fit is found by its last characters, with nothing but the prompt before them:
+    a response may hold them, too.
 
     >>> response_of("What is 4 + 5? 9", "What is 4 + 5?"), response_of("is 4 + 5? 9", "What is 4 + 5?")
     (' 9', ' 9')
@@ -25,8 +26,8 @@ def response_of(query: Any, prompt: Any) -> Any:
     if query.startswith(prompt):
         return query[len(prompt) :]
     for length in (len(prompt), 64, 8):
-        _, found, rest = query.partition(prompt[-length:])
-        if found:
+        before, found, rest = query.partition(prompt[-length:])
+        if found and prompt.endswith(before + found):
             return rest
     return query
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -12,45 +12,53 @@ import msgspec
 import numpy as np
 
 from simulator.errors import ConfigError
+from simulator.formats import asyncthink
 from simulator.rewards import Reader, Reward, ScoreBatch, load_reward, score_batch
 from simulator.support.checks import check_options, choose
-from simulator.trace import Outcome
+from simulator.trace import Outcome, Trace
+from simulator.trace.answers import BOXED, answer_of, closing_brace
 from simulator.trace.protocol import Protocol
 
 ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "<eos>", "</s>")
 """What models put at the end of a turn. It is no thinking, so it is cut off."""
 
 Judge = Callable[[str, Any], Outcome | bool | float | None]
-"""From the organizer's text and what the data set says is right, to a verdict."""
+r"""From an answer and what the data set says is right, to a verdict.
 
-_ANSWER = re.compile(r"<ANSWER>([^<]*)</ANSWER>")
+It sees the answer that the clock stops at, in ``<ANSWER>`` tags unless it holds a ``\boxed{}``; of a rollout without
+one, which is clocked to its end, all of the organizer's text.
+"""
+
+_DEFAULT = Protocol()
+_NO_WORKERS = (
+    "some rollouts Fork, and no text of a worker comes with them: their concurrency is that of the organizer alone,"
+    " whatever it does (see the column without_workers)"
+)
 
 
 def exact(text: str, truth: Any) -> bool | None:
-    r"""Return whether the last answer in `text` is `truth`, to the letter but for space around it.
+    r"""Return whether the answer in `text` is `truth`, to the letter but for space around it.
 
-    An answer stands in ``<ANSWER>`` tags, or else in ``\boxed{}``. None if there is no `truth` to compare with.
+    The answer is the one that the clock stops at: the last in ``<ANSWER>`` tags, or else a ``\boxed{}`` in the last
+    line. None if there is no `truth` to compare with.
 
     >>> exact("so <ANSWER> 9 </ANSWER>", 9), exact(r"so \boxed{9}.", "8"), exact("9", "9"), exact("9", None)
     (True, False, False, None)
     """
     if truth is None:
         return None
-    found = _ANSWER.findall(text)
-    if not found:
-        _, boxed, rest = text.rpartition("\\boxed{")
-        found = [rest[: _closing(rest)]] if boxed else []
-    return bool(found) and found[-1].strip() == str(truth).strip()
+    said = answer_of(asyncthink.parse(text, keep_text=False))
+    if said is None:
+        return False
+    _, boxed, rest = said.rpartition(BOXED)
+    if boxed and (end := closing_brace(rest, 0)) >= 0:
+        said = rest[:end]
+    return said.strip() == str(truth).strip()
 
 
-def _closing(text: str) -> int:
-    """Return where the brace that was opened before `text` is closed."""
-    depth = 1
-    for place, character in enumerate(text):
-        depth += (character == "{") - (character == "}")
-        if not depth:
-            return place
-    return len(text)
+def _as_judged(answer: str) -> str:
+    r"""Return an answer as judges look for one: in ``\boxed{}``, or else in tags."""
+    return answer if BOXED in answer else f"<ANSWER>{answer}</ANSWER>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +109,8 @@ class Scorer:
             named = (getattr(self.tokenizer, name, None) for name in ("eos_token_id", "pad_token_id"))
             object.__setattr__(self, "ends", (*self.ends, *(end for end in named if isinstance(end, int))))
             object.__setattr__(self, "reader", replace(self.reader, decode=_Decode(self.tokenizer)))
+        if reward.format is not None:
+            object.__setattr__(self, "reader", replace(self.reader, otherwise=reward.format))
         object.__setattr__(self, "reward", reward)
         object.__setattr__(self, "protocol", protocol)
         reward.check(protocol or reward.protocol or Protocol())
@@ -111,8 +121,9 @@ class Scorer:
         ids: Sequence[Any] | None = None,
         workers: Sequence[Any] | None = None,
         truths: Sequence[Any] | None = None,
+        masks: Sequence[Any] | None = None,
     ) -> ScoreBatch:
-        """Score rollouts, a row each text.
+        """Score rollouts, a row each text. What is judged is the answer that the clock stops at (see `Judge`).
 
         Parameters
         ----------
@@ -124,15 +135,26 @@ class Scorer:
             Their workers' texts or token ids: mappings from the worker's id, lists, or JSON of either.
         truths : sequence, optional
             What the judge compares with.
+        masks : sequence, optional
+            Of the token ids, which the policy sampled (1) and which the runtime inserted (0). Without ids they are not
+            looked at.
         """
-        rollouts, verdicts = [], []
+        rollouts: list[Any] = []
+        verdicts = []
         for place, text in enumerate(texts):
-            main = _at(ids, place) if self.reader.decode or self.reader.tags else None
-            main = self._cut(text if main is None else main)
-            helpers = _workers(_at(workers, place))
-            rollouts.append(main if not helpers else {"text": main, "workers": self._cut_all(helpers)})
-            seen = main if self.reader.decode is not None and isinstance(main, list) else text
-            verdicts.append(self.verdict(seen, _at(truths, place)))
+            given = _at(ids, place) if self.reader.decode or self.reader.tags else None
+            main = self._cut(text if given is None else given)
+            helpers, mask = _workers(_at(workers, place)), _at(masks, place)
+            rollout = main
+            if helpers or (mask is not None and isinstance(main, list)):
+                rollout = {"text": main}
+                if helpers:
+                    rollout["workers"] = self._cut_all(helpers)
+                if mask is not None and isinstance(main, list):
+                    rollout["mask"] = mask[: len(main)] if hasattr(mask, "__getitem__") else mask
+            trace, verdict = self._judged(rollout, text if isinstance(text, str) else main, _at(truths, place))
+            rollouts.append(rollout if trace is None else trace)
+            verdicts.append(verdict)
         return self.batch(rollouts, verdicts, self.reader)
 
     def batch(self, rollouts: Sequence[Any], outcomes: Sequence[Any], reader: Reader | None = None) -> ScoreBatch:
@@ -142,17 +164,40 @@ class Scorer:
         [1.0]
         """
         assert not isinstance(self.protocol, Mapping)  # since __post_init__
-        return score_batch(
+        batch = score_batch(
             rollouts, reward=self.reward, protocol=self.protocol, outcomes=outcomes, reader=reader or self.reader
         )
+        if batch.without_workers.any():  # Python shows the same warning once; how many there are is in the logs
+            warnings.warn(_NO_WORKERS, stacklevel=3)
+        return batch
+
+    def _judged(self, rollout: Any, text: Any, truth: Any) -> tuple[Trace | None, Outcome | bool | float | None]:
+        """Return the trace of a rollout, None if there is none, and what the judge says of its answer."""
+        try:
+            trace = self.reader.trace(rollout)
+        except Exception:  # of any kind: scoring meets it again, and says so in its row
+            return None, None
+        protocol = self.protocol if isinstance(self.protocol, Protocol) else None
+        answer = answer_of(trace, protocol or self._reward.protocol or _DEFAULT)
+        return trace, self.verdict(text if answer is None else _as_judged(answer), truth)
+
+    @property
+    def _reward(self) -> Reward:
+        assert isinstance(self.reward, Reward)  # since __post_init__
+        return self.reward
 
     def _cut(self, rollout: Any) -> Any:
         """Return `rollout` without what ends a turn."""
         if isinstance(rollout, str):
-            kept = rollout.rstrip()
-            while end := next((end for end in self.ends if isinstance(end, str) and kept.endswith(end)), None):
-                kept = rollout = kept[: -len(end)].rstrip()
-            return rollout
+            ends = tuple(end for end in self.ends if isinstance(end, str))
+            stop = at = len(rollout)
+            while True:
+                while at and rollout[at - 1].isspace():
+                    at -= 1
+                end = next((end for end in ends if rollout.endswith(end, 0, at)), None)
+                if end is None:
+                    return rollout if stop == len(rollout) else rollout[:at]
+                stop = at = at - len(end)
         if isinstance(rollout, np.ndarray) or hasattr(rollout, "tolist"):
             rollout = rollout.tolist()
         if isinstance(rollout, (list, tuple)):

@@ -22,7 +22,8 @@ async def custom_rm(args: Any, sample: Any, *, scorer: Scorer, **others: Any) ->
     args : namespace
         slime's arguments.
     sample : Sample or list of Sample
-        Looked at are ``response``, ``tokens`` and ``response_length``, ``label``, and ``workers`` in ``metadata``.
+        Looked at are ``response``, ``tokens`` and ``response_length``, ``loss_mask``, ``label``, and ``workers`` in
+        ``metadata``.
     scorer : Scorer
 
     Examples
@@ -38,6 +39,7 @@ async def custom_rm(args: Any, sample: Any, *, scorer: Scorer, **others: Any) ->
         [_response_ids(each) for each in samples],
         [_metadata(each).get("workers") for each in samples],
         [getattr(each, "label", None) for each in samples],
+        [getattr(each, "loss_mask", None) for each in samples],
     )
     rewards: list[Any] = batch.total.tolist()
     key = getattr(args, "reward_key", None)

@@ -26,6 +26,7 @@ class RewardFunction:
     truth: str
     workers: str
     applies: str
+    mask: str = "env_mask"
 
     @property
     def __name__(self) -> str:
@@ -44,7 +45,8 @@ class RewardFunction:
     ) -> list[float | None]:
         """Return the reward of each completion; None where the column `applies` says it is another function's."""
         texts = [texts_of(completion) for completion in completions]
-        batch = self.scorer.score(texts, completion_ids, columns.get(self.workers), columns.get(self.truth))
+        get = columns.get
+        batch = self.scorer.score(texts, completion_ids, get(self.workers), get(self.truth), get(self.mask))
         if log_metric is not None:
             for name, value in means(batch).items():
                 log_metric(f"forksim/{name}", value)
@@ -66,6 +68,7 @@ def make_reward_func(
     truth: str = "answer",
     workers: str = "workers",
     applies: str = "forksim",
+    mask: str = "env_mask",
     **options: Any,
 ) -> RewardFunction:
     """Return a reward function for TRL.
@@ -74,9 +77,9 @@ def make_reward_func(
     ----------
     scorer : Scorer, optional
         Or its fields as `options`: reward, protocol, reader, tokenizer, judge, ends.
-    truth, workers, applies : str
-        The columns with what the judge compares with, with the workers' texts or token ids, and with false where the
-        reward does not apply.
+    truth, workers, applies, mask : str
+        The columns with what the judge compares with, with the workers' texts or token ids, with false where the
+        reward does not apply, and with which of the `completion_ids` were sampled.
 
     Raises
     ------
@@ -89,10 +92,11 @@ def make_reward_func(
 
     >>> reward = make_reward_func(protocol={"capacity": 2})
     >>> texts = ["So <FORK-1>q</FORK-1><JOIN-1>9</JOIN-1><ANSWER>9</ANSWER>", "no tags"]
-    >>> reward(prompts=["?", "?"], completions=texts, completion_ids=[[1], [2]], answer=["9", "9"], trainer_state=None)
-    [1.25, -1.0]
+    >>> workers = [{"1": "<RETURN>9</RETURN>"}, None]
+    >>> reward(prompts=["?", "?"], completions=texts, workers=workers, answer=["9", "9"], trainer_state=None)
+    [1.28125, -1.0]
     """
-    for name, value in {"truth": truth, "workers": workers, "applies": applies}.items():
+    for name, value in {"truth": truth, "workers": workers, "applies": applies, "mask": mask}.items():
         if not isinstance(value, str) or not value:
             raise ConfigError(f"{name} must be the name of a column, got {value!r:.80}")
-    return RewardFunction(scorer_of(scorer, options), truth, workers, applies)
+    return RewardFunction(scorer_of(scorer, options), truth, workers, applies, mask)

@@ -1,8 +1,8 @@
 """verl: `compute_score` for ``reward.custom_reward_function``, and the form of its batch reward manager.
 
 verl's managers decode with special tokens skipped. So tags must be ordinary tokens, or the token ids must come along:
-an agent loop's ``extra_fields`` reach the reward in `extra_info`, where this looks for ``workers`` and
-``response_ids``.
+an agent loop's ``extra_fields`` reach the reward in `extra_info`, where this looks for ``workers``, ``response_ids``
+and ``response_mask``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def compute_score(
     ground_truth
         What the judge compares with.
     extra_info : mapping, optional
-        Looked at are ``workers`` (texts or token ids by id, or JSON of that) and ``response_ids``.
+        Looked at are ``workers`` (texts or token ids by id, or JSON of that), ``response_ids`` and ``response_mask``.
     scorer : Scorer, optional
         Or, from verl's ``reward_kwargs``, plain values: ``reward`` (a name or a file), ``protocol`` (a table). Whatever
         else verl passes is ignored.
@@ -85,6 +85,7 @@ def compute_score_batch(
         [info.get("response_ids") for info in infos],
         [info.get("workers") for info in infos],
         _column(ground_truths, len(texts)),
+        [info.get("response_mask") for info in infos],
     )
     rows = [row_of(batch, place) for place in range(len(batch))]
     return [{"score": row["total"], "acc": row["accuracy"], **row} for row in rows]

@@ -26,6 +26,7 @@ from simulator.trace import (
     ViolationKind,
     nesting,
 )
+from simulator.trace.answers import boxed_answer
 from simulator.trace.full_pool import WHEN_FULL, Admission
 
 ORGANIZER_PROMPT = """\
@@ -192,7 +193,7 @@ class _Thinker:
         actions: list[Action] = []
         places: list[int] = []
         if effect is None:
-            boxed = text.rfind("\\boxed{") if self.is_organizer and whole else -1
+            boxed = boxed_answer(text) if self.is_organizer and whole else -1
             if boxed >= 0:
                 actions, places = [Think(0, text[:boxed]), Answer(0, text[boxed:])], [boxed, len(text)]
             elif text:

@@ -29,6 +29,7 @@ class _Script:
         self.engine = session.engine
         self.threads = threads
         self.places = {name: place for place, name in enumerate(threads)}
+        self.stops = session.protocol.after_end == "ignore"
 
     def organizer(self, me: Agent, host: Agent) -> Program:
         return self.program(me, host, self.threads[ORGANIZER], 0)
@@ -57,7 +58,7 @@ class _Script:
             elif isinstance(action, Join):
                 yield from self.decode(me, host, held)
                 yield from self.join(me, host, action)
-            elif isinstance(action, Answer if me.name == ORGANIZER else Return):
+            elif isinstance(action, Answer if me.name == ORGANIZER else Return) and self.stops:
                 break
         yield from self.decode(me, host, held)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, islice, repeat
+from itertools import chain, islice, repeat, zip_longest
 from multiprocessing import get_all_start_methods, get_context
 from typing import Any
 
@@ -34,6 +34,7 @@ SHARED_CHUNK = 512
 MAX_REASON = 300
 _DEFAULT = asyncthink()
 _READER = Reader()
+_LOST = ViolationKind.FORK_WITHOUT_WORKER
 _KINDS = tuple(kind.value for kind in ViolationKind)
 
 
@@ -96,12 +97,16 @@ class ScoreBatch:
     """Workers that ran."""
     work: npt.NDArray[np.int64]
     """Tokens decoded by all threads that ran."""
+    without_workers: npt.NDArray[np.bool_]
+    """Whether it Forks and no worker's text is there: then eta is the organizer's alone, whatever it does."""
     violations: dict[str, npt.NDArray[np.int64]]
     """How many of each `ViolationKind` there are, by its value."""
     failed: npt.NDArray[np.bool_]
     """Whether the rollout could not be scored at all."""
     reason: tuple[str | None, ...]
     """Why it failed, or the violation that cost it the reward; None where all is well."""
+    answers: tuple[str | None, ...]
+    """What is to be judged of each (see `Score.answer`)."""
 
     def __len__(self) -> int:
         return len(self.total)
@@ -133,10 +138,12 @@ class ScoreBatch:
             stacked[name] = {
                 key: np.concatenate([getattr(part, name)[key] for part in parts]) for key in getattr(first, name)
             }
-        return cls(**stacked, reason=tuple(chain.from_iterable(part.reason for part in parts)))
+        for name in ("reason", "answers"):
+            stacked[name] = tuple(chain.from_iterable(getattr(part, name) for part in parts))
+        return cls(**stacked)
 
 
-_PLAIN = ("accuracy", "latency", "eta", "eta_over_c", "peak_concurrency", "workers", "work")
+_PLAIN = ("accuracy", "latency", "eta", "eta_over_c", "peak_concurrency", "workers", "work", "without_workers")
 
 
 def score_batch(
@@ -145,6 +152,7 @@ def score_batch(
     reward: Reward | str = _DEFAULT,
     protocol: Protocol | None = None,
     outcomes: Iterable[Judged] | None = None,
+    masks: Iterable[Any] | None = None,
     reader: Reader = _READER,
     workers: int | Executor = 1,
     max_seconds: float | None = None,
@@ -156,15 +164,19 @@ def score_batch(
     rollouts : iterable
         Each a `Trace`, a text of any format, token ids (see `Reader`), or a mapping: a text or ids under ``organizer``,
         ``output``, ``text``, ``completion`` or ``response``; optionally ``workers`` (a mapping from ids to texts, or a
-        list), ``correct``, ``found`` and ``wanted``, ``tokens``, ``prompt_tokens``. Other keys are ignored.
+        list), ``correct``, ``found`` and ``wanted``, ``tokens``, ``prompt_tokens``; with token ids ``mask`` (also
+        called ``response_mask`` or ``loss_mask``) and ``worker_masks``. Other keys are ignored.
     reward : Reward or str
         Default: AsyncThink's. A name or a file is loaded (see `load_reward`).
     protocol : Protocol, optional
         Default: the reward's own, or ``Protocol()``. The AsyncThink reward needs a `capacity`.
     outcomes : iterable, optional
         How each was judged: an Outcome, true or false, 1 or 0, or None for what the rollout itself says.
+    masks : iterable, optional
+        Of rollouts of token ids, for each id whether the policy sampled it (1) or the runtime inserted it (0), or None
+        for what the rollout itself says under ``mask``.
     reader : Reader
-        Format, token counting, token ids, and how large a rollout may be.
+        Format, token counting, token ids, and how large a rollout may be. Where it names no format, that of the reward.
     workers : int or concurrent.futures.Executor
         Processes to share the work; or a pool of yours, which saves starting one at every call. More than one needs a
         reward and a reader that can be pickled.
@@ -197,6 +209,10 @@ def score_batch(
     """
     spec, rules = resolve(reward, protocol)
     spec.check(rules)
+    if spec.format is not None:
+        reader = replace(reader, otherwise=spec.format)
+    if masks is not None:
+        rollouts = _masked(rollouts, masks)
     task = partial(_score_chunk, spec, rules, reader)
     if not isinstance(workers, Executor):
         whole("workers", workers, "from 1, or a pool")
@@ -230,8 +246,7 @@ _Chunk = list[tuple[Any, Any]]
 
 def _chunks(rollouts: Iterable[Any], judged: Iterable[Any] | None, size: int) -> Iterator[_Chunk]:
     """Yield rollouts with their verdicts, at least one chunk."""
-    if isinstance(rollouts, (str, bytes, Mapping, Trace)):
-        raise ConfigError(f"rollouts must be several, such as [rollout]; got one {type(rollouts).__name__}")
+    _several(rollouts)
     try:
         items, verdicts = iter(rollouts), repeat(None) if judged is None else iter(judged)
     except TypeError as error:
@@ -250,6 +265,23 @@ def _chunks(rollouts: Iterable[Any], judged: Iterable[Any] | None, size: int) ->
 _END: Any = object()
 
 
+def _several(rollouts: Any) -> None:
+    if isinstance(rollouts, (str, bytes, Mapping, Trace)):
+        raise ConfigError(f"rollouts must be several, such as [rollout]; got one {type(rollouts).__name__}")
+
+
+def _masked(rollouts: Iterable[Any], masks: Iterable[Any]) -> Iterator[Any]:
+    """Yield rollouts with their masks."""
+    _several(rollouts)
+    for rollout, mask in zip_longest(rollouts, masks, fillvalue=_END):
+        if mask is _END or rollout is _END:
+            raise ConfigError(f"there are {'fewer' if mask is _END else 'more'} masks than rollouts")
+        if mask is None:
+            yield rollout
+        else:
+            yield {**rollout, "mask": mask} if isinstance(rollout, Mapping) else {"text": rollout, "mask": mask}
+
+
 def _share(rollouts: Iterable[Any]) -> int:
     """Return how many rollouts a process is handed at once: a sixteenth of them, within reason."""
     return max(32, min(SHARED_CHUNK, len(rollouts) // 16)) if isinstance(rollouts, Sized) else SHARED_CHUNK
@@ -259,35 +291,40 @@ def _score_chunk(
     reward: Reward, protocol: Protocol, reader: Reader, chunk: _Chunk, beat: Callable[[], None] | None = None
 ) -> ScoreBatch:
     rows: list[tuple[float, ...]] = []
-    counts: list[tuple[int, int, int, int]] = []
+    counts: list[tuple[int, ...]] = []
     reasons: list[str | None] = []
+    answers: list[str | None] = []
     found: list[tuple[int, tuple[Violation, ...]]] = []
     names = reward.names
     gate, make_score, read = reward.gate, reward.score, reader.trace
     for place, (item, verdict) in enumerate(chunk):
-        reason = None
+        reason = answer = None
         try:
             rollout = Rollout(read(item, "rollout", verdict if verdict is None else outcome_of(verdict)), protocol)
             result = make_score(rollout)
             clock = rollout.clock
             accuracy = math.nan if result.accuracy is None else result.accuracy
             row = (result.total, *result.terms.values(), accuracy, result.eta, result.eta_over_c, False)
-            numbers = (clock.latency, clock.peak_concurrency, clock.workers, clock.work)
+            lost = False
             if clock.violations:
+                lost = not clock.workers and any(each.kind is _LOST for each in clock.violations)
                 closed = gate.closes(clock.violations, protocol) if gate is not None else None
                 reason = None if closed is None else _line(str(closed))
                 found.append((place, clock.violations))
+            numbers = (clock.latency, clock.peak_concurrency, clock.workers, clock.work, lost)
+            answer = result.answer
         except Exception as error:  # of any kind: a bad row must not stop a trainer
             price = reward.price(protocol)
             row = (price, price, *repeat(0.0, len(names) - 1), math.nan, 0.0, 0.0, True)
-            numbers = (0, 0, 0, 0)
+            numbers = (0, 0, 0, 0, False)
             reason = why(error, limit=MAX_REASON)
         rows.append(row)
         counts.append(numbers)
         reasons.append(reason)
+        answers.append(answer)
         if beat is not None:
             beat()
-    return _batch(rows, counts, reasons, found, names)
+    return _batch(rows, counts, found, names, {"reason": tuple(reasons), "answers": tuple(answers)})
 
 
 def _line(text: str) -> str:
@@ -296,20 +333,20 @@ def _line(text: str) -> str:
 
 def _batch(
     rows: list[tuple[float, ...]],
-    numbers: list[tuple[int, int, int, int]],
-    reasons: list[str | None],
+    numbers: list[tuple[int, ...]],
     found: list[tuple[int, tuple[Violation, ...]]],
     names: tuple[str, ...],
+    texts: dict[str, tuple[str | None, ...]],
 ) -> ScoreBatch:
     width = len(names)
     floats = np.array(rows, dtype=np.float64).reshape(len(rows), width + 5).T.copy()
-    whole = np.array(numbers, dtype=np.int64).reshape(len(rows), 4).T.copy()
+    whole = np.array(numbers, dtype=np.int64).reshape(len(rows), 5).T.copy()
     counts = {kind: np.zeros(len(rows), dtype=np.int64) for kind in _KINDS}
     for place, violations in found:
         for violation in violations:
             counts[violation.kind.value][place] += 1
     accuracy, eta, ratio, failed = floats[width + 1 :]
-    latency, peak, workers, work = whole
+    latency, peak, workers, work, lost = whole
     return ScoreBatch(
         total=floats[0],
         terms={name: floats[1 + i] for i, name in enumerate(names)},
@@ -320,7 +357,8 @@ def _batch(
         peak_concurrency=peak,
         workers=workers,
         work=work,
+        without_workers=lost.astype(np.bool_),
         violations=counts,
         failed=failed.astype(np.bool_),
-        reason=tuple(reasons),
+        **texts,
     )

@@ -74,6 +74,7 @@ def threadweaver(
     return Reward(
         terms={"correct": Term(terms.correctness, correct), "acceleration": Term(terms.acceleration, options)},
         gate=None,
+        format="threadweaver",
     )
 
 
@@ -94,7 +95,7 @@ def parallel_r1(
     """
     correct = Term(terms.correctness, {"right": right, "wrong": wrong})
     gain = Term(terms.efficiency, {"right": right_gain, "wrong": wrong_gain, "path": path})
-    return Reward(terms={"correct": correct, "efficiency": gain}, gate=None)
+    return Reward(terms={"correct": correct, "efficiency": gain}, gate=None, format="parallel_r1")
 
 
 def kimi_parl(

@@ -14,7 +14,7 @@ from simulator.support.checks import check_options, choose
 from simulator.support.toml import load_toml, parse_toml
 from simulator.trace.protocol import Protocol
 
-_KEYS = ("reward", "options", "terms", "gate", "protocol")
+_KEYS = ("reward", "options", "terms", "gate", "protocol", "format")
 
 
 def load_reward(name: str | os.PathLike[str]) -> Reward:
@@ -76,7 +76,12 @@ def _reward(table: dict[str, Any]) -> Reward:
         base = Reward(terms={})
     added = {name: _term(name, _table(terms, name)) for name in terms}
     gate = _gate(table["gate"]) if "gate" in table else base.gate
-    return Reward(terms={**base.terms, **added}, gate=gate, protocol=_protocol(protocol) if protocol else None)
+    return Reward(
+        terms={**base.terms, **added},
+        gate=gate,
+        protocol=_protocol(protocol) if protocol else None,
+        format=table.get("format", base.format),
+    )
 
 
 def _table(table: dict[str, Any], key: str) -> dict[str, Any]:

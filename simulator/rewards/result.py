@@ -9,6 +9,7 @@ from simulator.graph import ExecutionGraph
 from simulator.graph.clock import DecodeClock, decode_clock
 from simulator.graph.compiler import compile_trace
 from simulator.trace import Answer, Delay, Fork, Join, Outcome, Trace, Violation
+from simulator.trace.answers import answer_of
 from simulator.trace.protocol import Protocol
 
 
@@ -31,6 +32,9 @@ class Score(NamedTuple):
     """Most agents active at once."""
     violations: tuple[Violation, ...]
     """Every violation, format error or not."""
+    answer: str | None = None
+    """What is to be judged: the text of the Answer at which the clock stops, without its tags. None without one, or
+    where it was not recorded."""
 
 
 class Phase(NamedTuple):
@@ -88,6 +92,11 @@ class Rollout:
     def correct(self) -> bool:
         """Whether the answer is wholly right. Not judged is not right."""
         return self.accuracy == 1
+
+    @property
+    def answer(self) -> str | None:
+        """The text of the Answer that counts (see `answer_of`)."""
+        return answer_of(self.trace, self.protocol)
 
     @property
     def capacity(self) -> int:
@@ -182,7 +191,7 @@ def _phases(rollout: Rollout) -> tuple[Phase, ...]:
                 found.append(Phase(main, tuple(workers)))
                 main = 0
                 workers = []
-        elif type(action) is Answer:
+        elif type(action) is Answer and rollout.protocol.after_end == "ignore":
             break
     if main or workers:
         found.append(Phase(main, tuple(workers)))

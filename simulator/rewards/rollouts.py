@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +10,12 @@ import msgspec
 import numpy as np
 
 from simulator.errors import ConfigError, FormatError
-from simulator.formats import asyncthink, detect, lookup
-from simulator.formats.records import Record, trace_of
+from simulator.formats import asyncthink, detect_written, lookup
+from simulator.formats.records import Record, prompted, trace_of
+from simulator.rewards.ids import ByDecoding, ByTag, Piece, mask_of, said
 from simulator.support.checks import whole
-from simulator.trace import Outcome, Trace
-from simulator.trace.tokens import TokenCounter, by_characters
+from simulator.trace import ORGANIZER, Outcome, Trace
+from simulator.trace.tokens import Along, TokenCounter, by_characters
 
 RolloutLike = Trace | str | bytes | Mapping[str, Any] | Sequence[int]
 """What `score_batch` takes for a rollout."""
@@ -24,7 +24,8 @@ Judged = Outcome | bool | float | None
 """What it takes for an outcome."""
 
 _TEXTS = ("organizer", "output", "text", "completion", "response")
-_FILLER = "·"  # a token that is no tag, where only ids are known
+_MASKS = ("mask", "response_mask", "loss_mask")
+_DETECT = "detect"
 
 
 def outcome_of(judged: Judged) -> Outcome | None:
@@ -72,21 +73,26 @@ class Reader:
     """
 
     format: str | None = None
-    """A key of `simulator.formats.FORMATS`; by default found from each text."""
+    """A key of `simulator.formats.FORMATS`; by default `otherwise`, and ``asyncthink`` of rollouts with workers.
+    ``detect``: found from each text by its tags. Then the policy chooses how it is clocked."""
+    otherwise: str = "asyncthink"
+    """The format where none is said. `score_batch` puts that of the reward here, if the reward has one."""
     count: TokenCounter = by_characters
     """Counts the tokens of a text whose rollout does not say."""
     decode: Callable[[list[int]], str] | None = None
-    """Token ids to text, with special tokens kept. Counts are then the number of ids, spread over the text."""
+    """Token ids to text, with special tokens kept. Counts are then those of the ids, thread by thread."""
     tags: Mapping[str, int] | None = field(default=None, hash=False)
     """The id of each tag that is one token. Then ids are not decoded: nothing but the tags is looked at."""
+    spaces: Collection[int] = ()
+    """With `tags`, the ids of tokens that are white space; where there is a `decode`, it finds them itself."""
     max_size: int = 4_000_000
     """Characters, bytes or token ids of a rollout at most (of a Trace: actions). A larger one is not scored."""
-    _tag_of: Mapping[int, str] = field(init=False, repr=False, compare=False)
-    _pattern: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
+    _pieces: Callable[[Sequence[int]], list[Piece]] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.format is not None:
+        if self.format is not None and self.format != _DETECT:
             lookup(self.format)
+        lookup(self.otherwise)
         whole("max_size", self.max_size)
         if not callable(self.count) or not (self.decode is None or callable(self.decode)):
             raise ConfigError("count and decode must be functions")
@@ -95,12 +101,22 @@ class Reader:
             raise ConfigError(f"tags must be a mapping from tags to token ids, each to its own; got {self.tags!r:.200}")
         try:
             ids = {int(number): text for text, number in tags.items()}
+            spaces = frozenset(map(int, self.spaces))
         except (TypeError, ValueError):
-            raise ConfigError(f"tags must be a mapping from tags to token ids; got {self.tags!r:.200}") from None
-        pattern = "|".join(re.escape(text) for text in sorted(tags, key=lambda text: (-len(text), text)))
+            raise ConfigError(
+                f"tags must be a mapping from tags to token ids, and spaces token ids; got {self.tags!r:.200} and"
+                f" {self.spaces!r:.80}"
+            ) from None
+        if spaces and not tags:
+            raise ConfigError("spaces go with tags; decode finds white space itself")
         object.__setattr__(self, "tags", tags or None)
-        object.__setattr__(self, "_tag_of", ids)
-        object.__setattr__(self, "_pattern", re.compile(pattern) if tags else None)
+        object.__setattr__(self, "spaces", spaces)
+        pieces: Callable[[Sequence[int]], list[Piece]] | None = None
+        if tags:
+            pieces = ByTag(ids, spaces, self.decode)
+        elif self.decode is not None:
+            pieces = ByDecoding(self.decode)
+        object.__setattr__(self, "_pieces", pieces)
 
     def trace(self, rollout: Any, id: str = "rollout", outcome: Outcome | None = None) -> Trace:
         """Return the Trace of a rollout; `outcome` goes before what the rollout says.
@@ -138,8 +154,12 @@ class Reader:
             raise FormatError(f"has {size:,} {unit}; at most {self.max_size:,} are scored")
 
     def _parse(self, text: str, id: str, outcome: Outcome | None) -> Trace:
-        form = lookup(self.format or detect(text))
+        form = lookup(self._format(text))
         return form.parse(text, id=id, count=self.count, keep_text=False, outcome=outcome)
+
+    def _format(self, text: str) -> str:
+        """Return the format of a text that has no workers beside it."""
+        return detect_written(text) if self.format == _DETECT else self.format or self.otherwise
 
     def _mapping(self, given: Mapping[str, Any], id: str, outcome: Outcome | None) -> Trace:
         workers: Any = given.get("workers")
@@ -153,25 +173,21 @@ class Reader:
         ids = [each for each in texts if _is_ids(each)]
         self._bound(sum([len(each) for each in texts if each.__class__ is str]), "characters")
         self._bound(sum(map(len, ids)), "token ids")
-        count, fields = self.count, {key: text, "workers": workers}
         if ids:
             if len(ids) < len(texts):
                 raise FormatError("has texts and token ids side by side; accepted are all texts, or all ids")
-            fields = {key: self._text(text)}
-            if isinstance(workers, Mapping):
-                fields["workers"] = {name: self._text(each) for name, each in workers.items()}
-            if self._pattern is None:
-                fields["tokens"] = sum(map(len, ids))
-            else:
-                count = self._count_ids
-        elif (
+            return self._of_ids(text, workers if isinstance(workers, Mapping) else {}, given, id, outcome)
+        if any(given.get(name) is not None for name in (*_MASKS, "worker_masks")):
+            raise FormatError("has a mask, which says of each token id who made it, beside a text; give the token ids")
+        fields = {key: text, "workers": workers}
+        if (
             given.keys() <= _SIMPLE
             and self.format in (None, "asyncthink")
             and workers.__class__ is dict
             and text.__class__ is str
             and all(map(_is_text, (*workers, *workers.values())))
         ):  # what most are, without the price of a general conversion
-            return asyncthink.parse(text, workers=workers, id=id, count=count, keep_text=False, outcome=outcome)
+            return asyncthink.parse(text, workers=workers, id=id, count=self.count, keep_text=False, outcome=outcome)
         for name in _NUMBERS:
             if name in given and name not in fields:
                 value = given[name]
@@ -182,25 +198,59 @@ class Reader:
             record = msgspec.convert(fields, Record)
         except msgspec.ValidationError as error:
             raise FormatError(str(error)) from None
-        return trace_of(record, id, self.format, count, False)
+        format = self._format(record.first or "") if record.workers is None else self.format
+        return trace_of(record, id, None if format == _DETECT else format, self.count, False)
 
-    def _text(self, ids: Any) -> str:
-        """Return token ids as text: decoded, or with a filler for all that is no tag."""
-        if self._pattern is not None:
-            tag_of = self._tag_of
-            return "".join([tag_of.get(number, _FILLER) for number in ids])
-        if self.decode is None:
+    def _of_ids(
+        self, text: Any, workers: Mapping[str, Any], given: Mapping[str, Any], id: str, outcome: Outcome | None
+    ) -> Trace:
+        """Return the Trace of a rollout of token ids."""
+        pieces = self._pieces
+        if pieces is None:
             raise FormatError("token ids need Reader(decode=...) or Reader(tags=...)")
-        text = self.decode([int(number) for number in ids])
-        if not isinstance(text, str):
-            raise FormatError(f"decode returned no text but {type(text).__name__}")
-        return text
+        mask = next((given[name] for name in _MASKS if given.get(name) is not None), None)
+        masks = given.get("worker_masks") or {}
+        if isinstance(masks, Sequence) and not isinstance(masks, str):
+            masks = {str(i): each for i, each in enumerate(masks, 1)}
+        if not isinstance(masks, Mapping):
+            raise FormatError(f"worker_masks must be a mapping from ids to masks, or a list; got {masks!r:.80}")
+        main = said(_plain(text), mask_of(mask, text), pieces)
+        others = {name: said(_plain(each), mask_of(masks.get(name), each), pieces) for name, each in workers.items()}
+        threads = {ORGANIZER: main, **others}
+        count = Along({name: each.ends for name, each in threads.items()})
+        format = self._format(main.text) if not others or self.format not in (None, _DETECT) else "asyncthink"
+        if format == "asyncthink":
+            insertions = {name: each.insertions for name, each in threads.items() if each.insertions is not None}
+            trace = asyncthink.parse(
+                main.text,
+                workers={name: each.text for name, each in others.items()},
+                id=id,
+                count=count,
+                keep_text=False,
+                outcome=outcome,
+                insertions=insertions,
+            )
+        elif others:
+            raise FormatError(f"has workers beside its ids, as {format} has not; accepted is the asyncthink format")
+        else:
+            trace = lookup(format).parse(main.text, id=id, count=count, keep_text=False, outcome=outcome)
+        if isinstance(pieces, ByTag):
+            trace = pieces.spelled(trace)
+        prompt = given.get("prompt_tokens")
+        return prompted(trace, _number(prompt)) if prompt else trace
 
-    def _count_ids(self, piece: str) -> int:
-        return len(self._pattern.sub(_FILLER, piece)) if self._pattern else len(piece)
+
+def _plain(ids: Any) -> list[int]:
+    return [int(id) for id in ids]
 
 
-_SIMPLE = frozenset({*_TEXTS, "workers", "correct"})
+def _number(value: Any) -> int:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise FormatError(f"prompt_tokens must be a number from 0 to 10^12, got {value!r:.40}")
+    return int(value)
+
+
+_SIMPLE = frozenset({*_TEXTS, "workers", "correct", *_MASKS, "worker_masks"})
 _NUMBERS = ("found", "wanted", "tokens", "prompt_tokens")
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from simulator.errors import ConfigError
+from simulator.formats import lookup
 from simulator.rewards.result import Rollout, Score
 from simulator.support.checks import check_options, choose, mismatch
 from simulator.trace import Answer, Outcome, Thread, Trace, Violation, ViolationKind
@@ -89,6 +90,8 @@ class Reward:
         What format errors cost. None: nothing; violations are only reported.
     protocol : Protocol, optional
         The protocol the reward is meant for, taken where the caller gives none.
+    format : str, optional
+        The format that its rollouts are written in, taken where the caller says none.
 
     Raises
     ------
@@ -110,6 +113,7 @@ class Reward:
     terms: Mapping[str, TermFunction] = field(hash=False)
     gate: Gate | None = field(default_factory=Gate)
     protocol: Protocol | None = None
+    format: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.terms, Mapping):
@@ -119,6 +123,8 @@ class Reward:
                 raise ConfigError(f"a term is called by a name that is not {FORMAT_ERROR}; got {name!r}")
             if not callable(term):
                 raise ConfigError(f"term {name} must be a function of a rollout, got {term!r:.80}")
+        if self.format is not None:
+            lookup(self.format)
         if not (self.gate is None or isinstance(self.gate, Gate)):
             raise ConfigError(f"gate must be a Gate or None, got {self.gate!r:.80}")
         object.__setattr__(self, "terms", dict(self.terms))
@@ -159,7 +165,8 @@ class Reward:
         eta = clock.active_steps / clock.latency if clock.latency else 0.0
         capacity = protocol.capacity
         ratio = eta / capacity if capacity is not None else math.nan
-        return Score(total, terms, rollout.accuracy, clock.latency, eta, ratio, clock.peak_concurrency, violations)
+        peak = clock.peak_concurrency
+        return Score(total, terms, rollout.accuracy, clock.latency, eta, ratio, peak, violations, rollout.answer)
 
     def price(self, protocol: Protocol) -> float:
         """Return what a rollout earns that cannot be read at all."""

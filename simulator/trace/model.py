@@ -232,6 +232,8 @@ class ViolationKind(StrEnum):
     UNJOINED_WORKER = "unjoined_worker"
     NESTED_FORK = "nested_fork"
     MISPLACED_ACTION = "misplaced_action"
+    FORGED_JOIN = "forged_join"
+    UNKNOWN_TAGS = "unknown_tags"
     MORE_FAULTS = "more_faults"
 
 

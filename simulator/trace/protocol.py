@@ -13,6 +13,7 @@ from simulator.trace.model import ViolationKind
 
 SlotRelease = Literal["return", "join"]
 AfterAnswer = Literal["cancel", "finish"]
+AfterEnd = Literal["count", "ignore"]
 
 FORMAT_ERRORS = frozenset(
     {
@@ -50,6 +51,11 @@ class Protocol:
     """What becomes of workers still running when the query is answered: cancelled, their later tokens not counted
     (default: nobody can read them), or left to finish."""
 
+    after_end: AfterEnd = "count"
+    """What a thread does after its Answer or Return. ``count`` (default): it was decoded, so the thread ends where its
+    actions do, and the last Answer is the one that counts: where the tag stands, the policy decides. ``ignore``: the
+    runtime stops at the tag, so nothing after the first is played. Either way it is a violation."""
+
     count_organizer: bool = True
     """Does the number of active agents include a decoding organizer? Default yes: then a trace without a Fork has
     eta/c = 1/c, as the paper's tables do."""
@@ -82,6 +88,7 @@ class Protocol:
         one_of("when_full", self.when_full, WHEN_FULL)
         one_of("release", self.release, get_args(SlotRelease))
         one_of("after_answer", self.after_answer, get_args(AfterAnswer))
+        one_of("after_end", self.after_end, get_args(AfterEnd))
         if not 0 <= self.delay_steps_per_second <= 1e6:
             raise ConfigError(f"delay_steps_per_second must be from 0 to 10^6, got {self.delay_steps_per_second!r}")
         if not 0 < self.eta_threshold <= 1:

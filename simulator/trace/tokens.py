@@ -6,7 +6,8 @@ A counter is any function from text to a count. Counts add up piece by piece, so
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 
 from simulator.errors import ConfigError, FormatError
 from simulator.support.files import require_plain
@@ -78,6 +79,41 @@ def load_tokenizer(path: str | os.PathLike[str]) -> TokenCounter:
     return count
 
 
+class Along:
+    """A counter that knows where each token ends: it counts pieces of texts one after another, as they stand there.
+
+    Parameters
+    ----------
+    ends : mapping from str to sequence of int
+        Of each thread, the characters at which its tokens end, in order.
+
+    Examples
+    --------
+    >>> count = Along({"organizer": [3, 3, 8]})
+    >>> count.begin("organizer")
+    >>> count("four"), count("more")
+    (2, 1)
+    """
+
+    token_source = "token ids"
+    goes_along = True
+
+    def __init__(self, ends: Mapping[str, Sequence[int]]) -> None:
+        self.ends = ends
+        self.begin(next(iter(ends), ""))
+
+    def begin(self, thread: str) -> None:
+        """Go on with the text of another thread."""
+        self.current = self.ends.get(thread, ())
+        self.at = self.counted = 0
+
+    def __call__(self, piece: str) -> int:
+        """Return how many tokens end in a piece. One that ends nowhere visible is counted with what precedes it."""
+        self.at += len(piece)
+        before, self.counted = self.counted, bisect_right(self.current, self.at)
+        return self.counted - before
+
+
 def spread(tokens: int | list[int], characters: int) -> TokenCounter:
     """Return a counter that deals `tokens` out over the pieces of a text by their characters.
 
@@ -108,4 +144,5 @@ def spread(tokens: int | list[int], characters: int) -> TokenCounter:
         return total * seen // characters - total * before // characters if characters else 0
 
     count.token_source = "record, spread by characters"  # type: ignore[attr-defined]
+    count.goes_along = True  # type: ignore[attr-defined]
     return count

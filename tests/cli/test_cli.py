@@ -185,7 +185,7 @@ def test_the_summary_is_over_all_traces_also_those_not_shown(here, forksim):
     *records, last = lines(forksim("run", "traces.jsonl", "--json")[1])
     summary = last["summary"]
     assert (summary["traces"], summary["with_violations"], summary["unreadable"]) == (4, 1, 0)
-    assert summary["violations"] == {"missing_answer": 1, "stray_tag": 1, "unknown_join": 1}
+    assert summary["violations"] == {"forged_join": 1, "missing_answer": 1, "stray_tag": 1, "unknown_join": 1}
     for name in ("latency", "critical_path_steps", "work", "speedup", "eta", "peak_concurrency"):
         values = [record[name] for record in records]
         assert summary[name] == pytest.approx(

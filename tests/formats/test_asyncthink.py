@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from simulator.errors import FormatError
-from simulator.formats import asyncthink
-from simulator.formats.asyncthink import detect, parse, render
+from simulator.formats import asyncthink, native, scan
+from simulator.formats.asyncthink import detect, parse, parse_file, render, render_threads
 from simulator.formats.scan import MAX_TAGS
 from simulator.formats.texts import MAX_FAULTS, MAX_WORKERS
 from simulator.graph.clock import check, decode_clock
@@ -82,9 +82,10 @@ def test_a_trace_by_hand():
 
 def test_text_is_kept_only_if_asked_for():
     text = "a<FORK-1>b</FORK-1>c<JOIN-1>d</JOIN-1><ANSWER>e</ANSWER><WORKER-1>f<RETURN>g</RETURN></WORKER-1>"
-    with_text, without = parse(text), parse(text, keep_text=False)
-    assert [action.text for _, _, action in with_text.actions()] == list("abcdefg")
-    assert {action.text for _, _, action in without.actions()} == {None}
+    text = text.replace("JOIN-1>d<", "JOIN-1>g<")
+    with_text, without = parse_file(text), parse_file(text, keep_text=False)
+    assert [action.text for _, _, action in with_text.actions()] == list("abcgefg")
+    assert {action.text for _, _, action in without.actions()} == {None, "e"}  # the Answer, which is judged
     assert [action.tokens for _, _, action in without.actions()] == [
         action.tokens for _, _, action in with_text.actions()
     ]
@@ -102,11 +103,11 @@ def test_text_is_kept_only_if_asked_for():
     ids=["hyphens", "none", "mixed", "zeros", "closed without an index"],
 )
 def test_spellings_of_a_tag(text):
-    trace = parse(text)
+    trace = parse(text, workers={"1": "<RETURN>d</RETURN>"})
     assert shape(trace.organizer) == "TF1TJ1A"
     assert [action.text for action in trace.organizer.actions] == list("abcde")
     assert trace.faults == ()
-    assert decoded_and_inserted(parse(text, count=len)) == len(text)
+    assert decoded_and_inserted(parse(text, workers={"1": "d"}, count=len)) == len(text) + 1
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,6 @@ def test_spellings_of_a_tag(text):
         "<FORK>",
         "<FORK->",
         "</FORK->",
-        "<fork-1>",
         "<FORK-1",
         "FORK-1>",
         "<FORK-x>",
@@ -149,7 +149,7 @@ def test_an_angle_bracket_before_a_tag_is_thinking():
 # Joins without a closing tag
 
 
-@pytest.mark.parametrize("after", ["", " then", " then<FORK-2>x</FORK-2>", "<JOIN-2>y</JOIN-2>", "<ANSWER>9</ANSWER>"])
+@pytest.mark.parametrize("after", ["", " then", " then<FORK-2>x</FORK-2>", "<JOIN-2></JOIN-2>", "<ANSWER>9</ANSWER>"])
 def test_without_a_closing_tag_what_the_worker_returned_is_inserted(after):
     trace = parse(f"<FORK-1>q</FORK-1><JOIN-1>{after}", workers={"1": "hm <RETURN>it is nine</RETURN>"}, count=len)
     join = trace.organizer.actions[1]
@@ -183,10 +183,81 @@ def test_a_worker_returns_after_a_bare_join():
 
 def test_inserted_text_may_hold_the_tags_of_the_return():
     text = "<FORK-1>q</FORK-1><JOIN-1>see: <RETURN>9</RETURN></JOIN-1><ANSWER>9</ANSWER>"
-    trace = parse(text)
+    trace = parse(text, workers={"1": "see: <RETURN>9</RETURN>"})
     assert shape(trace.organizer) == "F1J1A"
     assert trace.organizer.actions[1].text == "see: <RETURN>9</RETURN>"
     assert trace.faults == ()
+    trace = parse(text.replace("see: ", ""), workers={"1": "see: <RETURN> 9</RETURN>"})
+    assert trace.organizer.actions[1].text == "<RETURN>9</RETURN>"
+    assert trace.faults == ()
+
+
+# Whose text stands in a Join
+
+
+@pytest.mark.parametrize(
+    ("worker", "inside"),
+    [
+        (None, "9"),
+        ("", "9"),
+        ("<RETURN>8</RETURN>", "9"),
+        ("<RETURN>9</RETURN>", "9 "),  # space around it is nobody's thought
+        ("<RETURN>9</RETURN>", "9, which I doubt"),
+        ("<RETURN>9</RETURN>", "so 9"),
+        ("so <RETURN>9</RETURN>", "so 9"),
+        ("<RETURN>9", "9"),
+        ("<RETURN></RETURN>", "9"),
+        ("<RETURN>9</RETURN>", "<RETURN>9"),
+        ("<RETURN>9</RETURN>", "<RETURN>99</RETURN>"),
+        ("<RETURN>9</RETURN>", "</JOIN-2>9"),
+    ],
+)
+def test_what_no_worker_returned_was_decoded(worker, inside):
+    text = f"<FORK-1>q</FORK-1><JOIN-1>{inside}</JOIN-1><ANSWER>9</ANSWER>"
+    trace = parse(text, workers={} if worker is None else {"1": worker}, count=len)
+    forged = inside.strip() != "9" or worker != "<RETURN>9</RETURN>"
+    assert shape(trace.organizer) == ("F1J1TA" if forged else "F1J1A")
+    join = trace.organizer.actions[1]
+    assert (join.tokens, join.inserted_tokens) == (8, 0 if forged else len(f"{inside}</JOIN-1>"))
+    said = "what stands in <JOIN-1> is not what worker 1 returned"
+    assert (("forged_join", "organizer", said, 18) in faults(trace)) == forged
+    if forged:
+        assert trace.organizer.actions[2].tokens == len(f"{inside}</JOIN-1>")
+
+
+def test_each_return_of_a_worker_and_all_it_said_may_be_inserted():
+    worker = "hm <RETURN>8</RETURN> no <RETURN>9\n</RETURN>"
+    for inside in ("8", "9", " 9 ", worker, "", "\n"):
+        trace = parse(f"<FORK-1>q</FORK-1><JOIN-1>{inside}</JOIN-1>", workers={"1": worker})
+        assert trace.faults == ()
+
+
+def test_a_worker_forges_no_join_either():
+    worker = "<FORK-2>r</FORK-2><JOIN-2>long thoughts</JOIN-2><RETURN>9</RETURN>"
+    trace = parse("<FORK-1>q</FORK-1>", workers={"1": worker, "1.2": "<RETURN>4</RETURN>"})
+    assert shape(trace.threads[1]) == "F2J2TR"
+    assert faults(trace) == [("forged_join", "1", "what stands in <JOIN-2> is not what worker 1.2 returned", 18)]
+
+
+def test_forged_joins_take_linear_time():
+    many = 2000
+    text = "<JOIN-1>x</JOIN-1>" * many + "<JOIN-1>" * many
+    worker = " y" * 100_000 + "<RETURN>z</RETURN>" * many
+    assert len(parse(text, workers={"1": worker}).faults) == MAX_FAULTS + 1  # in a second, not in minutes
+
+
+def test_an_empty_answer_is_none():
+    trace = parse("<ANSWER> </ANSWER> hm <ANSWER>9</ANSWER>", count=len)
+    assert shape(trace.organizer) == "TA"
+    assert faults(trace) == [("stray_tag", "organizer", "an empty answer is none", 0)]
+    assert [violation.kind for violation in check(parse("<ANSWER></ANSWER>"))] == ["stray_tag", "missing_answer"]
+
+
+@pytest.mark.parametrize("tag", ["<fork-1>", "<Parallel>", "<thread>", "<promise tokens=3/>", "spawn("])
+def test_tags_of_others_are_text_and_are_named(tag):
+    trace = parse(f"so {tag} on")
+    assert shape(trace.organizer) == "T"
+    assert faults(trace) == [("unknown_tags", "organizer", f"{tag} is none of this format, and is read as text", 3)]
 
 
 # Answers
@@ -198,13 +269,19 @@ def test_inserted_text_may_hold_the_tags_of_the_return():
         ("so \\boxed{9}", "so ", "\\boxed{9}"),
         ("so \\boxed{8}, no: \\boxed{9}, done.\n", "so \\boxed{8}, no: ", "\\boxed{9}, done.\n"),
         ("\\boxed{9}", None, "\\boxed{9}"),
-        ("so \\boxed{9", "so ", "\\boxed{9"),
+        ("so \\boxed{9}.\n\\]\n", "so ", "\\boxed{9}.\n\\]\n"),
+        ("so \\boxed{\\frac{1}{2}} apples", "so ", "\\boxed{\\frac{1}{2}} apples"),
     ],
 )
 def test_without_an_answer_tag_the_last_box_is_the_answer(text, thinking, answer):
     actions = organizer(text).actions
     assert [action.text for action in actions if isinstance(action, Think)] == ([thinking] if thinking else [])
     assert actions[-1] == Answer(by_characters(answer), answer)
+
+
+@pytest.mark.parametrize("text", ["so \\boxed{9", "\\boxed{", "\\boxed{}", "\\boxed{ } 9", "\\boxed{8}\nand on"])
+def test_a_stray_box_is_no_answer(text):
+    assert shape(organizer(text)) == "T"
 
 
 def test_an_answer_tag_goes_before_a_box():
@@ -245,7 +322,7 @@ def test_anything_else_after_the_end_is_kept():
     [
         # a tag that opens while another is open leaves the first unclosed, and its text is thinking
         ("a<FORK-1>b<FORK-2>c</FORK-2>", "TF2", ("unclosed_tag", "<FORK-1> is never closed", 1)),
-        ("a<FORK-1>b<JOIN-1>c</JOIN-1>", "TJ1", ("unclosed_tag", "<FORK-1> is never closed", 1)),
+        ("a<FORK-1>b<JOIN-1></JOIN-1>", "TJ1", ("unclosed_tag", "<FORK-1> is never closed", 1)),
         ("a<FORK-1>b<ANSWER>c</ANSWER>", "TA", ("unclosed_tag", "<FORK-1> is never closed", 1)),
         ("a<ANSWER>b<FORK-1>c</FORK-1>", "TF1", ("unclosed_tag", "<ANSWER> is never closed", 1)),
         ("a<FORK-1>b", "T", ("unclosed_tag", "<FORK-1> is never closed", 1)),
@@ -257,7 +334,6 @@ def test_anything_else_after_the_end_is_kept():
         ("a</RETURN>b", "T", ("stray_tag", "</RETURN> closes nothing", 1)),
         ("<FORK-1>a</FORK-2>b</FORK-1>", "F1", ("stray_tag", "</FORK-2> closes nothing", 9)),
         ("<FORK-1>a</ANSWER>b</FORK-1>", "F1", ("stray_tag", "</ANSWER> closes nothing", 9)),
-        ("<JOIN-1>a</JOIN-2>b</JOIN-1>", "J1", ("stray_tag", "</JOIN-2> closes nothing", 9)),
         ("<ANSWER>a</FORK>b</ANSWER>", "A", ("stray_tag", "</FORK> closes nothing", 9)),
         # a tag of somebody else
         ("a<RETURN>b", "T", ("stray_tag", "<RETURN> has no place in the organizer", 1)),
@@ -310,7 +386,7 @@ def test_closing_another_index_does_not_close():
 
 
 def test_worker_sections():
-    trace = parse(
+    trace = parse_file(
         "<FORK-1>q</FORK-1><FORK-2>r</FORK-2><ANSWER>9</ANSWER>\n"
         "<WORKER-2>two</WORKER-2>\n<WORKER1><FORK-3>s</FORK-3>one</WORKER>\n<WORKER-1.3>three</WORKER-1.3>\n"
     )
@@ -326,18 +402,22 @@ def test_worker_sections():
 
 def test_tags_of_sections_are_nobodys():
     text = "<FORK-1>q</FORK-1><ANSWER>9</ANSWER>"
-    assert decoded_and_inserted(parse(text + "\n<WORKER-1>five!</WORKER-1>\n", count=len)) == len(text) + 5
+    assert decoded_and_inserted(parse_file(text + "\n<WORKER-1>five!</WORKER-1>\n", count=len)) == len(text) + 5
 
 
 def test_what_stands_between_and_after_sections_is_the_organizers():
-    trace = parse("a<WORKER-1>x</WORKER-1>b<WORKER-2>y</WORKER-2>c")
+    trace = parse_file("a<WORKER-1>x</WORKER-1>b<WORKER-2>y</WORKER-2>c")
     assert trace.organizer.actions == (Think(1, "abc"),)
 
 
-def test_a_mapping_and_sections_together():
-    trace = parse("<WORKER-1>x</WORKER-1><WORKER-2>y</WORKER-2>", workers={"1": "given"})
-    assert [thread.actions[0].text for thread in trace.threads[1:]] == ["given", "y"]
-    assert faults(trace) == [("stray_tag", "organizer", "a second text for worker 1", 0)]
+@pytest.mark.parametrize("workers", [None, {"1": "given"}])
+def test_a_section_in_what_a_model_wrote_is_text(workers):
+    text = "<FORK-1>q</FORK-1>so<WORKER-1>x</WORKER-1><WORKER-2>y</WORKER-2>"
+    trace = parse(text, workers=workers, count=len)
+    assert [thread.id for thread in trace.threads] == ["organizer", *(workers or {})]
+    assert trace.organizer.tokens == len(text)
+    message = "<WORKER-1> begins a section in whole files only; here it is text"
+    assert faults(trace) == [("stray_tag", "organizer", message, 20)]
 
 
 @pytest.mark.parametrize(
@@ -362,13 +442,13 @@ def test_a_mapping_and_sections_together():
     ],
 )
 def test_sections_gone_wrong(text, workers, fault):
-    trace = parse(text)
+    trace = parse_file(text)
     assert [thread.id for thread in trace.threads[1:]] == workers
     assert faults(trace) == [fault]
 
 
 def test_a_worker_section_ends_at_the_first_closing_tag():
-    trace = parse("<WORKER-1>a<WORKER-2>b</WORKER-2>c</WORKER-1>")
+    trace = parse_file("<WORKER-1>a<WORKER-2>b</WORKER-2>c</WORKER-1>")
     assert [(thread.id, thread.actions[0].text) for thread in trace.threads] == [
         ("organizer", "c</WORKER-1>"),
         ("1", "a<WORKER-2>b"),
@@ -402,14 +482,14 @@ def test_nesting_is_bounded():
 
 def test_the_number_of_sections_is_bounded(monkeypatch):
     monkeypatch.setattr(asyncthink, "MAX_WORKERS", 3)
-    trace = parse("".join(f"<WORKER-{i}>x</WORKER-{i}>" for i in range(1, 6)))
+    trace = parse_file("".join(f"<WORKER-{i}>x</WORKER-{i}>" for i in range(1, 6)))
     assert len(trace.threads) == 4
     assert [kind for kind, *_ in faults(trace)] == ["stray_tag"] * 2
     assert MAX_WORKERS == 10_000
 
 
 def test_the_number_of_tags_is_bounded(monkeypatch):
-    monkeypatch.setattr(asyncthink, "MAX_TAGS", 4)
+    monkeypatch.setattr(scan, "MAX_TAGS", 4)
     text = "<FORK-1>a</FORK-1>" * 2 + "b<ANSWER>c</ANSWER>"
     trace = parse(text)
     assert shape(trace.organizer) == "F1F1T"
@@ -424,7 +504,7 @@ def test_the_number_of_tags_is_bounded(monkeypatch):
 def test_a_counter_sees_each_piece_between_tags():
     seen = []
     parse(
-        "a b <FORK-1>c</FORK-1> d <JOIN-1>e</JOIN-1><ANSWER>f</ANSWER>",
+        "a b <FORK-1>c</FORK-1> d <JOIN-1>h</JOIN-1><ANSWER>f</ANSWER>",
         workers={"1": "g<RETURN>h</RETURN>"},
         count=lambda piece: seen.append(piece) or 1,
     )
@@ -433,7 +513,7 @@ def test_a_counter_sees_each_piece_between_tags():
         "<FORK-1>c</FORK-1>",
         " d ",
         "<JOIN-1>",
-        "e</JOIN-1>",
+        "h</JOIN-1>",
         "<ANSWER>f</ANSWER>",
         "g",
         "<RETURN>h</RETURN>",
@@ -561,13 +641,13 @@ def canonical_traces(draw):
             if kind == "F":
                 actions.append(Fork(index, by_characters(f"<FORK-{index}>{text}</FORK-{index}>"), text))
             elif kind == "J":
-                asked = by_characters(f"<JOIN-{index}>")
-                actions.append(Join(index, asked, by_characters(f"{text}</JOIN-{index}>"), text))
+                actions.append(Join(index, by_characters(f"<JOIN-{index}>")))
         if draw(st.booleans()):
             text = draw(inner)
             if depth:
                 actions.append(Return(by_characters(f"<RETURN>{text}</RETURN>"), text))
             else:
+                text += "9"
                 actions.append(Answer(by_characters(f"<ANSWER>{text}</ANSWER>"), text))
         # Of several Forks of one index the first counts.
         prompts = {action.index: action.tokens for action in reversed(actions) if isinstance(action, Fork)}
@@ -576,6 +656,16 @@ def canonical_traces(draw):
         threads[place] = (name, tuple(actions), prompts)
 
     grow("organizer", 0)
+    returned = {name: actions[-1].text for name, actions, _ in threads if actions and isinstance(actions[-1], Return)}
+
+    def filled(name, action):
+        """What a Join inserts is what the worker returned."""
+        if not isinstance(action, Join):
+            return action
+        text = returned.get(child_id(name, action.index), "")
+        return Join(action.index, action.tokens, by_characters(f"{text}</JOIN-{action.index}>"), text)
+
+    threads = [(name, tuple(filled(name, action) for action in actions), own) for name, actions, own in threads]
     prompts = {child_id(name, index): tokens for name, _, own in threads for index, tokens in own.items()}
     made = sorted(threads, key=lambda each: tuple(map(int, each[0].split("."))) if each[0] != "organizer" else ())
     return Trace(
@@ -587,7 +677,9 @@ def canonical_traces(draw):
 
 @given(canonical_traces())
 def test_what_is_rendered_is_parsed_back(trace):
-    assert parse(render(trace)) == trace
+    assert parse_file(render(trace)) == trace
+    text, workers = render_threads(trace)
+    assert parse(text, workers=workers) == trace
 
 
 @given(soups)
@@ -615,13 +707,14 @@ def test_without_text_the_tokens_are_filled_up():
     trace = Trace(
         "trace",
         (
-            Thread("organizer", (Think(7), Fork(1, 9), Join(1, 2, 11), Answer(20))),
+            Thread("organizer", (Think(7), Fork(1, 9), Join(1, 2, 28), Answer(20))),  # 30 * 4 - 17 + 9 characters
             Thread("1", (Think(3), Return(30)), 9),
         ),
         token_source="characters",
     )
-    again = parse(render(trace), keep_text=False)
-    assert again == trace
+    assert native.without_text(parse_file(render(trace))).threads[1:] == trace.threads[1:]
+    assert [action.tokens for action in parse_file(render(trace)).organizer.actions] == [7, 9, 2, 20]
+    assert parse_file(render(trace)).organizer.actions[2].inserted_tokens == 28
 
 
 def test_a_delay_cannot_be_said():
@@ -701,7 +794,7 @@ def test_ten_hostile_megabytes(unit):
 
 def test_many_sections_take_linear_time():
     text = "".join(f"<WORKER-{i}>x</WORKER-{i}>" for i in range(1, 30_000))
-    trace = parse(text)
+    trace = parse_file(text)
     assert len(trace.threads) == 1 + MAX_WORKERS
     assert len(trace.faults) == MAX_FAULTS + 1
     assert trace.faults[-1].message == f"and {29_999 - MAX_WORKERS - MAX_FAULTS} more faults of this text"

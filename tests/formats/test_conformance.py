@@ -140,7 +140,7 @@ def test_every_format_can_say_fork_join(form):
     for trace in (FORK_JOIN, native.without_text(FORK_JOIN)):
         text = form.render(trace)
         assert detect(text) == form.name
-        again = form.parse(text, id="t")
+        again = (form.parse_file or form.parse)(text, id="t")
         assert again.faults == ()
         kinds = [
             (thread.id, [type(act) for act in thread.actions if type(act) is not Think]) for thread in trace.threads

@@ -153,7 +153,7 @@ def test_a_line_of_the_greatest_length_is_read(write, monkeypatch):
 def test_a_text_file_is_one_trace(write):
     text = "so <FORK-1>odd\r\nhalf</FORK-1><JOIN-1>\n<WORKER-1>x <RETURN>9</RETURN></WORKER-1>\n"
     for name in ("run.txt", "run", "run.md"):
-        assert only(write(text, name)) == asyncthink.parse(text, id="run")
+        assert only(write(text, name)) == asyncthink.parse_file(text, id="run")
     assert only(write("<Goal>{", "run")) == multiverse.parse("<Goal>{", id="run")
     assert only(write("plain", "run.txt"), format="multiverse") == multiverse.parse("plain", id="run")
     assert only(write("plain", "run.txt"), keep_text=False, count=by_words).organizer.actions == (Think(1),)

@@ -147,9 +147,11 @@ def test_tags_in_the_text_of_one_thread_are_read_as_such():
     record = rollout((None, 12, 0, 1))
     record["nodes"][0]["message"]["content"] = "so <FORK-1>q</FORK-1><JOIN-1>9</JOIN-1><ANSWER>9</ANSWER>"
     kinds = [type(action) for action in verifiers.trace_of(record).organizer.actions]
-    assert kinds == [Think, Fork, Join, Answer]
+    assert kinds == [Think, Fork, Join, Think, Answer]  # no worker is there that could have returned the 9
     record["info"] = {"workers": {"1": "well <RETURN>9</RETURN>"}}
     assert len(verifiers.trace_of(record).threads) == 2
+    kinds = [type(action) for action in verifiers.trace_of(record).organizer.actions]
+    assert kinds == [Think, Fork, Join, Answer]
 
 
 def test_outcome_and_reward():

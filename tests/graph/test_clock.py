@@ -260,6 +260,7 @@ VIOLATIONS = {
     ),
     "the organizer returns": (traced([Return(1), Answer(1)]), [(V.MISPLACED_ACTION, "organizer", 0)]),
     "after the end": (traced([Answer(1), Think(1), Think(1)]), [(V.MISPLACED_ACTION, "organizer", 1)]),
+    "answers twice": (traced([Answer(1), Answer(1)]), [(V.MISPLACED_ACTION, "organizer", 1)]),
     "in order of thread, then action": (
         traced([Fork(1), Join(2), Join(1)], w1=[Answer(), Join(9)]),
         [
@@ -296,6 +297,37 @@ def test_what_the_parser_found_comes_first():
     assert str(fault) == "stray_tag: thread 1 char 17: </JOIN-1> closes nothing"
 
 
+FROM_TEXTS = {V.FORGED_JOIN, V.UNKNOWN_TAGS}
+
+
 def test_every_kind_of_violation_is_tested_here_or_belongs_to_parsers():
     tested = {kind for _, expected in VIOLATIONS.values() for kind, *_ in expected}
-    assert set(V) - tested == {V.POOL_OVERFLOW, V.NESTED_FORK, V.UNCLOSED_TAG, V.STRAY_TAG, V.MORE_FAULTS}
+    assert set(V) - tested == {V.POOL_OVERFLOW, V.NESTED_FORK, V.UNCLOSED_TAG, V.STRAY_TAG, V.MORE_FAULTS, *FROM_TEXTS}
+
+
+# ---------------------------------------------------------------- what follows an end
+
+LATE = traced([Think(1), Answer(2), Fork(1, 4), Join(1, 1), Answer(8)], w1=[Return(3), Think(9), Return(0)])
+# organizer |T1|A2|F4|J1|......|A8|     the worker starts at 7 and needs 3 + 9: the organizer waits from 8 to 19
+# worker 1            |R3|T9|R0|
+
+
+def test_what_follows_an_end_is_counted_or_ignored():
+    counted = decode_clock(LATE)
+    assert (counted.latency, counted.work) == (19 + 8, 16 + 12)
+    assert [str(violation) for violation in counted.violations] == [
+        "misplaced_action: thread organizer action 2: what follows the end is counted",
+        "misplaced_action: thread 1 action 1: what follows the end is counted",
+    ]
+    ignored = decode_clock(LATE, Protocol(after_end="ignore"))
+    assert (ignored.latency, ignored.work, ignored.workers) == (3, 3, 0)
+    assert [violation.kind for violation in ignored.violations] == [V.MISPLACED_ACTION, V.WORKER_WITHOUT_FORK]
+
+
+@pytest.mark.parametrize("capacity, overflows", [(2, 1), (3, 0)])
+def test_a_fork_on_a_full_pool_is_an_overflow_also_of_a_worker_that_nobody_recorded(capacity, overflows):
+    """A runtime that obeys the rule starts nobody, so there is nothing to record."""
+    trace = traced([Fork(1, 1), Fork(2, 1), Think(4), Fork(3, 1), Join(1), Answer(1)], w1=[Return(3)])
+    clock = decode_clock(trace, Protocol(capacity=capacity))
+    assert clock.overflows == overflows  # 2 finds worker 1 at work; 3 does not
+    assert [v.action for v in clock.violations if v.kind is V.POOL_OVERFLOW] == [1] * overflows

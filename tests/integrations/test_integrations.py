@@ -19,6 +19,7 @@ from simulator.integrations import Scorer, exact, openrlhf, slime, trl, verifier
 from simulator.integrations.scorer import ENDS, texts_of
 from tests.support.strategies import any_traces, traces
 
+pytestmark = pytest.mark.filterwarnings("ignore:some rollouts Fork")
 PROTOCOL = Protocol(capacity=2)
 SCORER = Scorer(protocol=PROTOCOL)
 SECTION = re.compile(r"\n?<WORKER-([\d.]+)>(.*?)</WORKER-\1>", re.DOTALL)
@@ -174,7 +175,37 @@ def test_tags_that_were_skipped_in_decoding_are_read_from_the_ids():
 def test_ids_with_tags_need_no_tokenizer():
     scorer = Scorer(protocol=PROTOCOL, reader=Reader(tags=TAGS), judge=None, ends=(99,))
     batch = scorer.score(["gone"], [IDS], [{"1": WORKER_IDS}])
-    assert not batch.failed[0] and batch.workers.tolist() == [1] and batch.work.tolist() == [len(IDS) - 3 + 3]
+    assert not batch.failed[0] and batch.workers.tolist() == [1] and batch.work.tolist() == [len(IDS) - 1 + 3]
+    assert batch.violations["forged_join"].tolist() == [1]  # the worker said 30, 31, 32, and the Join holds 24
+    batch = scorer.score(["gone"], [IDS], [{"1": [24, 99]}])
+    assert batch.violations["forged_join"].tolist() == [0] and batch.work.tolist() == [len(IDS) - 3 + 1]
+    masks = [[1] * 7 + [0, 0] + [1] * 4]
+    for mask in masks, np.array(masks):  # the last is of the end that is cut off
+        batch = scorer.score(["gone"], [IDS], [{"1": WORKER_IDS}], masks=mask)
+        assert batch.violations["forged_join"].tolist() == [0] and batch.work.tolist() == [len(IDS) - 3 + 3]
+
+
+def test_masks_reach_the_reward_from_every_trainer_that_has_them():
+    scorer = Scorer(protocol=PROTOCOL, tokenizer=Tokenizer())
+    mask = [1] * 7 + [0, 0] + [1] * 4
+    believed = scorer.score(["gone"], [IDS], [{"1": WORKER_IDS}], ["9"], [mask]).total.tolist()
+    assert believed != scorer.score(["gone"], [IDS], [{"1": WORKER_IDS}], ["9"]).total.tolist()
+    info = {"response_ids": IDS, "response_mask": mask, "workers": {"1": WORKER_IDS}}
+    assert verl.make_compute_score(scorer)("d", "gone", "9", info)["score"] == believed[0]
+    sample = SimpleNamespace(
+        response="gone", tokens=[7, *IDS], response_length=len(IDS), label="9", metadata=info, loss_mask=mask
+    )
+    assert asyncio.run(slime.make_custom_rm(scorer)(None, sample)) == believed[0]
+    columns = {"completions": ["gone"], "completion_ids": [IDS], "answer": ["9"], "workers": [{"1": WORKER_IDS}]}
+    assert trl.make_reward_func(scorer)(**columns, env_mask=[mask]) == believed
+    assert trl.make_reward_func(scorer, mask="sampled")(**columns, sampled=[mask]) == believed
+
+
+def test_a_response_that_repeats_the_end_of_its_prompt_is_not_cut():
+    """Or a policy would think, write that, and answer."""
+    for query in ("long thoughts. What is 4 + 5? 9", "is 4 + 5? so is 4 + 5? 9"):
+        assert openrlhf.response_of(query, "the prompt: What is 4 + 5?") in (query, " so is 4 + 5? 9")
+    assert openrlhf.response_of("long thoughts. What is 4 + 5? 9", "the prompt: What is 4 + 5?").startswith("long")
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -274,7 +305,11 @@ def test_verifiers_records_metrics_and_reads_graphs():
     ("text", "truth", "verdict"),
     [
         (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}", True),
-        (r"\boxed{9", "9", True),
+        (r"\boxed{9", "9", False),
+        ("\\boxed{9}\nor 8", "9", False),
+        (r"<ANSWER>8</ANSWER> \boxed{9}", "9", False),
+        (r"<ANSWER>\boxed{9}</ANSWER>", "9", True),
+        ("<ANSWER>9</ANSWER><ANSWER> </ANSWER>", "9", True),
         ("<ANSWER>8</ANSWER><ANSWER>9</ANSWER>", 9, True),
         ("9", "9", False),
         ("<ANSWER>9</ANSWER>", None, None),

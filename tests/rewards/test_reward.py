@@ -144,6 +144,10 @@ OTHER_TRACES = {
     ViolationKind.MISPLACED_ACTION: trace(Return(1), Answer(1)),
     ViolationKind.UNCLOSED_TAG: parse("<FORK-1>q <ANSWER>9</ANSWER>", outcome=RIGHT),
     ViolationKind.STRAY_TAG: parse("</FORK-1> <ANSWER>9</ANSWER>", outcome=RIGHT),
+    ViolationKind.FORGED_JOIN: parse(
+        "<FORK-1>q</FORK-1><JOIN-1>x</JOIN-1><ANSWER>9</ANSWER>", workers={"1": "<RETURN>y</RETURN>"}, outcome=RIGHT
+    ),
+    ViolationKind.UNKNOWN_TAGS: parse("<Parallel> <ANSWER>9</ANSWER>", outcome=RIGHT),
     ViolationKind.MORE_FAULTS: trace(Answer(1), faults=(Violation(ViolationKind.MORE_FAULTS, "organizer", "more"),)),
 }
 
@@ -260,6 +264,7 @@ protocols = st.builds(
     count_organizer=st.booleans(),
     release=st.sampled_from(["return", "join"]),
     after_answer=st.sampled_from(["cancel", "finish"]),
+    after_end=st.sampled_from(["count", "ignore"]),
     charge_inserted=st.booleans(),
     nested_forks=st.booleans(),
     delay_steps_per_second=st.sampled_from((0.0, 1.5)),
@@ -369,6 +374,7 @@ def test_every_field_of_protocol_that_a_reward_depends_on_is_varied_here():
         "when_full",
         "release",
         "after_answer",
+        "after_end",
         "count_organizer",
         "charge_inserted",
         "nested_forks",

@@ -96,12 +96,17 @@ def test_phases_of_the_two_blocks():
         (trace(Fork(1, 2), Answer(3), w1=(Return(9),)), (Phase(5, ("1",)),)),  # never joined
         (trace(Fork(1, 2), Fork(2, 2), Join(1), Answer(3), w2=(Return(9),)), (Phase(7, ("2",)),)),  # 1 has no worker
         (trace(Fork(1, 1), Join(1), Fork(1, 1), Answer(1), w1=(Return(2),)), (Phase(1, ("1",)), Phase(2, ()))),
-        (trace(Join(4, 1), Answer(2), Think(9)), (Phase(3, ()),)),  # what follows the Answer is ignored
+        (trace(Join(4, 1), Answer(2), Think(9)), (Phase(12, ()),)),  # what follows the Answer is counted
         (trace(Delay(2.0), Answer(2)), (Phase(2, ()),)),
     ],
 )
 def test_phases(each, phases):
     assert Rollout(each, RULES).phases == phases
+
+
+def test_phases_end_where_a_runtime_stops():
+    late = trace(Join(4, 1), Answer(2), Think(9))
+    assert Rollout(late, RULES.with_(after_end="ignore")).phases == (Phase(3, ()),)
 
 
 def test_tokens_of_a_worker_are_those_of_all_below_it_and_steps_are_its_own_path():

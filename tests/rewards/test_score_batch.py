@@ -34,7 +34,8 @@ from simulator import (
     simulate,
 )
 from simulator.cli import main
-from simulator.formats import FORMATS
+from simulator.formats import FORMATS, native
+from simulator.formats.asyncthink import render_threads
 from simulator.rewards import REWARDS, Rollout, process_pool
 from tests.support.strategies import SECONDS, any_traces, traces
 
@@ -101,8 +102,12 @@ def test_a_row_is_what_the_simulation_measures(each, correct):
 
 @given(rows=st.lists(st.one_of(traces(nested=True), any_traces()), min_size=1, max_size=5))
 def test_texts_are_scored_as_what_they_parse_to(rows):
-    texts = [render(each, "asyncthink") for each in rows if not _has_delay(each)]
-    same(score_batch(texts, protocol=RULES), score_batch([parse(text) for text in texts], protocol=RULES))
+    texts = [render_threads(each) for each in rows if not _has_delay(each)]
+    rollouts = [{"text": text, "workers": workers} for text, workers in texts]
+    parsed = [parse(text, workers=workers) for text, workers in texts]
+    same(score_batch(rollouts, protocol=RULES), score_batch(parsed, protocol=RULES))
+    files = [parse(render(each, "asyncthink"), whole_file=True) for each in rows if not _has_delay(each)]
+    same(score_batch(files, protocol=RULES), score_batch(parsed, protocol=RULES))
 
 
 def _has_delay(each):
@@ -120,7 +125,7 @@ def test_the_command_line_says_the_same(name, tmp_path, capsys):
     path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     rules = Protocol(capacity=4)
-    batch = score_batch(records, reward=name, protocol=rules)
+    batch = score_batch(records, reward=name, protocol=rules, reader=Reader(format="detect"))
     with pytest.raises(SystemExit) as end:
         main(["score", str(path), "--reward", name, "--json"])
     assert end.value.code == 0
@@ -202,10 +207,8 @@ def test_a_pool_can_be_kept():
         {"output": FORKED, "workers": WORKERS},
         {"organizer": FORKED, "workers": list(WORKERS.values())},
         {"completion": FORKED, "workers": WORKERS, "reference": 9, "correct": None},
-        FORKED + "<WORKER-1>" + WORKERS["1"] + "</WORKER-1>",
-        (FORKED + "<WORKER-1>" + WORKERS["1"] + "</WORKER-1>").encode(),
-        bytearray((FORKED + "<WORKER-1>" + WORKERS["1"] + "</WORKER-1>").encode()),
-        parse(FORKED + "<WORKER-1>" + WORKERS["1"] + "</WORKER-1>"),
+        parse(FORKED, workers=WORKERS),
+        parse(FORKED + "<WORKER-1>" + WORKERS["1"] + "</WORKER-1>", whole_file=True),
     ],
 )
 def test_one_rollout_in_many_shapes(rollout):
@@ -271,13 +274,20 @@ def test_token_ids_with_tags_need_no_tokenizer(name, text):
     tokenizer = Words()
     ids = tokenizer.encode(text)
     tags = {word: number for word, number in tokenizer.words.items() if word.startswith("<")}
+    spaces = [number for word, number in tokenizer.words.items() if word.isspace()]
     expected = parse(text, format=name, count=lambda piece: len(tokenizer.encode(piece)), keep_text=False)
+    silent = native.decode(native.encode(expected).replace(b',"text":"9"', b"").replace(b',"text":"answer: 9"', b""))
+    silent = native.decode(native.encode(silent).replace(b',"text":"answer"', b""))
     for form in (ids, np.array(ids), tuple(ids), {"completion": ids}):
-        got = Reader(format=name, tags=tags).trace(form)
-        # the ids do not say what is white space
+        got = Reader(format=name, tags=tags, spaces=spaces).trace(form)
         assert [(thread.id, thread.actions) for thread in got.threads] == [
-            (thread.id, thread.actions) for thread in expected.threads
+            (thread.id, thread.actions) for thread in silent.threads
         ]
+        for reader in (
+            Reader(format=name, tags=tags, decode=tokenizer.decode),
+            Reader(format=name, decode=tokenizer.decode),
+        ):
+            assert reader.trace(form).threads == expected.threads
     if name != "asyncthink":  # where the runtime's own tokens are nobody's
         assert got.tokens == len(ids)
 
@@ -288,7 +298,7 @@ def test_token_ids_with_a_decoder_count_as_many_as_there_are():
     reader = Reader(decode=tokenizer.decode)
     got = reader.trace({"organizer": organizer, "workers": {"1": worker}, "correct": True})
     assert [type(action) for action in got.organizer.actions] == [
-        type(action) for action in parse(FORKED, keep_text=False).organizer.actions
+        type(action) for action in parse(FORKED, workers=WORKERS).organizer.actions
     ]
     decoded = sum(thread.tokens for thread in got.threads) + sum(
         getattr(action, "inserted_tokens", 0) for action in got.organizer.actions

@@ -47,7 +47,7 @@ def count(trace: Trace, protocol: Protocol) -> Counted:
                 if child in names:
                     forked[action.index] = child
                     started[child] = now
-                    forks.append((now, names.index(name), place, child))
+                forks.append((now, names.index(name), place, child))
             elif isinstance(action, Join):
                 child = forked.pop(action.index, None)
                 while child is not None and child not in ended:
@@ -56,7 +56,7 @@ def count(trace: Trace, protocol: Protocol) -> Counted:
                     joined[child] = now
                 for _ in range(action.inserted_tokens if protocol.charge_inserted else 0):
                     yield True
-            elif isinstance(action, Answer if name == ORGANIZER else Return):
+            elif protocol.after_end == "ignore" and isinstance(action, Answer if name == ORGANIZER else Return):
                 break
         ended[name] = now
 
@@ -91,5 +91,6 @@ def count(trace: Trace, protocol: Protocol) -> Counted:
             continue
         if sum(free.get(other, inf) > step for other in taken) >= slots:
             overflows.append((names[place], action))
-        taken.append(child)
+        if child in started:
+            taken.append(child)
     return Counted(latency, active_steps, peak, overflows, {name: (started[name], ended[name]) for name in started})

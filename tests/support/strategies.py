@@ -190,6 +190,7 @@ def protocols(**fixed: Any) -> st.SearchStrategy[Protocol]:
         "when_full": st.sampled_from(list(WHEN_FULL)),
         "release": st.sampled_from(("return", "join")),
         "after_answer": st.sampled_from(("cancel", "finish")),
+        "after_end": st.sampled_from(("count", "ignore")),
         "charge_inserted": st.booleans(),
         "delay_steps_per_second": st.sampled_from((0.0, 1.0, 1.5)),
     }

@@ -52,6 +52,7 @@ from simulator.trace import (
     ViolationKind,
     child_id,
 )
+from simulator.trace.answers import BOXED, boxed_answer
 from simulator.trace.tokens import TokenCounter, by_characters, counter_name
 
 _LABEL = re.compile(r"\s?([0-9.]{1,64}):")
@@ -162,7 +163,8 @@ class _Scan:
             return self.loose if said else -1
         if self.think is None:
             for sign in self.dialect.answer_signs:
-                found = self.text.rfind(sign, self.loose)
+                boxed = sign == BOXED
+                found = boxed_answer(self.text, self.loose) if boxed else self.text.rfind(sign, self.loose)
                 if found >= 0:
                     return max(self.loose, self.text.rfind("\n", self.loose, found) + 1)
         return -1
@@ -176,12 +178,12 @@ class _Scan:
                 thread.context += tokens
             thread.waiting.clear()
         if self.at < end:
-            if self.by_length:
+            if self.by_length and kind is not Answer:
                 tokens, piece = (end - self.at + 3) >> 2, None
             else:
                 piece = self.text[self.at : end]
                 tokens = self.count(piece)
-            thread.actions.append(kind(tokens, piece if self.keep else None))
+            thread.actions.append(kind(tokens, piece if self.keep or kind is Answer else None))
             thread.context += tokens
             self.at = end
 

@@ -219,6 +219,6 @@ class _Writer:
             opening = f"{summary}</Parallel>\n" if dialect.summary_inside else f"</Parallel>\n{summary}"
             bare = "</Parallel>"
         if plan.end and is_organizer:
-            sign = ("Answer: ", "") if dialect.think else ("Final Answer: ", "\\boxed{")
+            sign = ("Answer: ", "") if dialect.think else ("Final Answer: ", "\\boxed{0}")
             out.append(self.piece(plan.end, sign[0], "", (sign[1], ""), least=1))
         return out

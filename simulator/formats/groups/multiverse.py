@@ -47,6 +47,7 @@ from functools import partial
 
 from simulator.formats.groups import blocks, layout
 from simulator.formats.groups.dialect import Dialect
+from simulator.trace.answers import BOXED
 
 _OWN = re.compile("<(?:Goal|/?Think)>")
 DIALECT = Dialect(
@@ -56,7 +57,7 @@ DIALECT = Dialect(
     summary="Conclusion",
     summary_inside=True,
     think="Think",
-    answer_signs=("\\boxed{",),
+    answer_signs=(BOXED,),
     newline="\n",
 )
 

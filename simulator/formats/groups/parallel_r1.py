@@ -34,6 +34,7 @@ from functools import partial
 
 from simulator.formats.groups import blocks, layout
 from simulator.formats.groups.dialect import Dialect
+from simulator.trace.answers import BOXED
 
 DIALECT = Dialect(
     name="parallel_r1",
@@ -42,7 +43,7 @@ DIALECT = Dialect(
     summary="Summary",
     summary_inside=False,
     think=None,
-    answer_signs=("Final Answer", "\\boxed{"),
+    answer_signs=("Final Answer", BOXED),
     newline="\n",
 )
 

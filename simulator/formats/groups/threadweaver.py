@@ -38,6 +38,7 @@ from functools import partial
 
 from simulator.formats.groups import blocks, layout
 from simulator.formats.groups.dialect import Dialect
+from simulator.trace.answers import BOXED
 
 DIALECT = Dialect(
     name="threadweaver",
@@ -46,7 +47,7 @@ DIALECT = Dialect(
     summary="Conclusion",
     summary_inside=True,
     think="think",
-    answer_signs=("\\boxed{",),
+    answer_signs=(BOXED,),
     newline="",
 )
 
