@@ -1,8 +1,8 @@
 """Audit of rewards: what a reward follows, and how it can be gamed.
 
 What a reward is held against is `Judge`: who is right, and how long it takes on a simulated machine. `audit_corpus`
-looks at given rollouts; `search` makes its own, and shrinks what the reward has in the wrong order. See
-docs/reward-audit.md.
+looks at given rollouts; `search` makes its own, and shrinks what the reward has in the wrong order; `search_texts`
+writes texts that lie about time. See docs/reward-audit.md.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from simulator.audit.adversary import Search, ready, search
 from simulator.audit.corpus import Corpus, Follows, TermFigures, audit_corpus, synthetic
 from simulator.audit.exploits import EXPLOITS
+from simulator.audit.forgeries import FORGERIES, Written
 from simulator.audit.groups import GroupFigures, advantages
 from simulator.audit.ranks import rank_correlation
+from simulator.audit.texts import TextSearch, load_own, search_texts, text_reward
 from simulator.audit.truth import Judge, Pair, Scored
 from simulator.trace import Trace
 
 __all__ = [
     "EXPLOITS",
+    "FORGERIES",
     "Audit",
     "Corpus",
     "Follows",
@@ -29,12 +32,17 @@ __all__ = [
     "Scored",
     "Search",
     "TermFigures",
+    "TextSearch",
+    "Written",
     "advantages",
     "audit",
     "audit_corpus",
+    "load_own",
     "rank_correlation",
     "search",
+    "search_texts",
     "synthetic",
+    "text_reward",
 ]
 
 

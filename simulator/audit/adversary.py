@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import cast
 
@@ -77,9 +77,11 @@ def search(judge: Judge, exploits: Iterable[str] | None = None, *, budget: int =
     ['Fork', 'Fork', 'Join', 'Join', 'Answer']
     """
     names = ready(exploits, budget, seed)
-    explored = [_explore(judge, name, budget, seed) for name in names]
+    judges = [replace(judge, any_time=True) if EXPLOITS[name].any_time else judge for name in names]
+    explored = [_explore(each, name, budget, seed) for each, name in zip(judges, names, strict=True)]
     samples = [sample for _, _, found in explored for sample in found]
-    return [_search(judge, name, budget, seed, outcome, samples) for name, outcome in zip(names, explored, strict=True)]
+    rows = zip(judges, names, explored, strict=True)
+    return [_search(each, name, budget, seed, outcome, samples) for each, name, outcome in rows]
 
 
 def ready(exploits: Iterable[str] | None, budget: int, seed: int) -> list[str]:

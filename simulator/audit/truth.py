@@ -38,7 +38,10 @@ class Scored(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two rollouts in the wrong order: `a` earns more than `b`, is no more correct, and takes longer."""
+    """Two rollouts in the wrong order: `a` earns more than `b`, is no more correct, and takes longer.
+
+    Where the judge says `Judge.any_time`, it may be less correct in place of slower.
+    """
 
     a: Scored
     b: Scored
@@ -93,6 +96,8 @@ class Judge:
     clocks: Clocks = "both"
     """``both``: A must also have the larger T, so that it is worse by the paper's clock and by the machine's.
     ``seconds``: the machine alone decides."""
+    any_time: bool = False
+    """Whether a less correct A is worse however quick it is."""
 
     def __post_init__(self) -> None:
         if isinstance(self.gpu, str):
@@ -148,14 +153,17 @@ class Judge:
         low, high = Rollout(b, self.protocol), Rollout(a, self.protocol)
         if low.violations or (high.accuracy or 0.0) > (low.accuracy or 0.0):
             return None
-        if self.clocks == "both" and high.latency <= low.latency:
+        excused = self.any_time and (high.accuracy or 0.0) < (low.accuracy or 0.0)
+        if not excused and self.clocks == "both" and high.latency <= low.latency:
             return None
         worse, better = self._score(high), self._score(low)
         if worse is None or better is None or not worse.total - better.total >= self.gain:
             return None
         fast = self.seconds(low)
         slow = self.seconds(high)
-        if not (slow > fast and slow >= self.slower * fast):
+        if math.isnan(slow) or math.isnan(fast):
+            return None
+        if not excused and not (slow > fast and slow >= self.slower * fast):
             return None
         return Pair(Scored(a, worse, slow), Scored(b, better, fast))
 

@@ -10,9 +10,11 @@ import msgspec
 import typer
 from rich.text import Text
 
-from simulator.audit import EXPLOITS, Audit, Corpus, Judge, Scored, Search
+from simulator.audit import EXPLOITS, FORGERIES, Audit, Corpus, Judge, Scored, Search, TextSearch, search_texts
 from simulator.audit import audit as run
 from simulator.cli.common import Json, print_json, say, screen_width, show, table, wrote
+from simulator.cli.forging import of_texts, print_texts, reward_of
+from simulator.cli.forging import records as text_records
 from simulator.cli.options import ReadOptions, grouped
 from simulator.cli.report import number, printable
 from simulator.engine.simulation import simulate
@@ -20,7 +22,7 @@ from simulator.errors import ConfigError, FormatError
 from simulator.formats.reading import dump
 from simulator.graph.compiler import compile_trace
 from simulator.machine.gpu import GPU
-from simulator.rewards import FORMAT_ERROR, REWARDS, load_reward
+from simulator.rewards import FORMAT_ERROR, REWARDS, Reward
 from simulator.support.files import atomic
 from simulator.trace import Trace
 from simulator.trace.protocol import Protocol
@@ -29,7 +31,8 @@ _CAPACITY = 4
 
 LEGEND = """\
 A earns more than B, is no more correct, and takes longer: at least --slower times in simulated seconds, and in T too
-(see --clocks). found: how many of the pairs tried are like that. The one shown is the smallest. most: largest gain."""
+(see --clocks); in wrong_first it may be quicker. found: how many of the pairs tried are like that. The one shown is the
+smallest. most: largest gain."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,11 @@ class Hunt:
     """What is searched, and what counts as a find."""
 
     exploits: Annotated[
-        str, typer.Option(metavar="NAMES", help=f"What to search: all, none, or some of {','.join(EXPLOITS)}.")
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help=f"What to search: all, none, or some of {', '.join(EXPLOITS)}; among texts {', '.join(FORGERIES)}.",
+        ),
     ] = "all"
     budget: Annotated[int, typer.Option(help="Pairs to try for each exploit.")] = 300
     seed: Annotated[int, typer.Option(help="Seed of synthetic traces and of the search.")] = 0
@@ -51,7 +58,13 @@ class Hunt:
 
 @grouped
 def audit(
-    reward: Annotated[str, typer.Argument(metavar="REWARD", help=f"One of {', '.join(REWARDS)}, or a .toml file.")],
+    reward: Annotated[
+        str,
+        typer.Argument(
+            metavar="REWARD",
+            help=f"One of {', '.join(REWARDS)}, a .toml file, or MODULE:NAME or FILE.py:NAME for one in Python.",
+        ),
+    ],
     traces: Annotated[
         list[str] | None,
         typer.Argument(metavar="[TRACE]...", help="Files of judged traces; by default synthetic ones."),
@@ -67,26 +80,39 @@ def audit(
         str | None,
         typer.Option("--out", "-o", metavar="DIR", help="Write pictures and traces of the pairs, and all figures."),
     ] = None,
+    fail: Annotated[bool, typer.Option("--fail", help="Exit with 1 if anything is found.")] = False,
     json: Json = False,
     *,
     hunt: Hunt,
     reading: ReadOptions,
 ) -> int:
-    """Audit a reward: what it follows over a corpus, and the smallest rollouts that game it."""
-    spec = load_reward(reward)
-    rules = spec.protocol or Protocol()
+    """Audit a reward: what it follows over a corpus, and the smallest rollouts that game it.
+
+    One in Python is audited by texts alone, unless it is a Reward.
+    """
+    spec = reward_of(reward)
+    rules = (spec.protocol if isinstance(spec, Reward) else None) or Protocol()
     if capacity is not None or rules.capacity is None:
         rules = rules.with_(capacity=_CAPACITY if capacity is None else capacity)
+    exploits, forgeries = _names(hunt.exploits)
+    if isinstance(spec, Reward) and spec.format not in (None, "asyncthink"):
+        forgeries = []  # which are written in AsyncThink's tags
+    search: Any = {"budget": hunt.budget, "seed": hunt.seed}
+    texts = search_texts(of_texts(spec, rules), forgeries, gain=hunt.gain, **search)
+    about = {"reward": reward, "gpu": gpu, "load": load, "capacity": rules.capacity, **search}
+    if not isinstance(spec, Reward):
+        if traces or out is not None:
+            raise ConfigError(f"{reward} is audited by texts alone: TRACE and --out are for a Reward")
+        _told(texts, json, {"reward": reward, **search})
+        return 1 if fail and any(each.found for each in texts) else 0
     wanted: Any = {"gain": hunt.gain, "slower": hunt.slower, "clocks": hunt.clocks}  # it refuses what it does not know
     judge = Judge(reward=spec, protocol=rules, gpu=gpu, load=load, **wanted)
     source = reading.input(traces) if traces else None
-    search: Any = {"budget": hunt.budget, "seed": hunt.seed}
-    found = run(judge, source, exploits=_names(hunt.exploits), group_size=hunt.group_size, **search)
+    found = run(judge, source, exploits=exploits, group_size=hunt.group_size, **search)
     if source is not None:
         for name in found.corpus.unscored:
             source.refuse(FormatError(f"trace {name!r} cannot be scored, or not be run on {gpu}"))
-    about = {"reward": reward, "gpu": gpu, "load": load, "capacity": rules.capacity, **search}
-    records = _records(found, about)
+    records = _records(found, texts, about)
     if out is not None:
         _write(found, records, Path(out))
     if json:
@@ -94,22 +120,39 @@ def audit(
             print_json(record)
     else:
         _print(found, about)
+        if texts:
+            say()
+            print_texts(texts)
     if out is not None:
         wrote(out, json)
-    return source.exit_code if source else 0
+    code = source.exit_code if source else 0
+    return code or (1 if fail and (found.pairs or any(each.found for each in texts)) else 0)
 
 
-def _names(text: str) -> list[str]:
+def _told(texts: list[TextSearch], json: bool, about: dict[str, Any]) -> None:
+    """Print what became of the search among texts."""
+    if json:
+        summary = {**about, "searched": len(texts), "open": sum(each.pair is not None for each in texts)}
+        for record in [*text_records(texts), {"summary": summary}]:
+            print_json(record)
+    else:
+        say(f"{about['reward']}, by texts\n")
+        print_texts(texts)
+
+
+def _names(text: str) -> tuple[list[str], list[str]]:
+    """Return the exploits and the forgeries that ``--exploits`` names."""
     if text in ("all", "none"):
-        return list(EXPLOITS) if text == "all" else []
-    names = [name.strip() for name in text.split(",")]
+        return (list(EXPLOITS), list(FORGERIES)) if text == "all" else ([], [])
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
-        if name not in EXPLOITS:
-            raise ConfigError(f"--exploits takes all, none, or some of {','.join(EXPLOITS)}; got {name!r}")
-    return list(dict.fromkeys(names))
+        if name not in EXPLOITS and name not in FORGERIES:
+            accepted = ", ".join((*EXPLOITS, *FORGERIES))
+            raise ConfigError(f"--exploits takes all, none, or some of {accepted}; got {name!r}")
+    return [name for name in names if name in EXPLOITS], [name for name in names if name in FORGERIES]
 
 
-def _records(found: Audit, about: dict[str, Any]) -> list[dict[str, Any]]:
+def _records(found: Audit, texts: list[TextSearch], about: dict[str, Any]) -> list[dict[str, Any]]:
     """Return all figures, as JSON lines have them."""
     records: list[dict[str, Any]] = [{"corpus": found.corpus}]
     for each in found.searches:
@@ -118,8 +161,9 @@ def _records(found: Audit, about: dict[str, Any]) -> list[dict[str, Any]]:
             record |= {"gain": each.pair.gain, "largest_gain": each.largest_gain, "slowdown": each.pair.slowdown}
             record |= {"reason": each.reason, "a": _trial(each.pair.a), "b": _trial(each.pair.b)}
         records.append(record)
-    summary = {**about, "searched": len(found.searches), "open": len(found.pairs)}
-    return [*records, {"summary": summary}]
+    open_to = len(found.pairs) + sum(each.pair is not None for each in texts)
+    summary = {**about, "searched": len(found.searches) + len(texts), "open": open_to}
+    return [*records, *text_records(texts), {"summary": summary}]
 
 
 def _trial(trial: Scored) -> dict[str, Any]:

@@ -116,12 +116,26 @@ def test_a_price_for_time_behind_correctness_is_gamed_by_being_wrong():
 def test_a_price_for_time_cannot_be_gamed():
     found = search(asked(seconds_only()), budget=25)
     assert [each.exploit for each in found] == list(EXPLOITS)
-    assert all(each.pair is None and each.found == 0 and each.tried == 25 for each in found)
+    assert all(each.tried == 25 for each in found)
+    assert [each.exploit for each in found if each.found or each.pair] == ["wrong_first"]
+
+
+def test_a_price_without_bound_is_worth_more_than_being_right():
+    """R_A - 0.001 T: a quick wrong answer earns -0.015 and a slow right one -1.005."""
+    terms = {"accuracy": Term(TERMS["accuracy"]), "latency": Term(TERMS["latency"])}
+    unbounded = asked(Reward(terms=terms, gate=None))
+    (found,) = search(unbounded, ["wrong_first"], budget=100)
+    assert found.pair.a.accuracy == 0.0 and found.pair.b.accuracy == 1.0 and found.pair.gain > 0
+    assert found.pair.slowdown < 1
+    assert not search(unbounded, ["giving_up"], budget=100)[0].found
+    for name in ("asyncthink", "threadweaver", "parallel_r1", "kimi_parl"):
+        assert not search(asked(make_reward(name)), ["wrong_first"], budget=100)[0].found
 
 
 def test_a_price_for_steps_cannot_be_gamed_by_what_is_slower_in_steps_too():
     terms = {"accuracy": Term(TERMS["accuracy"]), "latency": Term(TERMS["latency"])}
-    assert not any(each.pair for each in search(asked(Reward(terms=terms, gate=None)), budget=25))
+    found = search(asked(Reward(terms=terms, gate=None)), budget=25)
+    assert [each.exploit for each in found if each.pair] == ["wrong_first"]
 
 
 @pytest.mark.slow
@@ -219,17 +233,17 @@ OPEN = {
     "threadweaver": {"padding", "copies", "late_forks", "unjoined", "full_pool", "overflow", "free"},
     "parallel_r1": {"padding", "copies", "late_forks", "unjoined", "full_pool", "overflow", "free"},
     "kimi_parl": {"padding", "copies", "late_forks", "unjoined", "full_pool", "overflow", "free"},
-    "wallclock": {"giving_up", "overflow"},
+    "wallclock": {"giving_up", "wrong_first", "overflow"},
     "leverage": {"staggered", "free"},
 }
 """What each reward of the library is open to, at least (docs/reward-audit.md)."""
 
 CLOSED = {
-    "asyncthink": {"staggered", "overflow", "giving_up"},
-    "threadweaver": {"staggered", "chatter", "fork_text", "giving_up"},
-    "parallel_r1": {"staggered", "chatter", "fork_text", "giving_up"},
-    "kimi_parl": {"staggered", "chatter", "long_workers", "fork_text", "giving_up"},
-    "wallclock": set(EXPLOITS) - {"giving_up", "overflow", "free"},
+    "asyncthink": {"wrong_first", "staggered", "overflow", "giving_up"},
+    "threadweaver": {"wrong_first", "staggered", "chatter", "fork_text", "giving_up"},
+    "parallel_r1": {"wrong_first", "staggered", "chatter", "fork_text", "giving_up"},
+    "kimi_parl": {"wrong_first", "staggered", "chatter", "long_workers", "fork_text", "giving_up"},
+    "wallclock": set(EXPLOITS) - {"giving_up", "wrong_first", "overflow", "free"},
     "leverage": set(EXPLOITS) - {"staggered", "free"},
 }
 """What it was never found open to."""
