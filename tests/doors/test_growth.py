@@ -42,7 +42,7 @@ from simulator import (
 from simulator.errors import SimulatorError
 from simulator.formats import FORMATS, parse
 from simulator.planning.steps import rollout_step
-from simulator.rewards import score_batch
+from simulator.rewards import Reader, score_batch
 from simulator.support.tables import column_file
 from simulator.timeline.export import write_csv, write_spans
 from simulator.workload import cap_tokens
@@ -328,3 +328,26 @@ def test_files(tmp_path, name):
 def test_formats_are_all_here():
     assert {*FORMATS} - {"native", "verifiers"} == {*TAGS}
     assert io.StringIO().read() == ""
+
+
+@pytest.mark.parametrize("returns", ["one", "many", "none"])
+@pytest.mark.parametrize("inside", ["", "x", "another thought"])
+def test_joins_of_what_workers_returned(returns, inside):
+    """Each Join is held against all that its worker returned."""
+
+    def rollout(n: int) -> dict[str, Any]:
+        said = {"one": "words " * n + "<RETURN>x</RETURN>", "many": "<RETURN>x y</RETURN>" * n, "none": "words " * n}
+        text = "<FORK-1>q</FORK-1>" + f"<JOIN-1>{inside}</JOIN-1>" * n + "<JOIN-1>" * n
+        return {"text": text, "workers": {"1": said[returns]}}
+
+    holds(rollout, lambda each: score_batch([each], protocol=Protocol(capacity=4)))
+
+
+def test_masks():
+    reader = Reader(decode=lambda ids: bytes(ids).decode())
+
+    def rollout(n: int) -> dict[str, Any]:
+        ids = list(b"<JOIN-1>x</JOIN-1> so ") * n
+        return {"text": ids, "mask": ([1] * 8 + [0] * 10 + [1] * 4) * n}
+
+    holds(rollout, lambda each: score_batch([each], protocol=Protocol(capacity=4), reader=reader))
