@@ -122,6 +122,7 @@ class Scorer:
         workers: Sequence[Any] | None = None,
         truths: Sequence[Any] | None = None,
         masks: Sequence[Any] | None = None,
+        step: int | None = None,
     ) -> ScoreBatch:
         """Score rollouts, a row each text. What is judged is the answer that the clock stops at (see `Judge`).
 
@@ -138,7 +139,11 @@ class Scorer:
         masks : sequence, optional
             Of the token ids, which the policy sampled (1) and which the runtime inserted (0). Without ids they are not
             looked at.
+        step : int, optional
+            The training step, for a reward that changes with it.
         """
+        if step is not None and self._reward.schedule is not None:
+            return replace(self, reward=self._reward.at(step)).score(texts, ids, workers, truths, masks)
         rollouts: list[Any] = []
         verdicts = []
         for place, text in enumerate(texts):

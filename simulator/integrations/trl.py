@@ -46,7 +46,8 @@ class RewardFunction:
         """Return the reward of each completion; None where the column `applies` says it is another function's."""
         texts = [texts_of(completion) for completion in completions]
         get = columns.get
-        batch = self.scorer.score(texts, completion_ids, get(self.workers), get(self.truth), get(self.mask))
+        step = getattr(get("trainer_state"), "global_step", None)
+        batch = self.scorer.score(texts, completion_ids, get(self.workers), get(self.truth), get(self.mask), step)
         if log_metric is not None:
             for name, value in means(batch).items():
                 log_metric(f"forksim/{name}", value)

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from simulator.integrations.scorer import Scorer, row_of, scorer_of
+from simulator.support.checks import is_whole
 
 
 def compute_score(
@@ -36,7 +37,8 @@ def compute_score(
     ground_truth
         What the judge compares with.
     extra_info : mapping, optional
-        Looked at are ``workers`` (texts or token ids by id, or JSON of that), ``response_ids`` and ``response_mask``.
+        Looked at are ``workers`` (texts or token ids by id, or JSON of that), ``response_ids`` and ``response_mask``,
+        and ``global_steps`` for a reward that changes with the training step.
     scorer : Scorer, optional
         Or, from verl's ``reward_kwargs``, plain values: ``reward`` (a name or a file), ``protocol`` (a table). Whatever
         else verl passes is ignored.
@@ -86,6 +88,7 @@ def compute_score_batch(
         [info.get("workers") for info in infos],
         _column(ground_truths, len(texts)),
         [info.get("response_mask") for info in infos],
+        next((info["global_steps"] for info in infos if is_whole(info.get("global_steps"))), None),
     )
     rows = [row_of(batch, place) for place in range(len(batch))]
     return [{"score": row["total"], "acc": row["accuracy"], **row} for row in rows]

@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 from simulator.machine.gpu import GPU
 from simulator.rewards import terms
-from simulator.rewards.spec import Gate, Reward, Term
+from simulator.rewards.spec import Gate, Reward, Schedule, Term
 from simulator.rewards.wallclock import wallclock as simulated_wallclock
 from simulator.support.checks import NonNegative, Positive, Share, check_options, choose
+
+_WINDOW, _PARALLEL_STEPS = 10, 2  # of Parallel-R1's alternating reward
 
 
 def asyncthink(
@@ -80,20 +82,32 @@ def threadweaver(
 
 def parallel_r1(
     *,
+    variant: Literal["efficiency", "alternating"] = "efficiency",
     right: float = 1.0,
     wrong: float = -1.0,
     right_gain: float = 0.4,
     wrong_gain: float = 0.1,
     path: Literal["max", "min", "mean"] = "max",
+    bonus: float = 0.2,
+    step: int | None = None,
 ) -> Reward:
-    """``1 + 0.4 * gain`` if correct, else ``-1 + 0.1 * gain``, with ``gain = (total - traversed) / total``.
+    """Parallel-R1's rewards (arXiv 2509.07980, github.com/zhengkid/Parallel-R1), of which `variant` chooses one.
 
-    The efficiency reward in github.com/zhengkid/Parallel-R1 (``math_dapo_efficiency.py``; arXiv 2509.07980).
+    ``efficiency``, there ``accuracy_add_efficiency_reward`` (``math_dapo_efficiency.py``): ``1 + 0.4 * gain`` if
+    correct, else ``-1 + 0.1 * gain``, with ``gain = (total - traversed) / total``. ``alternating``, there
+    ``accuracy_parallel_interv_reward``: in 8 of 10 training steps 1 or -1, in the 2 others 1.2 for a correct answer
+    with well-formed blocks. Which two is not said; here they are the last. Without a `step` it is as in those.
 
-    >>> parallel_r1().names
-    ('format_error', 'correct', 'efficiency')
+    >>> parallel_r1().names, parallel_r1(variant="alternating", step=0).names
+    (('format_error', 'correct', 'efficiency'), ('format_error', 'correct'))
     """
     correct = Term(terms.correctness, {"right": right, "wrong": wrong})
+    if choose(variant, ("efficiency", "alternating"), "variant") == "alternating":
+        options = {"variant": variant, "right": right, "wrong": wrong, "bonus": bonus}
+        parallel = step is None or step % _WINDOW >= _WINDOW - _PARALLEL_STEPS
+        formed = {"formed": Term(terms.formed, {"weight": bonus})} if parallel else {}
+        schedule = Schedule(parallel_r1, options)
+        return Reward(terms={"correct": correct, **formed}, gate=None, format="parallel_r1", schedule=schedule)
     gain = Term(terms.efficiency, {"right": right_gain, "wrong": wrong_gain, "path": path})
     return Reward(terms={"correct": correct, "efficiency": gain}, gate=None, format="parallel_r1")
 
@@ -105,17 +119,26 @@ def kimi_parl(
     performance_weight: float = 1.0,
     full: Positive = 4,
     anneal: NonNegative = 1.0,
+    anneal_steps: Positive | None = None,
     budget: Positive | None = None,
+    step: int | None = None,
 ) -> Reward:
     """``lambda_1 * r_parallel + lambda_2 * r_finish + r_perf`` (Kimi K2.5, arXiv 2602.02276).
 
-    The report anneals lambda_1 and lambda_2 to 0 over the training (`anneal` scales both) and gives neither them nor
-    formulas for r_parallel and r_finish; see those terms for what is taken. It bounds episodes in critical steps:
+    The report anneals lambda_1 and lambda_2 to 0 over the training and gives neither them nor formulas for r_parallel
+    and r_finish; see those terms for what is taken. `anneal` scales both; with `anneal_steps` it falls to 0 in a
+    straight line over so many training steps (see `Reward.at`). The report bounds episodes in critical steps:
     beyond `budget` there is no r_perf.
 
     >>> kimi_parl(anneal=0.0).terms["parallel"]
     Term(parallel, weight=0.0, full=4)
     """
+    schedule = None
+    if anneal_steps is not None:
+        fixed = {"parallel_weight": parallel_weight, "finish_weight": finish_weight, "full": full, "budget": budget}
+        fixed |= {"performance_weight": performance_weight, "anneal": anneal, "anneal_steps": anneal_steps}
+        schedule = Schedule(kimi_parl, fixed)
+        anneal *= max(0.0, 1 - (step or 0) / anneal_steps)
     performance = {"weight": performance_weight} | ({} if budget is None else {"budget": budget})
     return Reward(
         terms={
@@ -124,6 +147,7 @@ def kimi_parl(
             "performance": Term(terms.accuracy, performance),
         },
         gate=None,
+        schedule=schedule,
     )
 
 

@@ -81,6 +81,7 @@ def _reward(table: dict[str, Any]) -> Reward:
         gate=gate,
         protocol=_protocol(protocol) if protocol else None,
         format=table.get("format", base.format),
+        schedule=None if terms or "gate" in table else base.schedule,
     )
 
 

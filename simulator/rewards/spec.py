@@ -11,7 +11,7 @@ from typing import Any
 from simulator.errors import ConfigError
 from simulator.formats import lookup
 from simulator.rewards.result import Rollout, Score
-from simulator.support.checks import check_options, choose, mismatch
+from simulator.support.checks import check_options, choose, mismatch, whole
 from simulator.trace import Answer, Outcome, Thread, Trace, Violation, ViolationKind
 from simulator.trace.protocol import Protocol
 
@@ -47,6 +47,24 @@ class Term:
     def __repr__(self) -> str:
         said = [self.function.__name__, *(f"{name}={value!r}" for name, value in self.options.items())]
         return f"Term({', '.join(said)})"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a reward is at a training step: a function of the library, its options, and the step.
+
+    >>> from simulator.rewards import make_reward
+    >>> make_reward("kimi_parl", anneal_steps=10).schedule(5).terms["parallel"].options["weight"]
+    0.05
+    """
+
+    function: Callable[..., Reward]
+    """Takes the options and a ``step``."""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __call__(self, step: int) -> Reward:
+        """Return the reward at a step."""
+        return self.function(**self.options, step=step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +110,8 @@ class Reward:
         The protocol the reward is meant for, taken where the caller gives none.
     format : str, optional
         The format that its rollouts are written in, taken where the caller says none.
+    schedule : callable, optional
+        From a training step to the reward at that step, if it changes (see `at`).
 
     Raises
     ------
@@ -114,6 +134,7 @@ class Reward:
     gate: Gate | None = field(default_factory=Gate)
     protocol: Protocol | None = None
     format: str | None = None
+    schedule: Callable[[int], Reward] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.terms, Mapping):
@@ -137,6 +158,22 @@ class Reward:
     def with_(self, **changes: Any) -> Reward:
         """Return a copy with `changes` made."""
         return replace(self, **changes)
+
+    def at(self, step: int) -> Reward:
+        """Return the reward at a training step, from 0: itself, unless it has a schedule.
+
+        Raises
+        ------
+        ConfigError
+            If `step` is no such number.
+
+        >>> from simulator.rewards import make_reward
+        >>> reward = make_reward("parallel_r1", variant="alternating")
+        >>> [list(reward.at(step).terms) for step in (7, 8)]
+        [['correct'], ['correct', 'formed']]
+        """
+        whole("step", step, "from 0 to 10^12")
+        return self if self.schedule is None else self.schedule(step)
 
     def score(self, rollout: Rollout) -> Score:
         """Return what a rollout earns.

@@ -98,6 +98,14 @@ def efficiency(
     return (right if rollout.accuracy == 1 else wrong) * gain
 
 
+def formed(rollout: Rollout, *, weight: float = 0.2) -> float:
+    """Return `weight` for a correct answer that forked, in tags that are in order (Parallel-R1, arXiv 2509.07980)."""
+    bad = (ViolationKind.UNCLOSED_TAG, ViolationKind.STRAY_TAG, ViolationKind.MORE_FAULTS)
+    if rollout.accuracy != 1 or not rollout.clock.workers:
+        return 0.0
+    return 0.0 if any(violation.kind in bad for violation in rollout.violations) else weight
+
+
 def parallel(rollout: Rollout, *, weight: float = 0.1, full: Positive = 4) -> float:
     """Return ``weight * min(forked / full, 1)``: Kimi K2.5's reward for starting sub-agents (arXiv 2602.02276).
 
@@ -173,6 +181,7 @@ TERMS: dict[str, Callable[..., float]] = {
     "latency": latency,
     "acceleration": acceleration,
     "efficiency": efficiency,
+    "formed": formed,
     "parallel": parallel,
     "finish": finish,
     "critical_steps": critical_steps,

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from simulator import ConfigError, FormatError, Protocol, Reader, render, score_batch
+from simulator import ConfigError, FormatError, Protocol, Reader, make_reward, render, score_batch
 from simulator.integrations import Scorer, exact, openrlhf, slime, trl, verifiers, verl
 from simulator.integrations.scorer import ENDS, texts_of
 from tests.support.strategies import any_traces, traces
@@ -199,6 +199,15 @@ def test_masks_reach_the_reward_from_every_trainer_that_has_them():
     columns = {"completions": ["gone"], "completion_ids": [IDS], "answer": ["9"], "workers": [{"1": WORKER_IDS}]}
     assert trl.make_reward_func(scorer)(**columns, env_mask=[mask]) == believed
     assert trl.make_reward_func(scorer, mask="sampled")(**columns, sampled=[mask]) == believed
+
+
+def test_the_training_step_reaches_a_reward_that_changes_with_it():
+    text = r"<Parallel><Path>odd</Path></Parallel><Summary>s</Summary>\boxed{9}"
+    options = {"reward": make_reward("parallel_r1", variant="alternating")}
+    for step, earned in (0, 1.0), (9, 1.2):
+        state = SimpleNamespace(global_step=step)
+        assert trl.make_reward_func(**options)(completions=[text], answer=["9"], trainer_state=state) == [earned]
+        assert verl.make_compute_score(**options)("d", text, "9", {"global_steps": step})["score"] == earned
 
 
 def test_a_response_that_repeats_the_end_of_its_prompt_is_not_cut():

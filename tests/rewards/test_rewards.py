@@ -27,6 +27,7 @@ from simulator import (
     load_reward,
     make_reward,
     score,
+    score_batch,
 )
 from simulator.formats import parse
 from simulator.rewards import FORMAT_ERROR, REWARDS, TERMS, Gate, Phase, Rollout, Term, parse_reward, simulated_seconds
@@ -527,3 +528,49 @@ def test_a_term_that_cannot_even_score_an_answer_is_refused_before_the_first_rol
         Reward(terms={"broken": broken}).check(RULES)
     with pytest.raises(ConfigError, match="ValueError: term bad is nan"):
         Reward(terms={"bad": lambda rollout: math.nan}).check(RULES)
+
+
+# ---------------------------------------------------------------- rewards that change with the training step
+
+FORMED = "<Parallel><Path>odd</Path><Path>even</Path></Parallel><Summary>s</Summary>9"
+
+
+@pytest.mark.parametrize(
+    ("text", "right", "earned"),
+    [
+        (FORMED, True, 1.2),
+        (FORMED, False, -1.0),
+        ("9", True, 1.0),  # no block
+        (FORMED.replace("</Path></Parallel>", "</Parallel>"), True, 1.0),  # a path that is never closed
+        (FORMED + "</Path>", True, 1.0),
+    ],
+)
+def test_parallel_r1_pays_for_blocks_in_two_of_ten_steps(text, right, earned):
+    reward = make_reward("parallel_r1", variant="alternating")
+    totals = [score_batch([text], reward=reward.at(step), outcomes=[right]).total[0] for step in range(20)]
+    plain = 1.0 if right else -1.0
+    assert totals == ([plain] * 8 + [earned] * 2) * 2
+    assert score_batch([text], reward=reward, outcomes=[right]).total[0] == earned
+
+
+def test_kimi_anneals_what_is_no_performance():
+    reward = make_reward("kimi_parl", anneal_steps=4, anneal=0.5, budget=1000)
+    weights = [
+        (each.terms["parallel"].options["weight"], each.terms["finish"].options["weight"])
+        for each in map(reward.at, (0, 1, 4, 99))
+    ]
+    assert weights == [pytest.approx(pair) for pair in [(0.05, 0.05), (0.0375, 0.0375), (0.0, 0.0), (0.0, 0.0)]]
+    assert reward.at(2).terms["performance"] == reward.terms["performance"]
+    assert reward.at(3).at(0) == reward == reward.at(0)
+
+
+def test_a_schedule_can_be_compared_pickled_and_put_into_a_file():
+    reward = make_reward("parallel_r1", variant="alternating", bonus=0.3)
+    assert pickle.loads(pickle.dumps(reward)) == reward != make_reward("parallel_r1", variant="alternating")
+    said = parse_reward('reward = "parallel_r1"\noptions = {variant = "alternating", bonus = 0.3}')
+    assert said == reward and said.at(0) == reward.at(0)
+    for plain in ("asyncthink", "threadweaver", "parallel_r1", "kimi_parl"):
+        assert make_reward(plain).at(7) == make_reward(plain)
+    for step in (-1, 1.5, "7", None, True):
+        with pytest.raises(ConfigError, match="step must be a whole number"):
+            reward.at(step)
