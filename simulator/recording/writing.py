@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any
 
 import msgspec
 
@@ -25,7 +25,7 @@ STEP_COLUMNS = (
 
 
 class Lines:
-    """A file that grows by whole lines, each written through at once.
+    """A file that grows by whole lines, each written through at once. Of a line that cannot be written nothing is left.
 
     Parameters
     ----------
@@ -54,19 +54,31 @@ class Lines:
             if there and not append:
                 raise ConfigError(f"{path!r} holds a recording already; --append adds to it")
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            file = open(path, "a", encoding="utf-8", errors="backslashreplace", newline="")  # noqa: SIM115
-            self._file: TextIO = file  # closed on exit
+            self._file: Any = open(path, "ab", buffering=0)  # noqa: SIM115  # closed on exit
         except OSError as error:
-            raise ConfigError(f"{path!r}: cannot be written ({error.strerror or error})") from None
+            raise self._refusal(error) from None
         self.fresh = not there
+        self.size = os.path.getsize(path) if there else 0
+        if there and not _ends_a_line(path):  # what was killed in the middle of a line
+            self._add(b"\n")
 
     def write(self, line: str) -> None:
         """Add a line."""
+        self._add((line + "\n").encode(errors="backslashreplace"))
+
+    def _add(self, data: bytes) -> None:
+        left = memoryview(data)
         try:
-            self._file.write(line + "\n")
-            self._file.flush()
+            while left:
+                left = left[self._file.write(left) :]
         except OSError as error:
-            raise ConfigError(f"{self.path!r}: cannot be written ({error.strerror or error})") from None
+            with suppress(OSError):  # of a pipe or a device
+                self._file.truncate(self.size)
+            raise self._refusal(error) from None
+        self.size += len(data)
+
+    def _refusal(self, error: OSError) -> ConfigError:
+        return ConfigError(f"{self.path!r}: cannot be written ({error.strerror or error})")
 
     def __enter__(self) -> Lines:
         return self
@@ -77,6 +89,15 @@ class Lines:
             self._file.close()
             if self.fresh and os.path.isfile(self.path) and not os.path.getsize(self.path):
                 os.unlink(self.path)
+
+
+def _ends_a_line(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+    except OSError:
+        return True
 
 
 class StepLines:

@@ -8,6 +8,9 @@ import json
 import pytest
 
 from simulator.cli import _run
+from simulator.formats import native
+from simulator.workload import generate
+from tests.support.fake_server import FakeServer
 from tests.support.faults import Faults
 
 TEXT = "a <FORK-1>q</FORK-1> b <JOIN-1>r</JOIN-1><ANSWER>9</ANSWER>"
@@ -72,3 +75,41 @@ def test_one_operation_fails(tmp_path, capsys, name, error):
             assert content in (before.get(path), after.get(path)), (what, path)
         if name != "run":
             assert there == before, what
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_one_operation_fails_while_a_recording_is_written(tmp_path, capsys, error):
+    """What was recorded before is there, in whole lines, and the next recording can be added."""
+    pytest.importorskip("httpx", reason="needs forksim[record]")
+    traces, target = tmp_path / "in.jsonl", tmp_path / "new" / "out.jsonl"
+    traces.write_bytes(b"".join(native.encode(trace) + b"\n" for trace in generate("asyncthink_math", 3, seed=1)))
+    bursts = tmp_path / "new" / "bursts.jsonl"
+    with FakeServer() as fake:
+        arguments = ["record", "server", fake.url, str(traces), "-o", str(target), "--bursts", str(bursts)]
+        with pytest.MonkeyPatch.context() as patch:
+            whole = Faults(patch)
+            assert _run(arguments) == 0, capsys.readouterr().err
+        assert len(target.read_bytes().splitlines()) == 3 and whole.count > 6
+        for fails in sorted({*range(1, 7), *range(whole.count - 3, whole.count + 1)}):
+            target.unlink(missing_ok=True)
+            bursts.unlink(missing_ok=True)
+            capsys.readouterr()
+            with pytest.MonkeyPatch.context() as patch:
+                faults = Faults(patch, fails, error)
+                code = _run(arguments)
+            err = capsys.readouterr().err.splitlines()
+            assert code == 2 and "cannot be written" in err[-1], (fails, faults.done[fails - 1 : fails], err)
+            lines = target.read_bytes().splitlines(keepends=True) if target.exists() else []
+            assert all(native.decode(line.decode()) and line.endswith(b"\n") for line in lines)
+            assert _run([*arguments, "--append"]) == 0, capsys.readouterr().err
+            assert len(target.read_bytes().splitlines()) == len(lines) + 3
+
+
+def test_what_was_killed_in_the_middle_of_a_line_spoils_that_line_alone(tmp_path):
+    from simulator.recording.writing import Lines
+
+    path = tmp_path / "out.jsonl"
+    path.write_text('{"whole": 1}\n{"half": ')
+    with Lines(str(path), append=True) as lines:
+        lines.write('{"next": 2}')
+    assert path.read_text() == '{"whole": 1}\n{"half": \n{"next": 2}\n'

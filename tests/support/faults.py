@@ -10,7 +10,7 @@ import pytest
 
 
 class Faults:
-    """Counts operations on files of `simulator.support.files.atomic`, and lets one of them fail.
+    """Counts operations on files of `simulator.support.files.atomic` and of recordings, and lets one of them fail.
 
     `count` is how many there were. Number `fails`, from 1, raises OSError with the number `error`; a write that fails
     has written half of its content before (a torn write).
@@ -22,6 +22,7 @@ class Faults:
         self.done: list[str] = []
         module = "simulator.support.files"
         monkeypatch.setattr(f"{module}.open", self._open, raising=False)
+        monkeypatch.setattr("simulator.recording.writing.open", self._open, raising=False)
         for name in ("replace", "chmod", "makedirs"):
             monkeypatch.setattr(f"{module}.os.{name}", self._before(name, getattr(os, name)))
         import tempfile
