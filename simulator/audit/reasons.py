@@ -16,8 +16,8 @@ import numpy as np
 
 from simulator.audit.ranks import rank_correlation
 from simulator.audit.truth import Judge, Pair
-from simulator.rewards import Rollout
-from simulator.trace import ORGANIZER, Answer, Fork, Join, Thread, Trace, ViolationKind, child_id
+from simulator.rewards import Rollout, without_worker
+from simulator.trace import ORGANIZER, Answer, Fork, Join, Trace, ViolationKind, child_id
 
 _SAMPLES = 4000
 _WORTH_SAYING = 0.1  # share of the gain below which a part of it is not mentioned
@@ -162,24 +162,13 @@ def without(trace: Trace) -> Iterator[tuple[str, Trace]]:
         if isinstance(action, Fork) and action.index not in seen:
             seen.add(action.index)
             name = child_id(ORGANIZER, action.index)
-            rest = tuple(
-                each
-                for each in organizer.actions
-                if not (isinstance(each, (Fork, Join)) and each.index == action.index)
-            )
-            gone = {thread.id for thread in trace.threads if thread.id == name or thread.id.startswith(f"{name}.")}
-            yield f"worker {name}", _replaced(trace, rest, gone)
+            yield f"worker {name}", without_worker(trace, name)
         elif not isinstance(action, (Fork, Join, Answer)):
             what = type(action).__name__
             rest = (*organizer.actions[:place], *organizer.actions[place + 1 :])
-            yield f"its {what} of {getattr(action, 'tokens', 0):,} tokens", _replaced(trace, rest, set())
-
-
-def _replaced(trace: Trace, actions: tuple[object, ...], gone: set[str]) -> Trace:
-    organizer: Thread = msgspec.structs.replace(trace.organizer, actions=actions)
-    workers = tuple(thread for thread in trace.threads[1:] if thread.id not in gone)
-    result: Trace = msgspec.structs.replace(trace, threads=(organizer, *workers))
-    return result
+            shorter = msgspec.structs.replace(organizer, actions=rest)
+            smaller = msgspec.structs.replace(trace, threads=(shorter, *trace.threads[1:]))
+            yield f"its {what} of {getattr(action, 'tokens', 0):,} tokens", smaller
 
 
 def _number(value: float) -> str:

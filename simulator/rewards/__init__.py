@@ -4,6 +4,7 @@ A reward needs no simulation, only the decode-step clock in closed form; the one
 """
 
 from simulator.rewards.batch import ScoreBatch, process_pool, score, score_batch
+from simulator.rewards.credit import credit, token_weights, without_worker
 from simulator.rewards.library import REWARDS, make_reward
 from simulator.rewards.loading import load_reward, parse_reward
 from simulator.rewards.result import Phase, Rollout, Score
@@ -24,6 +25,7 @@ __all__ = [
     "Score",
     "ScoreBatch",
     "Term",
+    "credit",
     "load_reward",
     "make_reward",
     "parse_reward",
@@ -31,4 +33,6 @@ __all__ = [
     "score",
     "score_batch",
     "simulated_seconds",
+    "token_weights",
+    "without_worker",
 ]
