@@ -79,7 +79,7 @@ def facts(rollout: Rollout) -> dict[str, float]:
     """Return every one of `FACTS` of a rollout.
 
     >>> from simulator.trace.protocol import Protocol
-    >>> from simulator.trace import Return
+    >>> from simulator.trace import Join, Return, Thread
     >>> organizer = Thread(ORGANIZER, (Fork(1, 10), Join(1), Answer(10)))
     >>> found = facts(Rollout(Trace("t", (organizer, Thread("1", (Return(20),)))), Protocol()))
     >>> found["T"], found["the number of workers"], found["the share of tokens beside the longest path"]

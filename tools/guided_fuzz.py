@@ -1,4 +1,4 @@
-"""The doors under coverage-guided fuzzing: ``pip install '.[fuzz]'``, then ``python -m tests.fuzz.guided DOOR``.
+"""The doors under coverage-guided fuzzing: ``pip install '.[fuzz]'``, then ``python tools/guided_fuzz.py DOOR``.
 
 Further arguments go to libFuzzer, such as ``-max_total_time=60`` or a folder of inputs to begin with. Whatever a door
 does but take the input or refuse it ends the run, with the input in a file.
@@ -98,7 +98,7 @@ DOORS: dict[str, Callable[[bytes], Any]] = {
 def main() -> None:
     """Fuzz the door that the first argument names."""
     if len(sys.argv) < 2 or sys.argv[1] not in DOORS:
-        sys.exit(f"usage: python -m tests.fuzz.guided {{{','.join(DOORS)}}} [libFuzzer's arguments]")
+        sys.exit(f"usage: python tools/guided_fuzz.py {{{','.join(DOORS)}}} [libFuzzer's arguments]")
     door = DOORS[sys.argv.pop(1)]
 
     def once(data: bytes) -> None:
