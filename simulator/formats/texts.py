@@ -22,6 +22,8 @@ _INDEX = re.compile(r"0|[1-9][0-9]{0,9}").fullmatch
 class Faults:
     """The faults of a text. Beyond `MAX_FAULTS` only their number is kept, so that hostile text cannot fill memory.
 
+    But the first of each kind is listed: a text with many of one cannot hide another from the gate.
+
     >>> faults = Faults()
     >>> faults.add(ViolationKind.STRAY_TAG, "organizer", "</FORK-1> closes nothing", offset=7)
     >>> [str(fault) for fault in faults.all()]
@@ -30,6 +32,7 @@ class Faults:
 
     def __init__(self) -> None:
         self.listed: list[Violation] = []
+        self.kinds: set[ViolationKind] = set()
         self.unlisted = 0
 
     def add(
@@ -41,7 +44,8 @@ class Faults:
         action: int | None = None,
     ) -> None:
         """Add a fault at a character of the text, in an action of its thread."""
-        if len(self.listed) < MAX_FAULTS:
+        if len(self.listed) < MAX_FAULTS or kind not in self.kinds:
+            self.kinds.add(kind)
             self.listed.append(Violation(kind, thread, message, action, offset))
         else:
             self.unlisted += 1

@@ -30,6 +30,8 @@ one, which is clocked to its end, all of the organizer's text.
 """
 
 _DEFAULT = Protocol()
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""Under which of these servers put what was thought: it was decoded, wherever it stands."""
 _NO_WORKERS = (
     "some rollouts Fork, and no text of a worker comes with them: their concurrency is that of the organizer alone,"
     " whatever it does (see the column without_workers)"
@@ -284,10 +286,12 @@ def _workers(given: Any) -> Any:
 
 
 def texts_of(completion: Any) -> Any:
-    """Return the text of a completion: of messages, what the assistant says.
+    """Return the text of a completion: of messages, what the assistant says, and what it thought before.
 
     >>> texts_of([{"role": "assistant", "content": "So "}, {"role": "tool", "content": "?"}, {"content": "9"}])
     'So 9'
+    >>> texts_of([{"role": "assistant", "reasoning_content": "Hm. ", "content": "9"}])
+    'Hm. 9'
     """
     if not isinstance(completion, (list, tuple)) or not any(isinstance(each, Mapping) for each in completion):
         return completion
@@ -295,6 +299,7 @@ def texts_of(completion: Any) -> Any:
     for message in completion:
         if not isinstance(message, Mapping) or message.get("role", "assistant") != "assistant":
             continue
+        pieces += [message[key] for key in _THOUGHTS if isinstance(message.get(key), str)][:1]
         content = message.get("content")
         parts = content if isinstance(content, (list, tuple)) else [content]
         pieces += [part.get("text") if isinstance(part, Mapping) else part for part in parts]

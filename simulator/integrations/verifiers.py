@@ -27,8 +27,8 @@ async def forksim_reward(
 ) -> float:
     """Return the reward of one rollout, and record its columns as metrics of the trace.
 
-    A rollout with sub-agents is scored by its message graph. One without is scored by its text, with the ``workers`` in
-    the `info` of the trace (or the argument), if any.
+    A rollout with sub-agents is scored by its message graph. One without is scored by all that its model said, with the
+    ``workers`` in the `info` of the trace (or the argument), if any.
 
     Parameters
     ----------
@@ -45,13 +45,15 @@ async def forksim_reward(
     >>> asyncio.run(forksim_reward(completion=messages, answer="9", scorer=Scorer(protocol={"capacity": 2})))
     1.25
     """
+    graph = _graph(trace)
     text = texts_of(completion) if completion is not None else getattr(trace, "last_reply", None)
+    if graph is not None and completion is None:
+        text = verifiers.said(trace.to_record()) or text
     truth = getattr(task, "answer", None) if answer is None else answer
     notes = info if info is not None else getattr(trace, "info", None)
     notes = notes if isinstance(notes, Mapping) else {}
-    graph = _graph(trace)
-    if graph is not None:
-        batch = scorer.batch([graph], [scorer.verdict(text, truth)])
+    if graph is not None and len(graph.threads) > 1:
+        batch = scorer.score([graph], None, None, [truth])
     else:
         batch = scorer.score([text], None, [notes.get("workers")], [truth])
     record = getattr(trace, "record_metrics", None)
@@ -81,12 +83,11 @@ def make_reward(scorer: Scorer | None = None, **options: Any) -> Any:
 
 
 def _graph(trace: Any) -> Any:
-    """Return the Trace of a rollout with sub-agents, None if there are none."""
+    """Return the Trace of a rollout, None if there is none."""
     dump = getattr(trace, "to_record", None)
     if not callable(dump):
         return None
     try:
-        found = verifiers.trace_of(dump())
+        return verifiers.trace_of(dump())
     except (SimulatorError, ValueError, TypeError, LookupError):
         return None
-    return found if len(found.threads) > 1 else None

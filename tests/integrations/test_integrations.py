@@ -210,6 +210,29 @@ def test_the_training_step_reaches_a_reward_that_changes_with_it():
         assert verl.make_compute_score(**options)("d", text, "9", {"global_steps": step})["score"] == earned
 
 
+def test_what_was_thought_in_earlier_turns_is_counted():
+    """Verifiers calls its last reply the answer; a policy could think before that."""
+    turns = ("so I think " * 50, "and on " * 50, "<ANSWER>9</ANSWER>")
+    nodes = [{"message": {"role": "assistant", "content": text}, "sampled": True} for text in turns]
+    nodes = [node | ({"parent": place - 1} if place else {}) for place, node in enumerate(nodes)]
+    metrics = {}
+    trace = SimpleNamespace(
+        last_reply=turns[-1], info={}, to_record=lambda: {"nodes": nodes}, record_metrics=metrics.update
+    )
+    task = SimpleNamespace(answer="9")
+    assert asyncio.run(verifiers.make_reward(SCORER)(trace=trace, task=task)) == 1.25
+    assert metrics["forksim_latency"] == sum(map(len, turns)) / 4 // 1 + 1
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_what_was_thought_beside_the_content_is_counted(key):
+    thought = "so I think " * 50
+    metrics = {}
+    messages = [{"role": "assistant", key: thought, "content": "<ANSWER>9</ANSWER>"}]
+    trl.make_reward_func(SCORER)(completions=[messages], answer=["9"], log_metric=metrics.__setitem__)
+    assert metrics["forksim/latency"] == (len(thought) + 3) // 4 + 5 and metrics["forksim/accuracy"] == 1
+
+
 def test_a_response_that_repeats_the_end_of_its_prompt_is_not_cut():
     """Or a policy would think, write that, and answer."""
     for query in ("long thoughts. What is 4 + 5? 9", "is 4 + 5? so is 4 + 5? 9"):

@@ -100,6 +100,13 @@ def test_nor_from_a_file_of_records(tmp_path, name):
     assert batch.total[0] <= batch.total[1] or batch.total[1] < 0
 
 
+def test_many_faults_of_one_kind_hide_no_other():
+    rules = RULES.with_(format_errors=[*RULES.format_errors, "forged_join"])
+    text = "</FORK-7>" * 500 + ASK + "<JOIN-1>" + LONG + "</JOIN-1>" + END
+    batch = score_batch([helped(text)], protocol=rules, outcomes=[True])
+    assert batch.total.tolist() == [-1.0] and batch.reason[0].startswith("forged_join")
+
+
 def test_a_records_text_is_no_record():
     """Of what a model wrote the format is found by its tags, never by what it says it is."""
     for text in (json.dumps(NATIVE), json.dumps(VERIFIERS)):

@@ -142,11 +142,29 @@ def trace_of(record: Any, **options: Any) -> Trace:
     >>> trace_of({"nodes": [{"message": {"content": "So <FORK-1>q</FORK-1>"}, "sampled": True}]}).faults
     ()
     """
+    return _trace(_converted(record), **options)
+
+
+def said(record: Any) -> str:
+    """Return all that models said in a rollout given as plain data, over all turns.
+
+    Raises
+    ------
+    FormatError
+        If it is none.
+
+    >>> nodes = [{"message": {"content": text}, "sampled": text != "?"} for text in ("so ", "?", "9")]
+    >>> said({"nodes": nodes})
+    'so 9'
+    """
+    return "".join([turn.text for turn in turns_of(_converted(record), by_characters)])
+
+
+def _converted(record: Any) -> GraphRollout:
     try:
-        rollout = msgspec.convert(record, GraphRollout)
+        return msgspec.convert(record, GraphRollout)
     except msgspec.ValidationError as error:
         raise FormatError(f"is no rollout of verifiers: {error}") from None
-    return _trace(rollout, **options)
 
 
 def _trace(
