@@ -48,6 +48,7 @@ def memory_exponent(make: Callable[[int], Any], work: Callable[[Any], Any], n: i
     peaks = []
     for size in (n, n << doublings):
         given = make(size)
+        work(given)  # caches of a fixed size fill now, and not at one size only
         gc.collect()
         tracemalloc.start()
         try:
