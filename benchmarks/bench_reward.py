@@ -87,8 +87,9 @@ def speed():
     print(f"{ROLLOUTS:,} rollouts, text in, all columns out, one process")
     for name, (_, reward) in FORMATS.items():
         texts = rollouts(name)
-        spec = REWARDS[reward]()
-        seconds = median(lambda: score_batch(texts, reward=spec, protocol=RULES, outcomes=verdicts))  # noqa: B023
+        spec, reader = REWARDS[reward](), Reader(format=name)
+        options = {"reward": spec, "protocol": RULES, "outcomes": verdicts, "reader": reader}
+        seconds = median(lambda: score_batch(texts, **options))  # noqa: B023
         characters = statistics.mean(map(size, texts))
         print(
             f"  {name:<13} {characters:5.0f} characters  {seconds:6.3f} s  {seconds / ROLLOUTS * 1e6:5.1f} us/rollout"

@@ -177,7 +177,7 @@ class Reader:
             if len(ids) < len(texts):
                 raise FormatError("has texts and token ids side by side; accepted are all texts, or all ids")
             return self._of_ids(text, workers if isinstance(workers, Mapping) else {}, given, id, outcome)
-        if any(given.get(name) is not None for name in (*_MASKS, "worker_masks")):
+        if not _MASKED.isdisjoint(given) and any(given.get(name) is not None for name in _MASKED):
             raise FormatError("has a mask, which says of each token id who made it, beside a text; give the token ids")
         fields = {key: text, "workers": workers}
         if (
@@ -250,7 +250,8 @@ def _number(value: Any) -> int:
     return int(value)
 
 
-_SIMPLE = frozenset({*_TEXTS, "workers", "correct", *_MASKS, "worker_masks"})
+_MASKED = frozenset({*_MASKS, "worker_masks"})
+_SIMPLE = frozenset({*_TEXTS, "workers", "correct", *_MASKED})
 _NUMBERS = ("found", "wanted", "tokens", "prompt_tokens")
 
 
