@@ -221,7 +221,7 @@ def test_the_command(here, capsys):
     assert "no forgery found in 57 pairs of texts, 19 kinds" in capsys.readouterr().out
     assert _run(["audit", "own_rewards:spec", "--budget", "3", "--exploits", "late_forks,record", "--fail"]) == 1
     out = capsys.readouterr().out
-    assert "open to 1 of 1 exploits" in out and "no forgery found in 3 pairs of texts, 1 kinds" in out
+    assert "open to 1 of 1 exploits" in out and "no forgery found in 3 pairs of texts, 1 kind" in out
     assert _run(["audit", "own_rewards:naive", "--json", "--exploits", "late_thought,record", "--budget", "9"]) == 0
     first, second, summary = capsys.readouterr().out.splitlines()
     assert '"forgery":"late_thought","tried":9,"found":' in first and '"gain"' in first
