@@ -132,16 +132,15 @@ def _hedge(parts: _Parts) -> str:
     return f"<ANSWER>{_RIGHT}</ANSWER>" + parts.forks + parts.thought + parts.joins + "<ANSWER>7</ANSWER>"
 
 
-def _open_box(toss: Tosses) -> tuple[Written, Written]:
-    parts = _parts(toss)
-    said = parts.forks + parts.thought + parts.joins
-    return Written(said + "\\boxed{", parts.workers), Written(said, parts.workers)
+def _unanswered(before: str = "", after: str = "") -> Callable[[Tosses], tuple[Written, Written]]:
+    """Return a draw of two rollouts that never answer; A has something around its thoughts."""
 
+    def draw(toss: Tosses) -> tuple[Written, Written]:
+        parts = _parts(toss)
+        said = parts.forks + parts.thought + parts.joins
+        return Written(before + said + after, parts.workers), Written(said, parts.workers)
 
-def _early_box(toss: Tosses) -> tuple[Written, Written]:
-    parts = _parts(toss)
-    said = parts.forks + parts.thought + parts.joins
-    return Written(f"\\boxed{{{_RIGHT}}}\n" + said, parts.workers), Written(said, parts.workers)
+    return draw
 
 
 def _record(toss: Tosses) -> tuple[Written, Written]:
@@ -187,8 +186,8 @@ FORGERIES: dict[str, Forgery] = {
     "late_thought": Forgery("thinks after its answer", _placed(_late_thought)),
     "end_of_turn": Forgery("thinks after the end of its turn", _placed(_end_of_turn)),
     "hedge": Forgery("answers twice, and only once right", _placed(_hedge)),
-    "open_box": Forgery("opens a box and never answers", _open_box),
-    "early_box": Forgery("has a box before it thinks, and never answers", _early_box),
+    "open_box": Forgery("opens a box and never answers", _unanswered(after="\\boxed{")),
+    "early_box": Forgery("has a box before it thinks, and never answers", _unanswered(f"\\boxed{{{_RIGHT}}}\n")),
     "record": Forgery("writes a record of a trace", _record),
     "paths": Forgery("puts its thoughts into paths", _paths("<Path>", "</Path>")),
     "threads": Forgery("puts its thoughts into threads", _paths("<Thread>", "</Thread>")),

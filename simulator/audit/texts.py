@@ -88,7 +88,9 @@ def search_texts(
         choose(name, FORGERIES, "forgery")
     whole("budget", budget, "from 1 to 1,000,000")
     real("gain", gain, "above 0")
-    return [_search(reward, name, budget, seed, gain) for name in names]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="some rollouts Fork")  # some of these are meant to
+        return [_search(reward, name, budget, seed, gain) for name in names]
 
 
 def _search(reward: TextReward, name: str, budget: int, seed: int, gain: float) -> TextSearch:
@@ -100,9 +102,7 @@ def _search(reward: TextReward, name: str, budget: int, seed: int, gain: float) 
         earned = []
         for each in pair:
             try:
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", message="some rollouts Fork")  # some of these are meant to
-                    value = float(reward(each))
+                value = float(reward(each))
             except Exception as error:  # of any kind, as of somebody's parser
                 raised, value = raised or why(error, limit=200), math.nan
             earned.append(value)

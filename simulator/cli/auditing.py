@@ -98,15 +98,16 @@ def audit(
     if isinstance(spec, Reward) and spec.format not in (None, "asyncthink"):
         forgeries = []  # which are written in AsyncThink's tags
     search: Any = {"budget": hunt.budget, "seed": hunt.seed}
-    texts = search_texts(of_texts(spec, rules), forgeries, gain=hunt.gain, **search)
-    about = {"reward": reward, "gpu": gpu, "load": load, "capacity": rules.capacity, **search}
     if not isinstance(spec, Reward):
         if traces or out is not None:
             raise ConfigError(f"{reward} is audited by texts alone: TRACE and --out are for a Reward")
+        texts = search_texts(of_texts(spec, rules), forgeries, gain=hunt.gain, **search)
         _told(texts, json, {"reward": reward, **search})
         return 1 if fail and any(each.found for each in texts) else 0
     wanted: Any = {"gain": hunt.gain, "slower": hunt.slower, "clocks": hunt.clocks}  # it refuses what it does not know
     judge = Judge(reward=spec, protocol=rules, gpu=gpu, load=load, **wanted)
+    about = {"reward": reward, "gpu": gpu, "load": load, "capacity": rules.capacity, **search}
+    texts = search_texts(of_texts(spec, rules), forgeries, gain=hunt.gain, **search)
     source = reading.input(traces) if traces else None
     found = run(judge, source, exploits=exploits, group_size=hunt.group_size, **search)
     if source is not None:

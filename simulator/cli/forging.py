@@ -82,7 +82,7 @@ def print_texts(found: Sequence[TextSearch]) -> None:
         say(f"\nopen to {open_to} of {len(found)} forgeries")
         say(LEGEND)
     else:
-        say(f"\nno forgery found in {tried:,} pairs of texts, {len(found)} {_kinds(found)}")
+        say(f"\nno forgery found in {tried:,} pairs of texts, {len(found)} {'kind' if len(found) == 1 else 'kinds'}")
 
 
 def _brief(text: str) -> str:
@@ -90,7 +90,3 @@ def _brief(text: str) -> str:
     while "and so on and so on and so on " in text:
         text = text.replace("and so on and so on and so on ", "and so on and so on ")
     return text.replace("and so on and so on ", "and so on ... ")
-
-
-def _kinds(found: Sequence[TextSearch]) -> str:
-    return "kind" if len(found) == 1 else "kinds"

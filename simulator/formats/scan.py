@@ -158,14 +158,8 @@ class Scan:
         pieces, by_length, count = self.pieces, self.by_length, self.count
         inside = pieces[closing] if closing == opening + 1 else self._text(opening + 1, closing)
         if kind == _JOIN:
-            worker = str(index) if self.name == ORGANIZER else child_id(self.name, index)
-            if self.inserted is None and worker not in self.joined:  # a second Join could make the search a square
-                self.joined.add(worker)
-                said, returned = self.texts.get(worker, ""), f"<RETURN>{inside}</RETURN>"
-                believed = said.endswith(returned) or returned in said  # what nearly all are
-            else:
-                believed = False
-            if not believed and not self._is_returned(opening, worker, inside):
+            worker = child_id(self.name, index)
+            if not self._is_returned(opening, worker, inside):
                 message = f"what stands in <{self.tags[opening]}> is not what worker {worker} returned"
                 self._fault(opening, message, ViolationKind.FORGED_JOIN)
                 self._bare_join(opening, index, 0)  # what follows, the closing tag too, was decoded
@@ -228,6 +222,11 @@ class Scan:
         """
         if self.inserted is not None:
             return self._offset(opening) in self.inserted
+        if worker not in self.joined:  # what nearly all are; a second Join could make the search a square
+            self.joined.add(worker)
+            text, returned = self.texts.get(worker, ""), f"<RETURN>{inside}</RETURN>"
+            if text.endswith(returned) or returned in text:
+                return True
         said = inside.strip()
         accepted, _ = self._returns(worker)
         if said in accepted:

@@ -14,6 +14,7 @@ import numpy as np
 from simulator.errors import ConfigError
 from simulator.formats import asyncthink
 from simulator.rewards import Reader, Reward, ScoreBatch, load_reward, score_batch
+from simulator.rewards.batch import resolve
 from simulator.support.checks import check_options, choose
 from simulator.trace import Outcome, Trace
 from simulator.trace.answers import BOXED, answer_of, closing_brace
@@ -29,7 +30,6 @@ It sees the answer that the clock stops at, in ``<ANSWER>`` tags unless it holds
 one, which is clocked to its end, all of the organizer's text.
 """
 
-_DEFAULT = Protocol()
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Under which of these servers put what was thought: it was decoded, wherever it stands."""
 _NO_WORKERS = (
@@ -111,8 +111,7 @@ class Scorer:
             named = (getattr(self.tokenizer, name, None) for name in ("eos_token_id", "pad_token_id"))
             object.__setattr__(self, "ends", (*self.ends, *(end for end in named if isinstance(end, int))))
             object.__setattr__(self, "reader", replace(self.reader, decode=_Decode(self.tokenizer)))
-        if reward.format is not None:
-            object.__setattr__(self, "reader", replace(self.reader, otherwise=reward.format))
+        object.__setattr__(self, "reader", self.reader.meant_for(reward))
         object.__setattr__(self, "reward", reward)
         object.__setattr__(self, "protocol", protocol)
         reward.check(protocol or reward.protocol or Protocol())
@@ -145,20 +144,22 @@ class Scorer:
             The training step, for a reward that changes with it.
         """
         if step is not None and self._reward.schedule is not None:
-            return replace(self, reward=self._reward.at(step)).score(texts, ids, workers, truths, masks)
+            # Without the tokenizer, which the reader and the ends have taken in.
+            now = replace(self, reward=self._reward.at(step), tokenizer=None)
+            return now.score(texts, ids, workers, truths, masks)
         rollouts: list[Any] = []
         verdicts = []
         for place, text in enumerate(texts):
             given = _at(ids, place) if self.reader.decode or self.reader.tags else None
-            main = self._cut(text if given is None else given)
+            given = text if given is None else given
+            main = self._cut(given)
             helpers, mask = _workers(_at(workers, place)), _at(masks, place)
-            rollout = main
-            if helpers or (mask is not None and isinstance(main, list)):
-                rollout = {"text": main}
-                if helpers:
-                    rollout["workers"] = self._cut_all(helpers)
-                if mask is not None and isinstance(main, list):
-                    rollout["mask"] = mask[: len(main)] if hasattr(mask, "__getitem__") else mask
+            more = {}
+            if helpers:
+                more["workers"] = self._cut_all(helpers)
+            if mask is not None and isinstance(main, list):
+                more["mask"] = mask[: len(main)] if _length(mask) == len(given) else mask  # or it is refused
+            rollout = {"text": main, **more} if more else main
             trace, verdict = self._judged(rollout, text if isinstance(text, str) else main, _at(truths, place))
             rollouts.append(rollout if trace is None else trace)
             verdicts.append(verdict)
@@ -184,8 +185,8 @@ class Scorer:
             trace = self.reader.trace(rollout)
         except Exception:  # of any kind: scoring meets it again, and says so in its row
             return None, None
-        protocol = self.protocol if isinstance(self.protocol, Protocol) else None
-        answer = answer_of(trace, protocol or self._reward.protocol or _DEFAULT)
+        assert not isinstance(self.protocol, Mapping)  # since __post_init__
+        answer = answer_of(trace, resolve(self._reward, self.protocol)[1])
         return trace, self.verdict(text if answer is None else _as_judged(answer), truth)
 
     @property
@@ -269,6 +270,10 @@ def _at(column: Any, place: int) -> Any:
         return None if column is None else column[place]
     except (IndexError, KeyError, TypeError):
         return None
+
+
+def _length(column: Any) -> int:
+    return len(column) if hasattr(column, "__len__") and hasattr(column, "__getitem__") else -1
 
 
 def _workers(given: Any) -> Any:

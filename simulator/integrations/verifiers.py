@@ -13,6 +13,7 @@ from typing import Any
 from simulator.errors import SimulatorError
 from simulator.formats.logs import verifiers
 from simulator.integrations.scorer import Scorer, means, scorer_of, texts_of
+from simulator.trace import Trace
 
 
 async def forksim_reward(
@@ -45,10 +46,8 @@ async def forksim_reward(
     >>> asyncio.run(forksim_reward(completion=messages, answer="9", scorer=Scorer(protocol={"capacity": 2})))
     1.25
     """
-    graph = _graph(trace)
-    text = texts_of(completion) if completion is not None else getattr(trace, "last_reply", None)
-    if graph is not None and completion is None:
-        text = verifiers.said(trace.to_record()) or text
+    graph, said = _read(trace)
+    text = texts_of(completion) if completion is not None else said or getattr(trace, "last_reply", None)
     truth = getattr(task, "answer", None) if answer is None else answer
     notes = info if info is not None else getattr(trace, "info", None)
     notes = notes if isinstance(notes, Mapping) else {}
@@ -82,12 +81,13 @@ def make_reward(scorer: Scorer | None = None, **options: Any) -> Any:
     return partial(forksim_reward, scorer=scorer_of(scorer, options))
 
 
-def _graph(trace: Any) -> Any:
-    """Return the Trace of a rollout, None if there is none."""
+def _read(trace: Any) -> tuple[Trace | None, str]:
+    """Return the Trace of a rollout, None if there is none, and all that was said in it."""
     dump = getattr(trace, "to_record", None)
     if not callable(dump):
-        return None
+        return None, ""
     try:
-        return verifiers.trace_of(dump())
+        record = dump()
+        return verifiers.trace_of(record), verifiers.said(record)
     except (SimulatorError, ValueError, TypeError, LookupError):
-        return None
+        return None, ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice, repeat, zip_longest
 from multiprocessing import get_all_start_methods, get_context
@@ -209,8 +209,7 @@ def score_batch(
     """
     spec, rules = resolve(reward, protocol)
     spec.check(rules)
-    if spec.format is not None:
-        reader = replace(reader, otherwise=spec.format)
+    reader = reader.meant_for(spec)
     if masks is not None:
         rollouts = _masked(rollouts, masks)
     task = partial(_score_chunk, spec, rules, reader)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 from msgspec.structs import replace
@@ -89,9 +89,8 @@ def _without(trace: Trace, protocol: Protocol | None, reward: Reward | str) -> d
     spec, rules = resolve(reward, protocol)
     rollout = Rollout(trace, rules)
     whole = spec.score(rollout).total
-    names = list(rollout.clock.intervals)
-    _bound(names)
     names = [thread.id for thread in trace.threads if thread.id in rollout.clock.intervals]
+    _bound(names)
     owed = dict.fromkeys(names, 0.0)
     for name in names[1:]:
         owed[name] = whole - spec.score(Rollout(without_worker(trace, name), rules)).total
@@ -113,18 +112,18 @@ def without_worker(trace: Trace, worker: str) -> Trace:
     >>> trace.tokens, len(trace.threads)
     (3, 1)
     """
-
-    def is_of(parent: str) -> Callable[[object], bool]:
-        return lambda action: isinstance(action, (Fork, Join)) and child_id(parent, action.index) == worker
-
     parent = worker.rpartition(".")[0] or ORGANIZER
     threads = []
     for thread in trace.threads:
         if thread.id == worker or thread.id.startswith(f"{worker}."):
             continue
         if thread.id == parent:
-            gone = is_of(parent)
-            thread = replace(thread, actions=tuple(action for action in thread.actions if not gone(action)))
+            kept = [
+                action
+                for action in thread.actions
+                if not (isinstance(action, (Fork, Join)) and child_id(parent, action.index) == worker)
+            ]
+            thread = replace(thread, actions=tuple(kept))
         threads.append(thread)
     return replace(trace, threads=tuple(threads))
 

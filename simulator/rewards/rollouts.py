@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from simulator.errors import ConfigError, FormatError
 from simulator.formats import asyncthink, detect_written, lookup
 from simulator.formats.records import Record, prompted, trace_of
 from simulator.rewards.ids import ByDecoding, ByTag, Piece, mask_of, said
+from simulator.rewards.spec import Reward
 from simulator.support.checks import whole
 from simulator.trace import ORGANIZER, Outcome, Trace
 from simulator.trace.tokens import Along, TokenCounter, by_characters
@@ -148,6 +149,16 @@ class Reader:
         raise FormatError(
             f"a rollout is a Trace, a text, a mapping with a text, or token ids; got {type(rollout).__name__}"
         )
+
+    def meant_for(self, reward: Reward) -> Reader:
+        """Return the reader whose `otherwise` is the format of a reward: itself where nothing changes.
+
+        >>> from simulator.rewards import make_reward
+        >>> Reader().meant_for(make_reward("threadweaver")).otherwise
+        'threadweaver'
+        """
+        format = reward.format
+        return self if format is None or format == self.otherwise else replace(self, otherwise=format)
 
     def _bound(self, size: int, unit: str) -> None:
         if size > self.max_size:

@@ -210,6 +210,23 @@ def test_the_training_step_reaches_a_reward_that_changes_with_it():
         assert verl.make_compute_score(**options)("d", text, "9", {"global_steps": step})["score"] == earned
 
 
+def test_a_step_and_a_tokenizer_go_together():
+    """The reader has taken the tokenizer in, and keeps what it has learned of it."""
+    reward = make_reward("kimi_parl", anneal_steps=10)
+    scorer = Scorer(reward=reward, protocol=PROTOCOL, tokenizer=Tokenizer())
+    early, late = (scorer.score(["gone"], [IDS], [{"1": [24, 99]}], ["9"], step=step) for step in (0, 10))
+    assert not early.failed[0] and early.work.tolist() == late.work.tolist() == [len(IDS) - 3 + 1]
+    assert early.total[0] > late.total[0] == 1.0
+    assert scorer.reader.meant_for(reward) is scorer.reader
+
+
+@pytest.mark.parametrize("mask", [[1] * (len(IDS) + 5), [1] * 3])
+def test_a_mask_of_another_length_is_refused_also_where_an_end_is_cut_off(mask):
+    scorer = Scorer(protocol=PROTOCOL, tokenizer=Tokenizer())
+    batch = scorer.score(["gone"], [IDS], masks=[mask])
+    assert batch.failed[0] and f"a mask of {len(mask)} for {len(IDS) - 1} token ids" in batch.reason[0]
+
+
 def test_what_was_thought_in_earlier_turns_is_counted():
     """Verifiers calls its last reply the answer; a policy could think before that."""
     turns = ("so I think " * 50, "and on " * 50, "<ANSWER>9</ANSWER>")
