@@ -1,6 +1,9 @@
 """The supervisor alone, with workers that live and die by lot: every task comes to one end, and to the right one."""
 
+import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -141,3 +144,27 @@ def test_silence_and_late_starts():
     crew = Crew(silent, Backlog(iter([(0, ["good", "hangs", "good"])])), limit=Limit(0.01, strike))
     assert [result for _, result in crew.results()] == [("done", (0, ["good", "struck", "good"]))]
     assert struck == [(1, None)]
+
+
+HELD_BACK = """
+from multiprocessing import get_context
+from simulator.support.crew.processes import _no_interrupts
+see = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []), flush=True)"
+if __name__ == "__main__":
+    for _ in range(2):
+        process = get_context("spawn").Process(target=exec, args=(see,))
+        with _no_interrupts():
+            process.start()
+        process.join()
+    exec(see)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_is_held_back_while_the_first_process_starts_too(tmp_path):
+    """Python's resource tracker, which starts with the first, lets signals through that it was not told to."""
+    path = tmp_path / "held_back.py"
+    path.write_text(HELD_BACK)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=120, env=environment)
+    assert (done.stdout.split(), done.stderr) == (["True", "True", "False"], "")
