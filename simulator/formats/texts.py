@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import msgspec
 
@@ -50,21 +51,23 @@ class Faults:
         else:
             self.unlisted += 1
 
-    def shift(self, offset: int, by: int) -> None:
-        """Move the faults from a character on by so many actions."""
-        self.listed = [
-            fault
-            if fault.offset is None or fault.action is None or fault.offset < offset
-            else msgspec.structs.replace(fault, action=fault.action + by)
-            for fault in self.listed
-        ]
+    def all(self, action_at: Callable[[str, int], int | None] | None = None) -> tuple[Violation, ...]:
+        """Return what was added, with the number of those that were not listed.
 
-    def all(self) -> tuple[Violation, ...]:
-        """Return what was added, with the number of those that were not listed."""
+        `action_at` says which action of a thread has a character of the text, where that was not known before.
+        """
+        listed = self.listed
+        if action_at is not None:
+            listed = [
+                fault
+                if fault.offset is None
+                else msgspec.structs.replace(fault, action=action_at(fault.thread, fault.offset))
+                for fault in listed
+            ]
         if not self.unlisted:
-            return tuple(self.listed)
+            return tuple(listed)
         message = f"and {self.unlisted} more faults of this text"
-        return (*self.listed, Violation(ViolationKind.MORE_FAULTS, ORGANIZER, message))
+        return (*listed, Violation(ViolationKind.MORE_FAULTS, ORGANIZER, message))
 
 
 SECTION = re.compile(r"\n?<WORKER-?([\d.]{1,200})>")

@@ -57,20 +57,29 @@ def acceleration(
     ``longest`` is what the organizer decodes and, of each `Phase`, the longest worker. ``share`` is
     ``1 - longest / total``, as the code of github.com/facebookresearch/threadweaver computes it; ``speedup`` is
     ``total / longest - 1``, as its README has it. With `wrappers` ``sequential`` (the reward's code) the
-    `wrapper_tokens` of every worker, ``<Thread>`` and ``</Thread>``, count one after the other; with ``thread`` (its
-    data-generation script) they are part of the worker. Nested workers are literal text of the one around them.
+    `wrapper_tokens` of every worker, ``<Thread>`` and ``</Thread>``, count one after the other (of one that never
+    returned, half: it has no ``</Thread>``); with ``thread`` (its data-generation script) they are part of the worker.
+    Nested workers are literal text of the one around them.
     """
     if only_if_correct and rollout.accuracy != 1:
         return 0.0
     longest = total = 0
-    for main, lengths in rollout.blocks:
+    sequential = wrappers == "sequential"
+    unended: set[str] = set()
+    if sequential and rollout.clock.violations:
+        unended = {each.thread for each in rollout.clock.violations if each.kind is ViolationKind.MISSING_RETURN}
+    for (main, lengths), phase in zip(rollout.blocks, rollout.phases, strict=True):
         total += main + sum(lengths)
         longest += main
-        if lengths:
+        if len(lengths) > 1 and sequential:
+            own = 0
+            for name, length in zip(phase.workers, lengths, strict=True):
+                tags = min((wrapper_tokens + 1) // 2 if name in unended else wrapper_tokens, length)
+                longest += tags
+                own = max(own, length - tags)
+            longest += own
+        elif lengths:
             longest += max(lengths)
-            if wrappers == "sequential" and len(lengths) > 1:  # all wrappers but those of the longest, already counted
-                lengths.sort()
-                longest += sum([min(wrapper_tokens, length) for length in lengths[:-1]])
     if not longest:
         return 0.0
     value = 1 - longest / total if ratio == "share" else total / longest - 1

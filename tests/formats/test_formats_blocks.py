@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -225,7 +226,7 @@ RECOVERY = {
     ),
     "words between paths": (
         "<Parallel><Path>x</Path> <Path>y</Path>or<Path>z</Path></Parallel>",
-        "organizer TF1F2J1J2TF3J3T, 1 R, 2 R, 3 R",
+        "organizer TF1F2F3J1J2J3T, 1 R, 2 R, 3 R",
         [],
     ),
     "a plan after the paths": (
@@ -286,6 +287,120 @@ def test_recovery(text, expected, found):
         assert text.startswith(fault.message.split(">")[0] + ">", fault.offset)
 
 
+def plan(*labels):
+    return "<Goal>" + "".join(f"<Outline>{label}: x</Outline>" for label in labels) + "</Goal>"
+
+
+def path(label, text="", end="</Path>"):
+    return f"<Path>{label}: {text}{end}"
+
+
+LABELS = {
+    "a path cut inside an inner block, and the next one of the outer": (
+        "<Parallel>"
+        + plan(1, 2, 3)
+        + path(1)
+        + path(2, "<Parallel>" + plan(2.1, 2.2) + path(2.1, end=""), "")
+        + path(3),
+        "organizer TF1F2F3J1J2J3, 1 R, 2 TF1J1, 2.1 T, 3 R",
+    ),
+    "cut inside an inner plan": (
+        "<Parallel>"
+        + plan(1, 2, 3)
+        + path(1)
+        + path(2, "<Parallel><Goal><Outline>2.1: ", "")
+        + path(3)
+        + "</Parallel>",
+        "organizer TF1F2F3J1J2J3T, 1 R, 2 T, 3 R",
+    ),
+    "by the label alone": (
+        "<Parallel>" + path(1) + path(2, "<Parallel>" + path(2.1), "") + path(3) + "</Parallel>",
+        "organizer TF1F2F3J1J2J3T, 1 R, 2 TF1J1, 2.1 R, 3 R",
+    ),
+    "two levels up": (
+        "<Parallel>"
+        + plan(1, 2)
+        + path(1, "<Parallel>" + plan(1.1) + path(1.1, "<Parallel>" + plan("1.1.1"), ""), "")
+        + path(2),
+        "organizer TF1F2J1J2, 1 TF1J1, 1.1 T, 2 R",
+    ),
+    "inner labels that begin anew": (
+        "<Parallel>" + plan(1, 2) + path(1) + path(2, "<Parallel>" + plan(1, 2) + path(1) + path(2) + "</Parallel>"),
+        "organizer TF1F2J1J2, 1 R, 2 TF1F2J1J2R, 2.1 R, 2.2 R",
+    ),
+    "inner labels that begin anew, and an inner path that is never closed": (
+        "<Parallel>" + plan(1, 2) + path(1, "<Parallel>" + plan(1, 2) + path(1, end=""), "") + path(2) + path(2),
+        "organizer TF1F2J1J2, 1 TF1F2J1J2, 1.1 T, 1.2 R, 2 R",
+    ),
+    "a path that ran on past its block's end": (
+        "<Parallel>" + plan(1, 2) + path(1, "a</Parallel>b") + path(2) + "</Parallel>c",
+        "organizer TF1F2J1J2T, 1 TR, 2 R",
+    ),
+    "and was never closed": (
+        "<Parallel>" + plan(1, 2) + path(1, "a</Parallel>b", "") + path(2) + "</Parallel>c",
+        "organizer TF1F2J1J2T, 1 TT, 2 R",
+    ),
+    "a path that concluded by itself": (
+        "<Parallel>" + plan(1, 2) + path(1, "a<Conclusion>b</Conclusion></Parallel>c") + path(2) + "</Parallel>d",
+        "organizer TF1F2J1J2T, 1 TR, 2 R",
+    ),
+    "a path after the conclusion that its block does not lack": (
+        "<Parallel>" + plan(1) + path(1, "a", "") + "<Conclusion>b</Conclusion>" + path(1) + "</Parallel>d",
+        "organizer TF1J1T, 1 TR",
+    ),
+    "without Outlines the end is the end": (
+        "<Parallel>" + path(1, "a</Parallel>b") + path(2) + "</Parallel>c",
+        "organizer TF1J1T, 1 T",
+    ),
+    "a plan without a block": (
+        "so " + plan(1, 2) + path(1) + path(2) + "</Parallel>c",
+        "organizer TF1F2J1J2T, 1 R, 2 R",
+    ),
+    "a plan without a block, and a path that it does not name": ("so " + plan(1, 2) + path(3), "organizer T"),
+    "a plan without a block, twice": (
+        plan(1) + path(1) + "<Conclusion>x</Conclusion>" + plan(1) + path(1) + "</Parallel>",
+        "organizer TF1J1TF2J2T, 1 R, 2 R",
+    ),
+    "a plan that nothing follows": ("<Think>so " + plan(1, 2) + "</Think>9", "organizer TA"),
+    "a plan in a path": (
+        "<Parallel>" + path(1, plan(1.1, 1.2) + path(1.1) + path(1.2)) + path(2) + "</Parallel>",
+        "organizer TF1F2J1J2T, 1 TF1F2J1J2R, 1.1 R, 1.2 R, 2 R",
+    ),
+    "a stray end": ("<Parallel>" + path(1) + "</Path>" + path(2) + "</Parallel>", "organizer TF1F2J1J2T, 1 R, 2 R"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), LABELS.values(), ids=LABELS)
+def test_labels_decide_where_they_are_consistent(text, expected):
+    trace = multiverse.parse(text)
+    assert shape(trace) == expected
+    assert trace.faults  # what is not in order stays a violation
+    assert all(trace.thread(fault.thread).actions[fault.action] is not None for fault in trace.faults)
+
+
+def test_text_between_paths_comes_after_them_all():
+    #                |- 3 -|.....|- 2 + 1 -|   "or so" is said when both paths are there
+    # path 1               |- 2 -|
+    # path 2               |- 4 ---|
+    text = "a b <Parallel> <Path>x y</Path> or so <Path>x y z w</Path> </Parallel>"
+    trace = multiverse.parse(text, count=by_words)
+    assert shape(trace) == "organizer TF1F2J1J2T, 1 R, 2 R"
+    assert trace.organizer.actions[-1] == Think(3, " or so  </Parallel>")
+    assert (trace.tokens, latency(trace), trace.threads[2].prompt_tokens) == (12, 3 + 4 + 3, 3)
+    assert multiverse.render(trace) == "a b <Parallel> <Path>x y</Path><Path>x y z w</Path> or so  </Parallel>"
+
+
+def test_threadweaver_is_flat():
+    trace = threadweaver.parse("<Parallel><Thread>1: a<Parallel><Thread>b</Thread></Parallel></Thread></Parallel>")
+    assert shape(trace) == "organizer TF1J1T, 1 R"
+    assert [str(fault) for fault in trace.faults] == [
+        "stray_tag: thread 1 action 0 char 22: <Parallel> is text of the Thread that it stands in",
+        "stray_tag: thread 1 action 0 char 32: <Thread> is text of the Thread that it stands in",
+        "stray_tag: thread organizer action 3 char 61: </Thread> closes nothing",
+        "stray_tag: thread organizer action 3 char 70: </Parallel> closes nothing",
+    ]
+
+
 def test_summary_of_parallel_r1_that_does_not_follow_its_block():
     block = "<Parallel><Path>x</Path>"
     assert faults(parallel_r1.parse(block + "<Summary>y</Summary>")) == [
@@ -336,8 +451,21 @@ TAGS = [
 ]
 # Blocks and paths more often, so that they nest.
 common = ["<Parallel>", "<Path>", "<Thread>", "</Path>", "</Thread>", "</Parallel>"]
+whole = [
+    "<Parallel><Goal><Outline>1: x</Outline><Outline>2: y</Outline></Goal>",
+    "<Parallel><Outlines><Outline>1: x</Outline></Outlines>",
+    *(
+        f"<{tag}>{label}{end}"
+        for tag in ("Path", "Thread")
+        for label in ("1: ", "2: ", "1.1: ")
+        for end in (f"</{tag}>", "")
+    ),
+    "<Conclusion>so",
+    "</Path>a",
+    "</Thread>a",
+]
 words = ["a", " ", "\n", "1: ", "\\boxed{", "Final Answer: 9\n", "Answer:", "<", "é"]
-soup = st.lists(st.sampled_from([*TAGS, *common * 3, *words]), max_size=60).map("".join)
+soup = st.lists(st.sampled_from([*TAGS, *common * 3, *whole * 3, *words]), max_size=60).map("".join)
 texts = soup | st.text(max_size=200)
 
 
@@ -351,17 +479,26 @@ def test_every_character_belongs_to_exactly_one_action(dialect, text):
         return len(piece)
 
     trace = dialect.parse(text, count=count)
-    assert _source(trace) == text
-    assert sum(map(len, pieces)) == trace.tokens == len(text)
+    assert "".join(pieces) == text  # counted where it stands, whoever has it
+    assert sum(map(len, pieces)) == trace.tokens
+    assert sorted(_source(trace)) == sorted(text)
     for counter in (by_words, by_characters):
-        assert _source(dialect.parse(text, count=counter)) == text
+        assert _source(dialect.parse(text, count=counter)) == _source(trace)
 
 
 @dialects
 @given(text=texts)
 def test_render_gives_the_text_back(dialect, text):
     trace = dialect.parse(text, id="t")
-    assert dialect.render(trace) == text
+    if _source(trace) == text:
+        assert dialect.render(trace) == text
+    else:  # something stood between paths: it now stands behind them, if it means the same there
+        try:
+            again = dialect.render(trace)
+        except FormatError:
+            return
+        trace = dialect.parse(again, id="t")
+        assert sorted(_source(trace)) == sorted(again)
     assert dialect.parse(dialect.render(trace), id="t") == trace
 
 
@@ -401,7 +538,7 @@ def test_without_text_all_else_is_the_same(dialect, text):
 
 @dialects
 def test_every_prefix_is_read(dialect):
-    block = dialect.render(tree_trace([[[], [[], []]], []]))
+    block = dialect.render(tree_trace([[], [], []] if dialect.DIALECT.flat else [[[], [[], []]], []]))
     for end in range(len(block) + 1):
         assert _source(dialect.parse(block[:end])) == block[:end]
 
@@ -436,6 +573,10 @@ trees = st.recursive(st.just([]), lambda children: st.lists(children, max_size=4
 @given(tree=trees, tokens=st.integers(0, 200), answer=st.booleans())
 def test_a_trace_without_text_keeps_its_structure(dialect, tree, tokens, answer):
     trace = tree_trace(tree, tokens, answer)
+    if dialect.DIALECT.flat and any(tree):
+        with pytest.raises(FormatError, match=r"thread [0-9.]+ forks, and in this dialect only the organizer does"):
+            dialect.render(trace)
+        return
     text = dialect.render(trace)
     again = dialect.parse(text)
     assert again.faults == ()
@@ -487,9 +628,11 @@ def test_words_that_would_read_as_something_else(words):
         parallel_r1.render(trace)
 
 
-@dialects
+@pytest.mark.parametrize("dialect", [multiverse, parallel_r1])
 def test_a_worker_without_a_return(dialect):
     trace = Trace("t", (Thread("organizer", (Think(9), Fork(1), Join(1))), Thread("1", (Think(9),))))
+    with pytest.raises(FormatError, match="thread 1 never returns, and would take the rest of the text"):
+        threadweaver.render(trace)
     again = dialect.parse(dialect.render(trace))
     assert shape(again) == "organizer TF1J1T, 1 T"
     assert [fault.kind for fault in again.faults] == [ViolationKind.UNCLOSED_TAG]
@@ -585,8 +728,9 @@ def test_nesting_is_bounded_and_the_text_is_kept(dialect):
     path = f"<{dialect.DIALECT.path}>"
     text = f"<Parallel>{path}x" * (MAX_NESTING + 5)
     trace = dialect.parse(text)
-    assert max(nesting(thread.id) for thread in trace.threads) == MAX_NESTING
-    assert sum(fault.message == "<Parallel> is nested too deep" for fault in trace.faults) == 5
+    flat = dialect.DIALECT.flat
+    assert max(nesting(thread.id) for thread in trace.threads) == (1 if flat else MAX_NESTING)
+    assert sum(fault.message == "<Parallel> is nested too deep" for fault in trace.faults) == (0 if flat else 5)
     assert dialect.render(trace) == text
 
 
@@ -613,7 +757,10 @@ def recorded(name):
 def test_every_recorded_output_is_read_and_given_back(dialect):
     for record in recorded(f"{dialect.DIALECT.name}.jsonl"):
         trace = dialect.parse(record["output"], count=by_words)
-        assert _source(trace) == dialect.render(trace) == record["output"]
+        assert _source(trace) == dialect.render(trace)
+        between = re.search(r"</Path>\s+Second, ", record["output"])  # said between two paths, and so behind them
+        assert between or _source(trace) == record["output"]
+        assert sorted(_source(trace)) == sorted(record["output"])
 
 
 @pytest.mark.corpus
@@ -655,6 +802,6 @@ def test_recorded_parallel_r1():
     traces = [parallel_r1.parse(record["output"], count=by_words) for record in recorded("parallel_r1.jsonl")]
     assert all(not trace.faults and isinstance(trace.organizer.actions[-1], Answer) for trace in traces)
     saved = [1 - latency(trace) / trace.tokens for trace in traces]
-    assert sum(saved) / len(saved) == pytest.approx(0.188, abs=0.001)
+    assert sum(saved) / len(saved) == pytest.approx(0.190, abs=0.001)
     with_block = [part for part, trace in zip(saved, traces, strict=True) if len(trace.threads) > 1]
-    assert (sum(with_block) / len(with_block), len(with_block)) == (pytest.approx(0.190, abs=0.001), 99)
+    assert (sum(with_block) / len(with_block), len(with_block)) == (pytest.approx(0.192, abs=0.001), 99)

@@ -25,10 +25,12 @@ class Dialect:
     """Without a thinking tag, the answer is the line of the last one of these; the first that is found decides."""
     newline: str
     """What `render` writes after an opening and before a closing tag."""
+    flat: bool = False
+    """Whether paths do not nest: within a path every tag but its end is text."""
     tags: re.Pattern[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         names = ["Parallel", self.path, self.summary]
         names += [self.plan, "Outline"] if self.plan else []
         names += ["[Tt]hink"] if self.think else []
-        object.__setattr__(self, "tags", re.compile(f"</?(?:{'|'.join(names)})>"))
+        object.__setattr__(self, "tags", re.compile(f"(</?(?:{'|'.join(names)})>)"))

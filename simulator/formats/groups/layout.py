@@ -24,14 +24,16 @@ _LABEL = re.compile(r"<\w+>\n?([0-9.]+:) ")
 def render(trace: Trace, dialect: Dialect) -> str:
     """Return `trace` as text of `dialect`.
 
-    The texts of a trace that was read from this dialect are its source, and are only strung together. Any other trace
+    The texts of a trace that was read from this dialect are its source, and are only strung together (what stood
+    between paths then stands behind them). Any other trace
     is laid out anew: with its texts, less their tags, or if it has none with neutral words, four characters a token.
     A Fork's own tokens come before its group, those of a Join after it, and workers are numbered anew.
 
     Raises
     ------
     FormatError
-        If the trace does more than fork groups of workers and wait for all of each, or too many tokens have no text.
+        If the trace does more than fork groups of workers and wait for all of each, or too many tokens have no text;
+        in a flat dialect also if a worker forks, or never returns.
     """
     check_filler(trace)
     text = _source(trace)
@@ -137,6 +139,8 @@ def _plan(trace: Trace, thread: Thread, threads: dict[str, Thread], dialect: Dia
                     raise refuse(f"thinks while worker {min(waiting)} runs")
                 plan.pieces[-1].add(tokens, text)
             case Fork(index=index, tokens=tokens, text=text):
+                if dialect.flat and not is_organizer:
+                    raise refuse("forks, and in this dialect only the organizer does")
                 if waiting and len(waiting) < len(forked):
                     raise refuse(f"forks sub-query {index} while worker {min(waiting)} runs")
                 child = threads.get(child_id(thread.id, index))
@@ -162,6 +166,8 @@ def _plan(trace: Trace, thread: Thread, threads: dict[str, Thread], dialect: Dia
                 plan.end.add(action.tokens, action.text)
             case _:
                 raise refuse(f"has an action {type(action).__name__} where it cannot be said")
+    if dialect.flat and not is_organizer and plan.end is None:
+        raise refuse("never returns, and would take the rest of the text")
     if waiting:
         raise refuse(f"never joins sub-query {min(waiting)}")
     if is_organizer and threads:

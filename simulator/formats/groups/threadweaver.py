@@ -12,8 +12,11 @@ r"""ThreadWeaver text (arXiv 2512.07843, github.com/facebookresearch/threadweave
     text </think>
     ... \boxed{...}
 
-Earlier versions close a block with ``<Conclusion>...</Conclusion>``, which is read too. The dialect does not nest
-blocks; nested ones are read as in Multiverse.
+Earlier versions close a block with ``<Conclusion>...</Conclusion>``, which is read too.
+
+The dialect is flat. It is read as its own reward reads it (``get_parallel_stats`` of version 2): within a thread every
+tag but ``</Thread>`` is text, also ``</Parallel>`` and another ``<Thread>``; within a block so is ``<Parallel>``; a
+thread or block that nothing ends goes on to the end of the text; what stands between threads is the organizer's.
 
 The organizer decodes ``<Parallel>``, the Outlines, a Conclusion and ``</Parallel>``. A thread's worker decodes
 ``<Thread>``, its text and ``</Thread>``. Threads make the Forks: there may be more or fewer Outlines.
@@ -49,6 +52,7 @@ DIALECT = Dialect(
     think="think",
     answer_signs=(BOXED,),
     newline="",
+    flat=True,
 )
 
 parse = partial(blocks.parse, dialect=DIALECT)
