@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from simulator.errors import ConfigError, FormatError
 from simulator.formats import asyncthink, native
-from simulator.formats.groups import multiverse, parallel_r1, threadweaver
-from simulator.formats.logs import agentic, mooncake, verifiers
+from simulator.formats.groups import multiverse, npr, parallel_r1, threadweaver
+from simulator.formats.logs import agentic, apr, mooncake, verifiers
 from simulator.formats.logs.base import LogFormat
 from simulator.trace import Outcome, Trace
 from simulator.trace.tokens import TokenCounter, by_characters
@@ -75,6 +75,7 @@ FORMATS: dict[str, Format] = {
         "native", "JSON lines, all a Trace holds", native.parse, native.render, native.detect, written=False
     ),
     "verifiers": Format("verifiers", "a rollout of verifiers", verifiers.parse, None, verifiers.detect, written=False),
+    "apr": Format("apr", "a search with its calls", apr.parse, None, apr.detect, written=False),
     "asyncthink": Format(
         "asyncthink",
         "<FORK-1> <JOIN-1>",
@@ -83,6 +84,7 @@ FORMATS: dict[str, Format] = {
         asyncthink.detect,
         asyncthink.parse_file,
     ),
+    "npr": Format("npr", "<guideline> <step>", npr.parse, npr.render, npr.detect),
     "multiverse": Format("multiverse", "<Goal> <Path>", multiverse.parse, multiverse.render, multiverse.detect),
     "threadweaver": Format("threadweaver", "<Thread>", threadweaver.parse, threadweaver.render, threadweaver.detect),
     "parallel_r1": Format("parallel_r1", "<Path> <Summary>", parallel_r1.parse, parallel_r1.render, parallel_r1.detect),
@@ -92,6 +94,7 @@ FORMATS: dict[str, Format] = {
 LOGS: dict[str, LogFormat] = {
     "native": LogFormat("native", "a Trace a line", native.sniff, native.read, native.write, "record"),
     "verifiers": LogFormat("verifiers", "rollouts, or episodes", verifiers.sniff, verifiers.read, None, "record"),
+    "apr": LogFormat("apr", "searches with their calls", apr.sniff, apr.read, None, "record"),
     "mooncake": LogFormat("mooncake", "requests that share prefixes", mooncake.sniff, mooncake.read, None, "record"),
     "agentic_mooncake": LogFormat("agentic_mooncake", "requests of agents", agentic.sniff, agentic.read, agentic.write),
 }

@@ -431,7 +431,7 @@ BAD_OPTIONS = [
     (("--routing", "bogus"), "no routing is called 'bogus'; accepted: round-robin, least-loaded, prefix-affinity"),
     (("--gpu", "steps", "--gpu", "rate:9"), "replicas must all take steps"),
     (("--seed", -1), "Invalid value for '--seed'"),
-    (("--format", "bogus"), "no format is called 'bogus'; accepted are native, verifiers, asyncthink, multiverse"),
+    (("--format", "bogus"), "no format is called 'bogus'; accepted are native, verifiers, apr, asyncthink, npr"),
     (("--tokens", "bogus"), "--tokens takes characters, words or a tokenizer.json; "),
     (("--tokens", ""), "--tokens takes characters, words or a tokenizer.json; "),
     (("--rows", -1), "Invalid value for '--rows'"),

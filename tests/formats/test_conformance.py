@@ -45,14 +45,16 @@ logs = pytest.mark.parametrize("log", LOGS.values(), ids=LOGS)
 SAMPLES = {  # of each, a text that no other format knows
     "native": '{"schema": "forksim.trace/1", "id": "a", "threads": [{"id": "organizer", "actions": []}]}',
     "verifiers": '{"task": {}, "nodes": [{"message": {"role": "assistant", "content": "9"}, "sampled": true}]}',
+    "apr": '{"main_calls": ["so"], "sub_calls": []}',
     "asyncthink": "so <FORK-1>odd</FORK-1>",
+    "npr": "<guideline>",
     "multiverse": "<Think>so",
     "threadweaver": "<think>so",
     "parallel_r1": "so <Parallel>",
 }
 
 
-TAGGED = ("asyncthink", "multiverse", "threadweaver", "parallel_r1")
+TAGGED = ("asyncthink", "multiverse", "threadweaver", "npr", "parallel_r1")
 """Any text is a trace in these."""
 
 
@@ -88,14 +90,16 @@ def test_detection(text, name):
 
 def test_an_unknown_format_is_named_with_those_there_are():
     message = f"no format is called 'yaml'; accepted are {', '.join(FORMATS)}"
-    assert message.startswith("no format is called 'yaml'; accepted are native, verifiers, asyncthink, multiverse, ")
+    assert message.startswith(
+        "no format is called 'yaml'; accepted are native, verifiers, apr, asyncthink, npr, multiverse, "
+    )
     for call in (lambda: lookup("yaml"), lambda: parse("", format="yaml")):
         with pytest.raises(ConfigError) as caught:
             call()
         assert str(caught.value) == message
     with pytest.raises(ConfigError) as caught:
         render(FORK_JOIN, "yaml")
-    assert str(caught.value) == message.replace("verifiers, ", "")
+    assert str(caught.value) == message.replace("verifiers, apr, ", "")
 
 
 @formats
@@ -108,7 +112,7 @@ def test_no_text_raises_anything_but_a_format_error(form, text):
         except FormatError as error:
             assert form.name not in TAGGED and "\n" not in str(error)
         else:
-            assert keep or all(action.text is None for _, _, action in trace.actions())
+            assert keep or all(action.text is None or isinstance(action, Answer) for _, _, action in trace.actions())
             assert form.name not in TAGGED or (trace.id, trace.token_source) == ("q", "words")
             assert trace.outcome == Outcome(correct=True)
 
@@ -174,6 +178,7 @@ ROW = REQUEST | {"request_id": "r", "play_id": "q7", "session_id": "main", "mode
 FILES = {  # of each, the bytes of a file
     "native": SAMPLES["native"].encode() + b"\n",
     "verifiers": SAMPLES["verifiers"].encode() + b"\n",
+    "apr": SAMPLES["apr"].encode() + b"\n",
     "mooncake": json.dumps({"timestamp": 27482} | REQUEST).encode() + b"\n",
     "agentic_mooncake": f"{json.dumps(HEADER)}\n{json.dumps(ROW)}\n".encode(),
 }

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.errors import FormatError
-from simulator.formats.groups import multiverse, parallel_r1, threadweaver
+from simulator.formats.groups import GROUPS, multiverse, npr, parallel_r1, threadweaver
 from simulator.formats.groups.layout import _source
 from simulator.formats.texts import MAX_FAULTS, MAX_WORKERS
 from simulator.trace import (
@@ -30,7 +30,7 @@ from simulator.trace import (
 )
 from simulator.trace.tokens import by_characters, by_words
 
-DIALECTS = {module.DIALECT.name: module for module in (multiverse, threadweaver, parallel_r1)}
+DIALECTS = {module.DIALECT.name: module for module in GROUPS}
 SIGNS = {Think: "T", Fork: "F", Join: "J", Return: "R", Answer: "A"}
 
 dialects = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
@@ -390,6 +390,31 @@ def test_text_between_paths_comes_after_them_all():
     assert multiverse.render(trace) == "a b <Parallel> <Path>x y</Path><Path>x y z w</Path> or so  </Parallel>"
 
 
+def test_npr_by_hand():
+    # organizer |---- 9 ----|......|-- 2 + 2 --|   words
+    # step 1                |- 3 -|
+    # step 2                | 2 |
+    text = (
+        "so <guideline> <plan>1: odd</plan> <plan>2: even</plan> </guideline> <step>1: b c</step> <step>2: d</step>"
+        " <takeaway>both</takeaway>\n\\boxed{9} it is"
+    )
+    trace = npr.parse(text, count=by_words)
+    assert shape(trace) == "organizer TF1F2J1J2TA, 1 R, 2 R"
+    assert (trace.faults, latency(trace), trace.tokens) == ((), 7 + 3 + 1 + 3, 16)
+    assert trace.organizer.actions[-1].text == "\\boxed{9} it is"
+    assert npr.parse(text.replace("both", "\\boxed{8}").partition("\n")[0]).organizer.actions[-1].text == (
+        "\\boxed{8}</takeaway>"
+    )
+    inside = "<guideline><plan>1: a</plan></guideline><step>1: b</step><takeaway>\nso \\boxed{8}\n</takeaway>\n"
+    assert npr.parse(inside).organizer.actions[-1].text == "so \\boxed{8}\n</takeaway>\n"
+    cut = npr.parse("<guideline><plan>1: a</plan></guideline><step>1: b")
+    assert [fault.message for fault in cut.faults] == [
+        "<step> is never closed",
+        "<guideline> has no </takeaway>",
+    ]
+    assert shape(npr.parse("<step>1: a</step>")) == "organizer T"
+
+
 def test_threadweaver_is_flat():
     trace = threadweaver.parse("<Parallel><Thread>1: a<Parallel><Thread>b</Thread></Parallel></Thread></Parallel>")
     assert shape(trace) == "organizer TF1J1T, 1 R"
@@ -446,7 +471,22 @@ def test_answer(dialect, text, answer):
 
 TAGS = [
     f"<{slash}{name}>"
-    for name in ("Parallel", "Path", "Thread", "Goal", "Outlines", "Outline", "Conclusion", "Summary", "Think", "think")
+    for name in (
+        "guideline",
+        "plan",
+        "step",
+        "takeaway",
+        "Parallel",
+        "Path",
+        "Thread",
+        "Goal",
+        "Outlines",
+        "Outline",
+        "Conclusion",
+        "Summary",
+        "Think",
+        "think",
+    )
     for slash in ("", "/")
 ]
 # Blocks and paths more often, so that they nest.
@@ -461,6 +501,9 @@ whole = [
         for end in (f"</{tag}>", "")
     ),
     "<Conclusion>so",
+    "<guideline><plan>1: x</plan><plan>2: y</plan></guideline>",
+    *(f"<step>{label}{end}" for label in ("1: ", "2: ", "1.1: ") for end in ("</step>", "")),
+    "<takeaway>so</takeaway>",
     "</Path>a",
     "</Thread>a",
 ]
@@ -681,7 +724,7 @@ def test_from_one_dialect_to_another(dialect, source):
     assert [thread.label for thread in moved.threads[1:]] == ["1", "2"]
     path = f"<{dialect.DIALECT.path}>{dialect.DIALECT.newline}"
     assert moved.threads[1].actions[-1].text.strip().startswith(f"{path}1: odd half")
-    assert moved.organizer.actions[-1].text.strip().endswith("9")
+    assert moved.organizer.actions[-1].text.strip().rstrip("}").endswith("9")
 
 
 # ---------------------------------------------------------------- hostile text
@@ -726,11 +769,13 @@ def test_ten_megabytes(dialect, unit):
 @dialects
 def test_nesting_is_bounded_and_the_text_is_kept(dialect):
     path = f"<{dialect.DIALECT.path}>"
-    text = f"<Parallel>{path}x" * (MAX_NESTING + 5)
+    block = "<Parallel>" if dialect.DIALECT.block else "<guideline>"
+    text = f"{block}{path}x" * (MAX_NESTING + 5)
     trace = dialect.parse(text)
     flat = dialect.DIALECT.flat
     assert max(nesting(thread.id) for thread in trace.threads) == (1 if flat else MAX_NESTING)
-    assert sum(fault.message == "<Parallel> is nested too deep" for fault in trace.faults) == (0 if flat else 5)
+    deep = ("<Parallel> is nested too deep", "<guideline> has no place here")
+    assert sum(fault.message in deep for fault in trace.faults) == (0 if flat else 5)
     assert dialect.render(trace) == text
 
 

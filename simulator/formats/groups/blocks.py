@@ -1,4 +1,4 @@
-"""The scanner shared by the group dialects: Multiverse, ThreadWeaver and Parallel-R1.
+"""The scanner shared by the group dialects: Multiverse, ThreadWeaver, Parallel-R1 and NPR.
 
 In these dialects a thread forks a whole group of paths at once and waits for all of them::
 
@@ -33,7 +33,8 @@ Labels decide where they are consistent with the Outlines (see `simulator.format
 - a plan without ``<Parallel>`` begins a block, if a path follows that it names.
 
 A *flat* dialect (ThreadWeaver) is read as its own reward reads it: paths do not nest, within a path every tag but its
-end is text, also ``</Parallel>``, and white space between paths is their parent's.
+end is text, also ``</Parallel>``, and white space between paths is their parent's. Without a tag for blocks (NPR), the
+plan begins one and the end of its summary ends it.
 
 Tags are matched in the case the models are trained on: all 5,831 tags of 150 recorded outputs have it. Only ``Think``
 is taken in both cases.
@@ -90,6 +91,7 @@ class _Scan(Cursor):
         super().__init__(text, count, keep)
         self.dialect = dialect
         self.loose = 0  # from here on nothing of the organizer's is open
+        self.concluding = 0  # where what the last summary says begins
         self.threads = [self.thread]
         self.parents: list[OpenThread] = []
         self.think: int | None = None  # where <Think> stands
@@ -140,11 +142,22 @@ class _Scan(Cursor):
             return self.loose if said else -1
         if self.think is None:
             for sign in self.dialect.answer_signs:
-                boxed = sign == BOXED
-                found = boxed_answer(self.text, self.loose) if boxed else self.text.rfind(sign, self.loose)
-                if found >= 0:
-                    return max(self.loose, self.text.rfind("\n", self.loose, found) + 1)
+                start = self._answer_line(sign, self.text, self.loose)
+                if start >= 0:
+                    return start
+            said = self.text[: self.loose].removesuffix(f"</{self.dialect.summary}>")
+            if (
+                not self.dialect.block
+                and self.concluding <= len(said) < self.loose
+                and not self.text[self.loose :].strip()
+            ):
+                return self._answer_line(BOXED, said, self.concluding)  # the last summary is the end, and holds it
         return -1
+
+    def _answer_line(self, sign: str, text: str, start: int) -> int:
+        """Return where the line of the last sign of an answer begins, or -1."""
+        found = boxed_answer(text, start) if sign == BOXED else text.rfind(sign, start)
+        return max(start, text.rfind("\n", start, found) + 1) if found >= 0 else -1
 
     def _open_block(self, start: int, end: int) -> None:
         if len(self.parents) >= MAX_NESTING:
@@ -170,7 +183,7 @@ class _Scan(Cursor):
         if thread.wrappers:
             self._end_wrappers()
         if thread.block and not closed and not thread.block.implied:
-            self.unclosed("<Parallel> is never closed", thread.block.offset)
+            self.unclosed(self.dialect.never_closed, thread.block.offset)
         thread.past, thread.block = thread.block, None
         thread.unsummed = True
         self.loose = at
@@ -277,12 +290,13 @@ class _Scan(Cursor):
     def _open_plan(self, start: int, end: int) -> None:
         thread = self.thread
         block = thread.block
-        if block and block.concluded and not thread.wrappers and not self.dialect.flat:
+        if block and (block.concluded or (block.paths and not self.dialect.block)) and not self.dialect.flat:
             self._end_block(start)
             block = None
         if block is None and not self.dialect.flat and len(self.parents) < MAX_NESTING and not thread.wrappers:
-            self.stray(f"<{self.dialect.plan}> stands outside a block", start)
-            thread.block = Block(self.text, start, implied=True)
+            if self.dialect.block:
+                self.stray(f"<{self.dialect.plan}> stands outside a block", start)
+            thread.block = Block(self.text, start, implied=self.dialect.block is not None)
         elif block is None or block.paths or block.concluded or thread.wrappers:
             return self.stray(f"<{self.dialect.plan}> has no place here", start)
         thread.wrappers.append((str(self.dialect.plan), start))
@@ -291,11 +305,11 @@ class _Scan(Cursor):
         thread = self.thread
         wrappers = thread.wrappers
         if not wrappers or wrappers[0][0] != self.dialect.plan:
-            return self.stray(f"<Outline> stands outside <{self.dialect.plan}>", start)
+            return self.stray(f"<{self.dialect.outline}> stands outside <{self.dialect.plan}>", start)
         if len(wrappers) > 1:
             name, offset = wrappers.pop()
             self.unclosed(f"<{name}> is never closed", offset)
-        wrappers.append(("Outline", start))
+        wrappers.append((self.dialect.outline, start))
         if thread.block:
             thread.block.outlines.append(end)
 
@@ -308,6 +322,8 @@ class _Scan(Cursor):
             self.unclosed(f"<{inner}> is never closed", offset)
         wrappers.pop()
         self.loose = end
+        if name == self.dialect.summary and not self.dialect.block:
+            self._end_block(end, closed=True)
 
     def _open_summary(self, start: int, end: int) -> None:
         inside = self.dialect.summary_inside
@@ -323,6 +339,7 @@ class _Scan(Cursor):
                 self._end_wrappers()
             if thread.block:
                 thread.block.concluded = True
+            self.concluding = end
         else:
             if thread.block:
                 self._end_block(start)
@@ -360,10 +377,10 @@ def _handlers(dialect: Dialect) -> tuple[_Handlers, _Handlers]:
 
     handlers: _Handlers = {}
     for name, opening, closing in (
-        ("Parallel", _Scan._open_block, _Scan._close_block),
+        (str(dialect.block), _Scan._open_block, _Scan._close_block),
         (dialect.path, _Scan._open_path, _Scan._close_path),
         (str(dialect.plan), _Scan._open_plan, None),
-        ("Outline", _Scan._open_outline, None),
+        (dialect.outline, _Scan._open_outline, None),
         (dialect.summary, _Scan._open_summary, None),
         ("Think", _Scan._open_think, _Scan._close_think),
         ("think", _Scan._open_think, _Scan._close_think),

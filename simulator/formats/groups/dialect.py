@@ -25,12 +25,21 @@ class Dialect:
     """Without a thinking tag, the answer is the line of the last one of these; the first that is found decides."""
     newline: str
     """What `render` writes after an opening and before a closing tag."""
+    outline: str = "Outline"
+    """The tag around each entry of the plan."""
+    block: str | None = "Parallel"
+    """The tag around a block; None: a plan begins it, and the end of its summary ends it."""
     flat: bool = False
     """Whether paths do not nest: within a path every tag but its end is text."""
     tags: re.Pattern[str] = field(init=False, repr=False)
 
+    @property
+    def never_closed(self) -> str:
+        """What is said of a block that nothing ends."""
+        return f"<{self.block}> is never closed" if self.block else f"<{self.plan}> has no </{self.summary}>"
+
     def __post_init__(self) -> None:
-        names = ["Parallel", self.path, self.summary]
-        names += [self.plan, "Outline"] if self.plan else []
+        names = [self.block, self.path, self.summary] if self.block else [self.path, self.summary]
+        names += [self.plan, self.outline] if self.plan else []
         names += ["[Tt]hink"] if self.think else []
         object.__setattr__(self, "tags", re.compile(f"(</?(?:{'|'.join(names)})>)"))

@@ -12,11 +12,12 @@ from simulator.formats.groups import blocks
 from simulator.formats.groups.dialect import Dialect
 from simulator.formats.texts import MAX_FAULTS, check_filler, filler
 from simulator.trace import ORGANIZER, Answer, Fork, Join, Return, Think, Thread, Trace, child_id
+from simulator.trace.answers import BOXED, boxed_answer
 
 # A text that moves to another dialect leaves its tags behind.
 _TAGS = re.compile(
     r"</?(?:(?:FORK|JOIN|WORKER)-?[0-9.]{0,64}|RETURN|ANSWER"
-    r"|Parallel|Path|Thread|Goal|Outlines?|Conclusion|Summary|[Tt]hink)>"
+    r"|Parallel|Path|Thread|Goal|Outlines?|Conclusion|Summary|[Tt]hink|guideline|plan|step|takeaway)>"
 )
 _LABEL = re.compile(r"<\w+>\n?([0-9.]+:) ")
 
@@ -175,6 +176,11 @@ def _plan(trace: Trace, thread: Thread, threads: dict[str, Thread], dialect: Dia
     return plan
 
 
+def _shortest(tag: str | None) -> str:
+    """Return a tag with nothing in it."""
+    return f"<{tag}></{tag}>"
+
+
 class _Writer:
     """Lays out plans: with their words where the trace is `worded`, else with neutral ones."""
 
@@ -213,18 +219,23 @@ class _Writer:
                 if piece.tokens or piece.texts or opening or last:
                     out.append(self.piece(piece, opening, last, (bare, last.strip("\n") or last[:1])))
                 continue
+            first, last_tag = f"<{dialect.outline}>{line}", f"{line}</{dialect.outline}>\n"
             outlines = [
-                f"<Outline>{line}{child.label}: {_TAGS.sub('', query or 'sub-query')}{line}</Outline>\n"
+                f"{first}{child.label}: {_TAGS.sub('', query or 'sub-query')}{last_tag}"
                 for child, query in zip(group, queries, strict=True)
             ]
             aims = f"<{dialect.plan}>\n{''.join(outlines)}</{dialect.plan}>\n" if dialect.plan else ""
-            out.append(self.piece(piece, opening, f"\n<Parallel>\n{aims}", (bare, "<Parallel>")))
+            begin, end = (f"<{dialect.block}>\n", f"</{dialect.block}>\n") if dialect.block else ("", "")
+            out.append(self.piece(piece, opening, f"\n{begin}{aims}", (bare, begin.strip() or _shortest(dialect.plan))))
             for child in group:
                 out += self.thread(child, f"<{dialect.path}>{line}{child.label}: ", f"<{dialect.path}>")
             summary = f"<{dialect.summary}>\n</{dialect.summary}>\n"
-            opening = f"{summary}</Parallel>\n" if dialect.summary_inside else f"</Parallel>\n{summary}"
-            bare = "</Parallel>"
+            opening = f"{summary}{end}" if dialect.summary_inside else f"{end}{summary}"
+            bare = end.strip() or _shortest(dialect.summary)
         if plan.end and is_organizer:
-            sign = ("Answer: ", "") if dialect.think else ("Final Answer: ", "\\boxed{0}")
-            out.append(self.piece(plan.end, sign[0], "", (sign[1], ""), least=1))
+            sign, close, bare = ("Answer: ", "", "") if dialect.think else ("Final Answer: ", "", "\\boxed{0}")
+            if not dialect.think and sign.strip(": ") not in dialect.answer_signs:
+                boxed = self.worded and boxed_answer("".join(plan.end.texts), 0) >= 0
+                sign, close = ("", "") if boxed else (BOXED, "}")
+            out.append(self.piece(plan.end, sign, close, (bare, ""), least=1))
         return out

@@ -25,7 +25,7 @@ import msgspec
 
 from simulator.errors import FormatError, TraceError
 from simulator.formats import asyncthink
-from simulator.formats.groups import multiverse, parallel_r1, threadweaver
+from simulator.formats.groups import GROUPS
 from simulator.formats.logs.base import Line, Reading
 from simulator.formats.logs.branches import GraphRollout, Strand, strands_of, turns_of
 from simulator.trace import (
@@ -185,7 +185,7 @@ def _trace(
     try:
         text = "".join(turn.text for turn in turns)
         if not organizer.workers:
-            for module in (asyncthink, multiverse, threadweaver, parallel_r1):
+            for module in (asyncthink, *GROUPS):
                 if module.detect(text):
                     return _text(module, text, rollout, id=id, outcome=outcome, keep_text=keep_text, count=count)
         threads = tuple(_threads(organizer, turns[0].start, keep_text))
@@ -245,10 +245,9 @@ def _actions(strand: Strand, name: str, zero: float, keep: bool) -> Iterable[Act
             inserted, free = 0, max(free, end)
         if turn.start > free:
             yield Delay(turn.start - free)
-        text = turn.text if keep else None
         times = (turn.start - zero, turn.end - zero) if turn.end and turn.start >= zero else (None, None)
         last = k == len(strand.turns) - 1 and turn.ends and k not in forks
         kind = Think if not last else Answer if name == ORGANIZER else Return
-        yield kind(turn.tokens, text, *times)
+        yield kind(turn.tokens, turn.text if keep or kind is Answer else None, *times)
         yield from (Fork(i) for i in forks.get(k, ()))
         free, seen = turn.end, turn.total
