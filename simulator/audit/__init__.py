@@ -11,19 +11,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from simulator.audit.adversary import Search, ready, search
+from simulator.audit.climb import Climb
 from simulator.audit.corpus import Corpus, Follows, TermFigures, audit_corpus, synthetic
 from simulator.audit.exploits import EXPLOITS
 from simulator.audit.forgeries import FORGERIES, Written
 from simulator.audit.groups import GroupFigures, advantages
 from simulator.audit.ranks import rank_correlation
+from simulator.audit.shrink import smallest
 from simulator.audit.texts import TextSearch, load_own, search_texts, text_reward
 from simulator.audit.truth import Judge, Pair, Scored
+from simulator.audit.written import as_written, reward_of_texts
 from simulator.trace import Trace
 
 __all__ = [
     "EXPLOITS",
     "FORGERIES",
     "Audit",
+    "Climb",
     "Corpus",
     "Follows",
     "GroupFigures",
@@ -35,12 +39,15 @@ __all__ = [
     "TextSearch",
     "Written",
     "advantages",
+    "as_written",
     "audit",
     "audit_corpus",
     "load_own",
     "rank_correlation",
+    "reward_of_texts",
     "search",
     "search_texts",
+    "smallest",
     "synthetic",
     "text_reward",
 ]

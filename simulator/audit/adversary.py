@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import cast
 
+from simulator.audit.climb import Climb
 from simulator.audit.exploits import EXPLOITS, Exploit, Tosses
-from simulator.audit.reasons import Sample, explain, without
+from simulator.audit.reasons import Sample, explain
+from simulator.audit.shrink import smallest
 from simulator.audit.truth import Judge, Pair
 from simulator.errors import ConfigError
 from simulator.support.checks import choose, whole
@@ -18,6 +20,8 @@ from simulator.trace import Trace
 MAX_BUDGET = 1_000_000
 _DEFAULT_POOL = 3  # workers that are taken to fit where there is no pool capacity
 _MOST_POOL = 8
+_RANGE = 5  # rollouts that the guided search tries for each pair of the budget
+_SEEDS = 20  # pairs it begins with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +31,10 @@ class Search:
     exploit: str
     """A key of `EXPLOITS`."""
     tried: int
-    """Pairs that were drawn."""
+    """Pairs that were drawn; of the guided search, rollouts that were tried."""
     found: int
-    """How many of them the reward has in the wrong order."""
+    """How many of them the reward has in the wrong order; of the guided search, that earn more than one they should
+    not."""
     pair: Pair | None
     """The smallest such pair that shrinking came to."""
     largest_gain: float
@@ -42,7 +47,8 @@ def search(judge: Judge, exploits: Iterable[str] | None = None, *, budget: int =
     """Search for exploits of a reward, and shrink what is found.
 
     For each exploit, `budget` pairs are drawn from the seed and judged (see `Judge.pair`). If one is in the wrong
-    order, hypothesis is asked for one too, and shrinks it.
+    order, hypothesis is asked for one too, and shrinks it; then every number in it is lowered as far as it goes. The
+    guided search changes rollouts in place of drawing pairs, 5 for each pair of the budget (see `Climb`).
 
     Parameters
     ----------
@@ -112,19 +118,32 @@ def _explore(judge: Judge, name: str, budget: int, seed: int) -> tuple[int, Pair
 
     These are plain tosses, so that no release of hypothesis changes them.
     """
+    if EXPLOITS[name].guided:
+        climb = Climb(judge, seed)
+        climb.run(_RANGE * budget, _begun_with(judge, name, min(budget, _SEEDS), seed))
+        return climb.found, climb.best, climb.samples
     found = 0
     best: Pair | None = None
     samples: list[Sample] = []
-    pool = _pool(judge)
     for i in range(budget):
-        bits = Random(f"{seed} {name} {i}")
-        traces = EXPLOITS[name].pair(Tosses(lambda bits=bits: bits.random() < 0.5), pool)  # type: ignore[misc]
+        traces = _drawn(judge, name, seed, i)
         samples.extend(sample for trace in traces if (sample := Sample.of(trace, judge)) is not None)
         pair = judge.pair(*traces)
         if pair is not None:
             found += 1
             best = pair if best is None or pair.gain > best.gain else best
     return found, best, samples
+
+
+def _drawn(judge: Judge, name: str, seed: int, number: int) -> tuple[Trace, Trace]:
+    bits = Random(f"{seed} {name} {number}")
+    a, b = EXPLOITS[name].pair(Tosses(lambda: bits.random() < 0.5), _pool(judge))
+    return judge.formed(a), judge.formed(b)
+
+
+def _begun_with(judge: Judge, name: str, pairs: int, seed: int) -> Iterable[Trace]:
+    for i in range(pairs):
+        yield from _drawn(judge, name, seed, i)
 
 
 def _search(
@@ -136,26 +155,16 @@ def _search(
     samples: list[Sample],
 ) -> Search:
     found, best, _ = explored
+    tried = _RANGE * budget if EXPLOITS[name].guided else budget
     if best is None:
-        return Search(exploit=name, tried=budget, found=0, pair=None, largest_gain=0.0, reason="")
-    small = _find(EXPLOITS[name], judge, budget, seed, name)
-    pair = (judge.pair(*small) if small is not None else None) or best
-    if EXPLOITS[name].free:
-        pair = _pruned(pair, judge)
+        return Search(exploit=name, tried=tried, found=0, pair=None, largest_gain=0.0, reason="")
+    exploit = EXPLOITS[name]
+    small = None if exploit.guided else _find(exploit, judge, budget, seed, name)
+    pair = (judge.pair(*map(judge.formed, small)) if small is not None else None) or best
+    pair = smallest(pair, judge, parts=exploit.free)
     reason = explain(pair, judge, samples)
     most = max(best.gain, pair.gain)
-    return Search(exploit=name, tried=budget, found=found, pair=pair, largest_gain=most, reason=reason)
-
-
-def _pruned(pair: Pair, judge: Judge) -> Pair:
-    """Leave out workers and actions, one at a time, as long as the order stays wrong."""
-    smaller: Pair | None = pair
-    while smaller is not None:
-        pair = smaller
-        one, other = pair.a.trace, pair.b.trace
-        candidates = [(a, other) for _, a in without(one)] + [(one, b) for _, b in without(other)]
-        smaller = next((found for a, b in candidates if (found := judge.pair(a, b)) is not None), None)
-    return pair
+    return Search(exploit=name, tried=tried, found=found, pair=pair, largest_gain=most, reason=reason)
 
 
 def _find(exploit: Exploit, judge: Judge, budget: int, seed: int, name: str) -> tuple[Trace, Trace] | None:
@@ -181,7 +190,7 @@ def _find(exploit: Exploit, judge: Judge, budget: int, seed: int, name: str) -> 
             tuple[Trace, Trace],
             find(
                 exploit.strategy(_pool(judge)),
-                lambda pair: judge.pair(*pair) is not None,
+                lambda pair: judge.pair(*map(judge.formed, pair)) is not None,
                 settings=fixed,
                 random=Random(f"{seed} {name}"),
             ),

@@ -152,7 +152,7 @@ def audit_corpus(traces: Iterable[Trace], judge: Judge, *, group_size: int = 8) 
     names: list[object] = []
     unscored = []
     for place, trace in enumerate(traces):
-        trial = judge.trial(trace)
+        trial = judge.trial(judge.formed(trace))
         if trial is None:
             unscored.append(trace.id)
             continue

@@ -17,7 +17,19 @@ import numpy as np
 from simulator.audit.ranks import rank_correlation
 from simulator.audit.truth import Judge, Pair
 from simulator.rewards import Rollout, without_worker
-from simulator.trace import ORGANIZER, Answer, Fork, Join, Trace, ViolationKind, child_id
+from simulator.trace import (
+    ORGANIZER,
+    Action,
+    Answer,
+    Delay,
+    Fork,
+    Join,
+    Think,
+    Trace,
+    ViolationKind,
+    child_id,
+    nesting,
+)
 
 _SAMPLES = 4000
 _WORTH_SAYING = 0.1  # share of the gain below which a part of it is not mentioned
@@ -54,22 +66,55 @@ def _beside(rollout: Rollout) -> float:
     return 1 - longest / rollout.work if rollout.work else 0.0
 
 
-def _broken(kind: ViolationKind) -> Callable[[Rollout], float]:
-    return lambda rollout: float(sum(violation.kind is kind for violation in rollout.violations))
+def _broken(*kinds: ViolationKind) -> Callable[[Rollout], float]:
+    return lambda rollout: float(sum(violation.kind in kinds for violation in rollout.violations))
 
+
+def _tokens(*kinds: type[Action]) -> Callable[[Rollout], float]:
+    def tokens(rollout: Rollout) -> float:
+        return float(
+            sum([getattr(each, "tokens", 0) for each in rollout.trace.organizer.actions if type(each) in kinds])
+        )
+
+    return tokens
+
+
+def _number_of(kind: type[Action]) -> Callable[[Rollout], float]:
+    return lambda rollout: float(sum(type(action) is kind for action in rollout.trace.organizer.actions))
+
+
+def _again(rollout: Rollout) -> float:
+    joined = [action.index for action in rollout.trace.organizer.actions if type(action) is Join]
+    return float(len(joined) - len(set(joined)))
+
+
+_NAMED = (ViolationKind.UNJOINED_WORKER, ViolationKind.POOL_OVERFLOW, ViolationKind.MISSING_RETURN)
+_OTHERS = tuple(kind for kind in ViolationKind if kind not in _NAMED)
 
 FACTS: dict[str, Callable[[Rollout], float]] = {
     "correctness": lambda rollout: rollout.accuracy or 0.0,
     "eta": lambda rollout: rollout.eta,
     "whether there are workers": lambda rollout: float(rollout.clock.workers > 0),
     "the number of workers": lambda rollout: float(rollout.clock.workers),
+    "the number of Joins": _number_of(Join),
+    "the number of Joins of a worker joined before": _again,
+    "the number of rounds of Forks": lambda rollout: float(sum(bool(phase.workers) for phase in rollout.phases)),
     "the share of Forks after a Join": _late_forks,
+    "the depth of nesting": lambda rollout: float(max(nesting(thread.id) for thread in rollout.trace.threads)),
     "the share of tokens beside the longest path": _beside,
     "T": lambda rollout: float(rollout.latency),
     "the number of tokens": lambda rollout: float(rollout.clock.work),
+    "the organizer's tokens": lambda rollout: float(rollout.trace.organizer.tokens),
+    "the organizer's tokens outside Forks, Joins and its Answer": _tokens(Think),
+    "the tokens of Forks": _tokens(Fork),
+    "the tokens of the Answer": _tokens(Answer),
     "the peak of active agents": lambda rollout: float(rollout.clock.peak_concurrency),
+    "the number of Delays": _number_of(Delay),
     "the number of unjoined workers": _broken(ViolationKind.UNJOINED_WORKER),
     "the number of pool overflows": _broken(ViolationKind.POOL_OVERFLOW),
+    "the number of workers without a Return": _broken(ViolationKind.MISSING_RETURN),
+    "whether it answers": lambda rollout: float(any(type(each) is Answer for each in rollout.trace.organizer.actions)),
+    "the number of other violations": _broken(*_OTHERS),
 }
 """What is known of a rollout in closed form, by the words it is called by. Of facts that explain a term equally well,
 the first is named."""

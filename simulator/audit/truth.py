@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -98,6 +99,8 @@ class Judge:
     ``seconds``: the machine alone decides."""
     any_time: bool = False
     """Whether a less correct A is worse however quick it is."""
+    form: Callable[[Trace], Trace] | None = None
+    """What is made of a drawn rollout before it is judged, such as `as_written`."""
 
     def __post_init__(self) -> None:
         if isinstance(self.gpu, str):
@@ -112,6 +115,10 @@ class Judge:
         self.reward.check(self.protocol)
         # A load out of range is told here, not at the first pair.
         simulated_seconds(_PROBE, gpu=self.gpu, load=self.load)
+
+    def formed(self, trace: Trace) -> Trace:
+        """Return what is judged of a drawn rollout (see `form`)."""
+        return trace if self.form is None else self.form(trace)
 
     def score(self, trace: Trace) -> Score | None:
         """Return what `trace` earns; None where the reward cannot score it."""
@@ -151,21 +158,31 @@ class Judge:
         without any violation: that a reward prefers a legal rollout to a quick broken one is no hole.
         """
         low, high = Rollout(b, self.protocol), Rollout(a, self.protocol)
-        if low.violations or (high.accuracy or 0.0) > (low.accuracy or 0.0):
-            return None
-        excused = self.any_time and (high.accuracy or 0.0) < (low.accuracy or 0.0)
-        if not excused and self.clocks == "both" and high.latency <= low.latency:
+        if not self._may_be_worse(high, low):
             return None
         worse, better = self._score(high), self._score(low)
         if worse is None or better is None or not worse.total - better.total >= self.gain:
             return None
-        fast = self.seconds(low)
-        slow = self.seconds(high)
-        if math.isnan(slow) or math.isnan(fast):
-            return None
-        if not excused and not (slow > fast and slow >= self.slower * fast):
-            return None
-        return Pair(Scored(a, worse, slow), Scored(b, better, fast))
+        pair = Pair(Scored(a, worse, self.seconds(high)), Scored(b, better, self.seconds(low)))
+        return pair if self.in_wrong_order(*pair) else None
+
+    def in_wrong_order(self, a: Scored, b: Scored) -> bool:
+        """Return whether two rollouts whose scores and times are known are a pair in the wrong order (see `pair`)."""
+        if not a.score.total - b.score.total >= self.gain or not self._may_be_worse(a.score, b.score):
+            return False
+        if math.isnan(a.seconds) or math.isnan(b.seconds):
+            return False
+        return self._excused(a.score, b.score) or (a.seconds > b.seconds and a.seconds >= self.slower * b.seconds)
+
+    def _may_be_worse(self, a: Rollout | Score, b: Rollout | Score) -> bool:
+        """Whether A is worse than B as far as that can be known without a machine."""
+        if b.violations or (a.accuracy or 0.0) > (b.accuracy or 0.0):
+            return False
+        return self.clocks == "seconds" or a.latency > b.latency or self._excused(a, b)
+
+    def _excused(self, a: Rollout | Score, b: Rollout | Score) -> bool:
+        """Whether A is worse however quick it is."""
+        return self.any_time and (a.accuracy or 0.0) < (b.accuracy or 0.0)
 
 
 def _probe() -> Rollout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,9 +11,22 @@ import msgspec
 import typer
 from rich.text import Text
 
-from simulator.audit import EXPLOITS, FORGERIES, Audit, Corpus, Judge, Scored, Search, TextSearch, search_texts
+from simulator.audit import (
+    EXPLOITS,
+    FORGERIES,
+    Audit,
+    Corpus,
+    Judge,
+    Scored,
+    Search,
+    TextSearch,
+    as_written,
+    reward_of_texts,
+    search_texts,
+)
 from simulator.audit import audit as run
-from simulator.cli.common import Json, print_json, say, screen_width, show, table, wrote
+from simulator.cli.against import Compared
+from simulator.cli.common import Input, Json, print_json, say, screen_width, show, table, wrote
 from simulator.cli.forging import of_texts, print_texts, reward_of
 from simulator.cli.forging import records as text_records
 from simulator.cli.options import ReadOptions, grouped
@@ -21,6 +35,7 @@ from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError, FormatError
 from simulator.formats.reading import dump
 from simulator.graph.compiler import compile_trace
+from simulator.integrations import Scorer
 from simulator.machine.gpu import GPU
 from simulator.rewards import FORMAT_ERROR, REWARDS, Reward
 from simulator.support.files import atomic
@@ -80,7 +95,16 @@ def audit(
         str | None,
         typer.Option("--out", "-o", metavar="DIR", help="Write pictures and traces of the pairs, and all figures."),
     ] = None,
-    fail: Annotated[bool, typer.Option("--fail", help="Exit with 1 if anything is found.")] = False,
+    against: Annotated[
+        str | None, typer.Option(metavar="REWARD", help="Another reward, to compare with: how much each is open to.")
+    ] = None,
+    fail: Annotated[
+        bool,
+        typer.Option(
+            "--fail",
+            help="Exit with 1 if anything is found; with --against, if anything that the other is not open to.",
+        ),
+    ] = False,
     json: Json = False,
     *,
     hunt: Hunt,
@@ -88,32 +112,28 @@ def audit(
 ) -> int:
     """Audit a reward: what it follows over a corpus, and the smallest rollouts that game it.
 
-    One in Python is audited by texts alone, unless it is a Reward.
+    One in Python is any function of a text, as its trainer calls it.
     """
     spec = reward_of(reward)
-    rules = (spec.protocol if isinstance(spec, Reward) else None) or Protocol()
-    if capacity is not None or rules.capacity is None:
-        rules = rules.with_(capacity=_CAPACITY if capacity is None else capacity)
-    exploits, forgeries = _names(hunt.exploits)
-    if isinstance(spec, Reward) and spec.format not in (None, "asyncthink"):
-        forgeries = []  # which are written in AsyncThink's tags
+    if traces and not isinstance(spec, Reward):
+        raise ConfigError(f"{reward} is a function of texts, and a TRACE is none: it is for a Reward")
+    machine: Any = {"gpu": gpu, "load": load}
+    judge = _judge(spec, capacity, machine, hunt)
+    other = None if against is None else reward_of(against)
+    second = None if other is None else _judge(other, capacity, machine, hunt)
     search: Any = {"budget": hunt.budget, "seed": hunt.seed}
-    if not isinstance(spec, Reward):
-        if traces or out is not None:
-            raise ConfigError(f"{reward} is audited by texts alone: TRACE and --out are for a Reward")
-        texts = search_texts(of_texts(spec, rules), forgeries, gain=hunt.gain, **search)
-        _told(texts, json, {"reward": reward, **search})
-        return 1 if fail and any(each.found for each in texts) else 0
-    wanted: Any = {"gain": hunt.gain, "slower": hunt.slower, "clocks": hunt.clocks}  # it refuses what it does not know
-    judge = Judge(reward=spec, protocol=rules, gpu=gpu, load=load, **wanted)
-    about = {"reward": reward, "gpu": gpu, "load": load, "capacity": rules.capacity, **search}
-    texts = search_texts(of_texts(spec, rules), forgeries, gain=hunt.gain, **search)
+    about = {"reward": reward, **machine, "capacity": judge.protocol.capacity, **search}
     source = reading.input(traces) if traces else None
-    found = run(judge, source, exploits=exploits, group_size=hunt.group_size, **search)
+    found, texts = _audited(spec, judge, source, hunt)
+    compared = None
+    if other is not None and second is not None:
+        compared = Compared(found, texts, *_audited(other, second, None, hunt))
     if source is not None:
         for name in found.corpus.unscored:
             source.refuse(FormatError(f"trace {name!r} cannot be scored, or not be run on {gpu}"))
     records = _records(found, texts, about)
+    if compared is not None:
+        records += compared.records(str(against))
     if out is not None:
         _write(found, records, Path(out))
     if json:
@@ -124,21 +144,36 @@ def audit(
         if texts:
             say()
             print_texts(texts)
+        if compared is not None:
+            compared.print(reward, str(against))
     if out is not None:
         wrote(out, json)
     code = source.exit_code if source else 0
-    return code or (1 if fail and (found.pairs or any(each.found for each in texts)) else 0)
+    is_open = bool(found.pairs or any(each.found for each in texts)) if compared is None else bool(compared.worse)
+    return code or (1 if fail and is_open else 0)
 
 
-def _told(texts: list[TextSearch], json: bool, about: dict[str, Any]) -> None:
-    """Print what became of the search among texts."""
-    if json:
-        summary = {**about, "searched": len(texts), "open": sum(each.pair is not None for each in texts)}
-        for record in [*text_records(texts), {"summary": summary}]:
-            print_json(record)
-    else:
-        say(f"{about['reward']}, by texts\n")
-        print_texts(texts)
+def _judge(spec: Reward | Scorer | Callable[..., Any], capacity: int | None, machine: Any, hunt: Hunt) -> Judge:
+    """Return what a reward is held against."""
+    rules = (spec.protocol if isinstance(spec, Reward) else None) or Protocol()
+    if capacity is not None or rules.capacity is None:
+        rules = rules.with_(capacity=_CAPACITY if capacity is None else capacity)
+    wanted: Any = {"gain": hunt.gain, "slower": hunt.slower, "clocks": hunt.clocks}  # it refuses what it does not know
+    if isinstance(spec, Reward):
+        return Judge(reward=spec, protocol=rules, **machine, **wanted)
+    return Judge(reward=reward_of_texts(of_texts(spec, rules)), protocol=rules, form=as_written, **machine, **wanted)
+
+
+def _audited(
+    spec: Reward | Scorer | Callable[..., Any], judge: Judge, source: Input | None, hunt: Hunt
+) -> tuple[Audit, list[TextSearch]]:
+    """Return what is found of a reward, and among texts."""
+    exploits, forgeries = _names(hunt.exploits)
+    if isinstance(spec, Reward) and spec.format not in (None, "asyncthink"):
+        forgeries = []  # which are written in AsyncThink's tags
+    search: Any = {"budget": hunt.budget, "seed": hunt.seed}
+    texts = search_texts(of_texts(spec, judge.protocol), forgeries, gain=hunt.gain, **search)
+    return run(judge, source, exploits=exploits, group_size=hunt.group_size, **search), texts
 
 
 def _names(text: str) -> tuple[list[str], list[str]]:
@@ -262,8 +297,16 @@ def _print_searches(searches: tuple[Search, ...]) -> None:
         if each.reason:
             say(f"{each.exploit}: {each.reason}")
     open_to = sum(each.pair is not None for each in searches)
-    say(f"\nopen to {open_to} of {len(searches)} exploits")
-    say(LEGEND)
+    if open_to:
+        say(f"\nopen to {open_to} of {len(searches)} exploits")
+        say(LEGEND)
+        return
+    kinds = "kind" if len(searches) == 1 else "kinds"
+    climbed = sum(each.tried for each in searches if EXPLOITS[each.exploit].guided)
+    pairs = sum(each.tried for each in searches) - climbed
+    tried = [f"{pairs:,} pairs of rollouts"] if pairs else []
+    tried += [f"{climbed:,} rollouts of a guided search"] if climbed else []
+    say(f"\nnone found in {' and '.join(tried)}, {len(searches)} {kinds}")
 
 
 def _percent(value: float) -> str:

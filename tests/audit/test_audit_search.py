@@ -119,7 +119,7 @@ def test_a_price_for_time_behind_correctness_is_gamed_by_being_wrong():
 def test_a_price_for_time_cannot_be_gamed():
     found = search(asked(seconds_only()), budget=25)
     assert [each.exploit for each in found] == list(EXPLOITS)
-    assert all(each.tried == 25 for each in found)
+    assert [each.tried for each in found] == [125 if each.exploit == "guided" else 25 for each in found]
     assert [each.exploit for each in found if each.found or each.pair] == ["wrong_first"]
 
 
@@ -233,11 +233,11 @@ def test_a_reward_that_fails_on_some_rollouts_is_audited_all_the_same():
 
 OPEN = {
     "asyncthink": {"padding", "copies", "chatter", "long_workers", "late_forks", "unjoined", "full_pool", "free"},
-    "threadweaver": {"padding", "copies", "late_forks", "unjoined", "full_pool", "overflow", "free"},
-    "parallel_r1": {"padding", "copies", "late_forks", "unjoined", "full_pool", "overflow", "free"},
-    "kimi_parl": {"padding", "copies", "late_forks", "unjoined", "full_pool", "overflow", "free"},
-    "wallclock": {"giving_up", "wrong_first", "overflow"},
-    "leverage": {"staggered", "free"},
+    "threadweaver": {"padding", "copies", "late_forks", "unjoined", "full_pool", "overflow", "free", "guided"},
+    "parallel_r1": {"padding", "copies", "late_forks", "unjoined", "full_pool", "overflow", "free", "guided"},
+    "kimi_parl": {"padding", "copies", "late_forks", "unjoined", "full_pool", "overflow", "free", "guided"},
+    "wallclock": {"giving_up", "wrong_first", "overflow", "guided"},
+    "leverage": {"staggered", "free", "guided"},
 }
 """What each reward of the library is open to, at least (docs/reward-audit.md)."""
 
@@ -246,8 +246,8 @@ CLOSED = {
     "threadweaver": {"wrong_first", "staggered", "chatter", "fork_text", "giving_up"},
     "parallel_r1": {"wrong_first", "staggered", "chatter", "fork_text", "giving_up"},
     "kimi_parl": {"wrong_first", "staggered", "chatter", "long_workers", "fork_text", "giving_up"},
-    "wallclock": set(EXPLOITS) - {"giving_up", "wrong_first", "overflow", "free"},
-    "leverage": set(EXPLOITS) - {"staggered", "free"},
+    "wallclock": set(EXPLOITS) - {"giving_up", "wrong_first", "overflow", "free", "guided"},
+    "leverage": set(EXPLOITS) - {"staggered", "free", "guided"},
 }
 """What it was never found open to."""
 

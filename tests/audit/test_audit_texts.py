@@ -1,5 +1,6 @@
 """The search among texts: every forgery is found in a reward that it was made for, and none where there is none."""
 
+import json
 import math
 import re
 import sys
@@ -217,22 +218,40 @@ def test_the_command(here, capsys):
     assert "late_thought: <FORK-1>part 1?</FORK-1>" in out and re.search(r"open to \d+ of 19 forgeries", out)
     assert _run(["audit", "own_rewards:naive", "--budget", "30", "--fail"]) == 1
     capsys.readouterr()
-    assert _run(["audit", "own_rewards:scorer", "--budget", "3", "--fail"]) == 0
+    assert _run(["audit", "own_rewards:scorer", "--budget", "3"]) == 0
     assert "no forgery found in 57 pairs of texts, 19 kinds" in capsys.readouterr().out
+    assert _run(["audit", "own_rewards:scorer", "--budget", "3", "--exploits", "staggered,record", "--fail"]) == 0
+    assert "none found in 3 pairs of rollouts, 1 kind" in capsys.readouterr().out
     assert _run(["audit", "own_rewards:spec", "--budget", "3", "--exploits", "late_forks,record", "--fail"]) == 1
     out = capsys.readouterr().out
     assert "open to 1 of 1 exploits" in out and "no forgery found in 3 pairs of texts, 1 kind" in out
     assert _run(["audit", "own_rewards:naive", "--json", "--exploits", "late_thought,record", "--budget", "9"]) == 0
-    first, second, summary = capsys.readouterr().out.splitlines()
+    corpus, first, second, summary = capsys.readouterr().out.splitlines()
+    assert corpus.startswith('{"corpus":{"traces":256,')
     assert '"forgery":"late_thought","tried":9,"found":' in first and '"gain"' in first
     assert second == '{"forgery":"record","tried":9,"found":0}'
     assert '"searched":2,"open":1' in summary
     for arguments, message in (
         (["own_rewards:number"], "a reward is a function of a text"),
         (["own_rewards:Options"], "a reward is a function of a text"),
-        (["own_rewards:naive", "-o", "x"], "audited by texts alone"),
+        (["own_rewards:naive", "x.jsonl"], "is a function of texts, and a TRACE is none"),
         (["own_rewards:naive", "--exploits", "nothing"], "--exploits takes all, none"),
     ):
         assert _run(["audit", *arguments]) == 2
         assert message in capsys.readouterr().err
-    assert not Path("x").exists()
+
+
+def test_a_function_of_a_text_is_held_against_rollouts_too(here, capsys, monkeypatch):
+    from simulator.cli import _run
+
+    arguments = ["own_rewards:naive", "--exploits", "copies,guided", "--budget", "30", "--json", "-o", "found"]
+    assert _run(["audit", *arguments]) == 0
+    _, copies, guided, summary = map(json.loads, capsys.readouterr().out.splitlines())
+    assert copies["found"] > 0 and guided["tried"] == 150 and guided["largest_gain"] > 0.1
+    assert guided["reason"].startswith("A earns ") and summary["summary"]["open"] == 2
+    assert sorted(path.name for path in Path("found").iterdir()) == [
+        "audit.jsonl",
+        "copies.png",
+        "guided.png",
+        "pairs.jsonl",
+    ]

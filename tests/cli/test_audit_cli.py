@@ -1,6 +1,7 @@
 """`forksim audit`: what it prints and writes, and what it says of bad input."""
 
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -63,6 +64,22 @@ def test_the_table_and_the_files(forksim, tmp_path):
     batch = score_batch([a, b], reward="leverage", protocol=Protocol(capacity=4))
     assert [a.id, b.id] == ["staggered-A", "staggered-B"] and batch.total.tolist() == [1.25, 1.0]
     assert len(records(Path("found/audit.jsonl").read_text(encoding="utf-8"))) == 4
+
+
+def test_two_rewards_are_compared(forksim):
+    options = ("--exploits", "full_pool,overflow,late_thought", "--budget", "30")
+    code, out, err = forksim("kimi_parl", *options, "--against", "asyncthink", "--fail")
+    assert (code, err) == (1, "")  # overflow costs nothing there
+    assert "kimi_parl against asyncthink: how often each was found, and the most it gains" in out
+    assert re.search(r"overflow +\d+ of 30 +0\.\d+ +0 of 30", out) and "open only here: overflow" in out
+    code, out, err = forksim("asyncthink", *options, "--against", "kimi_parl", "--fail")
+    assert (code, err) == (0, "") and "open to nothing that the other is not open to" in out
+    code, out, err = forksim("asyncthink", *options, "--against", "kimi_parl", "--json")
+    other, compared = records(out)[-4:-1], records(out)[-1]
+    assert [each["exploit"] for each in other] == ["full_pool", "overflow", "late_thought"]
+    assert compared == {"compared": {"against": "kimi_parl", "worse": []}}
+    code, out, err = forksim("asyncthink", *options, "--against", "kimi")
+    assert code == 2 and "no reward is called 'kimi'; did you mean kimi_parl?" in err
 
 
 def test_a_corpus_of_files(forksim):
