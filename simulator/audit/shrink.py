@@ -10,6 +10,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from simulator.audit.truth import Judge, Pair
+from simulator.graph.clock import decode_clock
 from simulator.rewards import Score, without_worker
 from simulator.trace import ORGANIZER, Action, Answer, Delay, Fork, Join, Think, Thread, Trace, ViolationKind, child_id
 
@@ -150,7 +151,8 @@ def _parts(trace: Trace) -> Iterator[Trace]:
     organizer = trace.organizer
     answer = next((action for action in organizer.actions if isinstance(action, Answer)), Answer(1))
     if len(trace.threads) > 1 or len(organizer.actions) > 2:
-        alone = replace(organizer, actions=(Think(max(1, trace.tokens - answer.tokens)), answer))
+        thought = decode_clock(trace).latency - answer.tokens
+        alone = replace(organizer, actions=(Think(max(1, thought)), answer))
         yield replace(trace, threads=(alone,))
     size = len(organizer.actions)
     while size:

@@ -67,7 +67,7 @@ def reward_func(
     prompts = [] if prompts is None else list(prompts)
     prompts += [None] * (len(queries) - len(prompts))
     texts = [response_of(query, prompt) for query, prompt in zip(queries, prompts, strict=False)]
-    batch = scorer.score(texts, None, workers, labels)
+    batch = scorer.score(texts, None, workers, labels, groups=prompts)
     rows = [row_of(batch, place) for place in range(len(batch))]
     name = "total" if scorer.judge is None else "accuracy"
     logs = {key: [row[key] for row in rows] for key in batch.columns() if key not in ("reason", "total")}

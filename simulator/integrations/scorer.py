@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -124,6 +124,7 @@ class Scorer:
         truths: Sequence[Any] | None = None,
         masks: Sequence[Any] | None = None,
         step: int | None = None,
+        groups: Sequence[Any] | None = None,
     ) -> ScoreBatch:
         """Score rollouts, a row each text. What is judged is the answer that the clock stops at (see `Judge`).
 
@@ -142,11 +143,13 @@ class Scorer:
             looked at.
         step : int, optional
             The training step, for a reward that changes with it.
+        groups : sequence, optional
+            What the rollouts of one query have in common, such as the prompt, for a reward that compares them.
         """
         if step is not None and self._reward.schedule is not None:
             # Without the tokenizer, which the reader and the ends have taken in.
             now = replace(self, reward=self._reward.at(step), tokenizer=None)
-            return now.score(texts, ids, workers, truths, masks)
+            return now.score(texts, ids, workers, truths, masks, groups=groups)
         rollouts: list[Any] = []
         verdicts = []
         for place, text in enumerate(texts):
@@ -163,17 +166,29 @@ class Scorer:
             trace, verdict = self._judged(rollout, text if isinstance(text, str) else main, _at(truths, place))
             rollouts.append(rollout if trace is None else trace)
             verdicts.append(verdict)
-        return self.batch(rollouts, verdicts, self.reader)
+        return self.batch(rollouts, verdicts, self.reader, groups)
 
-    def batch(self, rollouts: Sequence[Any], outcomes: Sequence[Any], reader: Reader | None = None) -> ScoreBatch:
+    def batch(
+        self,
+        rollouts: Sequence[Any],
+        outcomes: Sequence[Any],
+        reader: Reader | None = None,
+        groups: Sequence[Any] | None = None,
+    ) -> ScoreBatch:
         """Score rollouts as `score_batch` takes them.
 
         >>> Scorer(reward="threadweaver").batch(["9"], [True]).total.tolist()
         [1.0]
         """
         assert not isinstance(self.protocol, Mapping)  # since __post_init__
+        names = None if groups is None else [named(group) for group in groups]
         batch = score_batch(
-            rollouts, reward=self.reward, protocol=self.protocol, outcomes=outcomes, reader=reader or self.reader
+            rollouts,
+            reward=self.reward,
+            protocol=self.protocol,
+            outcomes=outcomes,
+            groups=names,
+            reader=reader or self.reader,
         )
         if batch.without_workers.any():  # Python shows the same warning once; how many there are is in the logs
             warnings.warn(_NO_WORKERS, stacklevel=3)
@@ -188,6 +203,11 @@ class Scorer:
         assert not isinstance(self.protocol, Mapping)  # since __post_init__
         answer = answer_of(trace, resolve(self._reward, self.protocol)[1])
         return trace, self.verdict(text if answer is None else _as_judged(answer), truth)
+
+    @property
+    def compares(self) -> bool:
+        """Whether the reward compares the rollouts of one query, and so needs them all at once."""
+        return self._reward.grouped is not None
 
     @property
     def _reward(self) -> Reward:
@@ -270,6 +290,20 @@ def _at(column: Any, place: int) -> Any:
         return None if column is None else column[place]
     except (IndexError, KeyError, TypeError):
         return None
+
+
+def named(group: Any) -> Hashable:
+    """Return a group by a name that can be compared: a prompt may be a list of messages.
+
+    >>> named([{"role": "user", "content": "4 + 5?"}]) == named([{"content": "4 + 5?", "role": "user"}]), named(7)
+    (True, 7)
+    """
+    if isinstance(group, Hashable) and not isinstance(group, tuple):
+        return group
+    try:
+        return msgspec.json.encode(group, order="sorted")
+    except (TypeError, ValueError, msgspec.EncodeError):
+        return repr(group)
 
 
 def _length(column: Any) -> int:

@@ -31,6 +31,8 @@ class Row(NamedTuple):
     """Whose row it is: ``organizer``, or a worker's id (``1``, nested ``1.2``); None is the organizer."""
     workers: Any = None
     """Of an organizer: texts or ids of workers that have no rows."""
+    group: Any = None
+    """What the rollouts of one query have in common, for a reward that compares them; that of the organizer counts."""
 
 
 class Shared(NamedTuple):
@@ -77,7 +79,7 @@ def score_rows(scorer: Scorer, rows: Sequence[Row], *, share: Share = "rollout",
     groups: dict[Hashable, list[int]] = {}
     for place, row in enumerate(rows):
         groups.setdefault(("alone", place) if row.rollout is None else ("rollout", row.rollout), []).append(place)
-    texts, ids, workers, truths, masks = [], [], [], [], []
+    texts, ids, workers, truths, masks, names = [], [], [], [], [], []
     belongs = [0] * len(rows)
     for number, places in enumerate(groups.values()):
         for place in places:
@@ -88,7 +90,9 @@ def score_rows(scorer: Scorer, rows: Sequence[Row], *, share: Share = "rollout",
         workers.append(helpers or main.workers)
         truths.append(main.truth)
         masks.append(main.mask)
-    batch = scorer.score(texts, ids, workers, truths, masks, step)
+        names.append(main.group)
+    known = None if any(name is None for name in names) else names
+    batch = scorer.score(texts, ids, workers, truths, masks, step, known)
     totals = batch.total.tolist()
     if share == "rollout":
         return Shared([totals[number] for number in belongs], batch, belongs)

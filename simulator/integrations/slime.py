@@ -28,7 +28,8 @@ async def custom_rm(args: Any, sample: Any, *, scorer: Scorer, share: Share = "r
     sample : Sample or list of Sample
         Looked at are ``response``, ``tokens`` and ``response_length``, ``loss_mask``, ``label``, and ``workers`` in
         ``metadata``. Samples of one rollout, a sample a thread, say so in their ``metadata``: ``rollout`` (what they
-        have in common; by default the sample's ``index``) and ``thread`` (``organizer``, or a worker's id).
+        have in common; by default the sample's ``index``) and ``thread`` (``organizer``, or a worker's id). A reward
+        that compares the rollouts of one query needs ``--group-rm``, and goes by their ``group_index``.
     scorer : Scorer
     share : {"rollout", "tokens"}
         What each of those gets (see `simulator.integrations.siblings`).
@@ -44,6 +45,8 @@ async def custom_rm(args: Any, sample: Any, *, scorer: Scorer, share: Share = "r
     samples = sample if grouped else [sample]
     if not grouped and _metadata(sample).get("thread") not in (None, ORGANIZER):
         raise ConfigError("a sample of a worker is scored together with its organizer's: run slime with --group-rm")
+    if not grouped and scorer.compares:
+        raise ConfigError("the reward compares the rollouts of one query: run slime with --group-rm")
     found = score_rows(scorer, [_row(each) for each in samples], share=share)
     rewards: list[Any] = found.rewards
     key = getattr(args, "reward_key", None)
@@ -88,6 +91,7 @@ def _row(sample: Any) -> Row:
         rollout if isinstance(rollout, (str, int)) else None,
         None if thread is None else str(thread),
         metadata.get("workers"),
+        getattr(sample, "group_index", None),
     )
 
 

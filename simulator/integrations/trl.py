@@ -47,7 +47,9 @@ class RewardFunction:
         texts = [texts_of(completion) for completion in completions]
         get = columns.get
         step = getattr(get("trainer_state"), "global_step", None)
-        batch = self.scorer.score(texts, completion_ids, get(self.workers), get(self.truth), get(self.mask), step)
+        batch = self.scorer.score(
+            texts, completion_ids, get(self.workers), get(self.truth), get(self.mask), step, groups=prompts
+        )
         if log_metric is not None:
             for name, value in means(batch).items():
                 log_metric(f"forksim/{name}", value)

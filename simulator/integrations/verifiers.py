@@ -12,7 +12,8 @@ from typing import Any
 
 from simulator.errors import SimulatorError
 from simulator.formats.logs import verifiers
-from simulator.integrations.scorer import Scorer, means, scorer_of, texts_of
+from simulator.integrations.scorer import Scorer, means, row_of, scorer_of, texts_of
+from simulator.integrations.siblings import Row, Share, score_rows
 from simulator.trace import Trace
 
 
@@ -59,6 +60,51 @@ async def forksim_reward(
     if callable(record):
         record({f"forksim_{name}": value for name, value in means(batch).items()})
     return float(batch.total[0])
+
+
+async def forksim_episode(
+    traces: Any, task: Any = None, answer: Any = None, *, scorer: Scorer, share: Share = "rollout"
+) -> list[float]:
+    """Return the rewards of the traces of one episode, of which each is a thread of one rollout.
+
+    Parameters
+    ----------
+    traces : sequence
+        Of verifiers.v1, as an episode has them. Whose trace it is says ``info["thread"]``: ``organizer``, or a worker's
+        id (``1``, nested ``1.2``). One that does not say is a rollout of its own.
+    task, answer
+        ``task.answer``, or `answer`, is what the judge compares with.
+    scorer : Scorer
+    share : {"rollout", "tokens"}
+        What each gets: the rollout's reward, or its part by tokens.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> from types import SimpleNamespace
+    >>> said = {"organizer": "<FORK-1>q</FORK-1><JOIN-1>9</JOIN-1><ANSWER>9</ANSWER>", "1": "hm <RETURN>9</RETURN>"}
+    >>> traces = [SimpleNamespace(info={"thread": name}, last_reply=text) for name, text in said.items()]
+    >>> scorer = Scorer(protocol={"capacity": 2})
+    >>> [round(reward, 3) for reward in asyncio.run(forksim_episode(traces, answer="9", scorer=scorer))]
+    [1.281, 1.281]
+    """
+    truth = getattr(task, "answer", None) if answer is None else answer
+    rows = []
+    for trace in traces:
+        notes = getattr(trace, "info", None)
+        notes = notes if isinstance(notes, Mapping) else {}
+        thread = notes.get("thread")
+        _, said = _read(trace)
+        text = said or getattr(trace, "last_reply", None)
+        rollout = None if thread is None else 0
+        rows.append(Row(text, None, None, truth, rollout, thread and str(thread), notes.get("workers")))
+    found = score_rows(scorer, rows, share=share)
+    for trace, reward, place in zip(traces, found.rewards, found.rollouts, strict=True):
+        record = getattr(trace, "record_metrics", None)
+        if callable(record):
+            row = {name: value for name, value in row_of(found.batch, place).items() if name != "reason"}
+            record({f"forksim_{name}": value for name, value in row.items()} | {"forksim_share": reward})
+    return found.rewards
 
 
 def make_reward(scorer: Scorer | None = None, **options: Any) -> Any:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
+from simulator.errors import ConfigError
 from simulator.integrations.scorer import Scorer, row_of, scorer_of
-from simulator.support.checks import is_whole
+from simulator.integrations.siblings import Row, Share, score_rows
+from simulator.support.checks import is_whole, one_of
+from simulator.trace import ORGANIZER
 
 
 def compute_score(
@@ -60,7 +63,10 @@ def compute_score(
     >>> row["score"], row["acc"], row["term_concurrency"], row["latency"]
     (1.25, 1.0, 0.25, 6.0)
     """
-    return compute_score_batch([data_source], [solution_str], [ground_truth], [extra_info], scorer=scorer, **others)[0]
+    scorer = scorer or _scorer_of(others)
+    if scorer.compares:
+        raise ConfigError("the reward compares the rollouts of one query: verl's manager must be the one for batches")
+    return compute_score_batch([data_source], [solution_str], [ground_truth], [extra_info], scorer=scorer)[0]
 
 
 def compute_score_batch(
@@ -74,27 +80,99 @@ def compute_score_batch(
 ) -> list[dict[str, Any]]:
     """Return what `compute_score` does, for a batch: as verl's ``BatchRewardManager`` asks for it.
 
+    Where an agent loop returns an output for each thread, they are one rollout: each says in its ``extra_fields`` which
+    ``rollout`` it is of and whose ``thread`` it is (``organizer``, or a worker's id). Each gets the rollout's reward,
+    or with ``share="tokens"`` its part. A reward that compares the rollouts of one query goes by ``uid``, or by the
+    ``index`` of the data set.
+
     >>> [row["score"] for row in compute_score_batch(["m"], ["no answer"], [None], [None], protocol={"capacity": 2})]
     [-1.0]
     """
-    if scorer is None:
-        options = {name: others[name] for name in ("reward", "protocol") if others.get(name) is not None}
-        scorer = _scorer(msgspec.json.encode(options, enc_hook=_plain))
+    scorer = scorer or _scorer_of(others)
     texts = list(solution_strs)
     infos = [info if isinstance(info, Mapping) else {} for info in _column(extra_infos, len(texts))]
-    batch = scorer.score(
-        texts,
-        [info.get("response_ids") for info in infos],
-        [info.get("workers") for info in infos],
-        _column(ground_truths, len(texts)),
-        [info.get("response_mask") for info in infos],
-        next((info["global_steps"] for info in infos if is_whole(info.get("global_steps"))), None),
+    truths = _column(ground_truths, len(texts))
+    rows = [_row(text, truth, info) for text, truth, info in zip(texts, truths, infos, strict=True)]
+    step = next((info["global_steps"] for info in infos if is_whole(info.get("global_steps"))), None)
+    found = score_rows(scorer, rows, share=others.get("share") or "rollout", step=step)
+    logged = [row_of(found.batch, place) for place in range(len(found.batch))]
+    return [
+        {"score": reward, "acc": logged[place]["accuracy"], **logged[place]}
+        for reward, place in zip(found.rewards, found.rollouts, strict=True)
+    ]
+
+
+def reward_outputs(
+    outputs: Sequence[Any], ground_truth: Any = None, *, scorer: Scorer, share: Share = "rollout"
+) -> list[float]:
+    """Set ``reward_score`` of the outputs of one agent loop, an ``AgentLoopOutput`` a thread, and return the rewards.
+
+    For an agent loop that returns a list of outputs: verl takes a ``reward_score`` that is there for the reward.
+
+    Parameters
+    ----------
+    outputs : sequence of AgentLoopOutput
+        Looked at are ``response_ids``, ``response_mask`` and, in ``extra_fields``, ``thread`` (``organizer``, or a
+        worker's id) and ``text`` (the response in words, where the scorer has no tokenizer).
+    ground_truth
+        What the judge compares with.
+    scorer : Scorer
+    share : {"rollout", "tokens"}
+        What each gets: the rollout's reward, or its part by tokens.
+
+    Raises
+    ------
+    ConfigError
+        If the reward compares the rollouts of one query, of which here is only one.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> said = {"organizer": "<FORK-1>q</FORK-1><JOIN-1>9</JOIN-1><ANSWER>9</ANSWER>", "1": "hm <RETURN>9</RETURN>"}
+    >>> outputs = [SimpleNamespace(response_ids=None, extra_fields={"thread": t, "text": s}) for t, s in said.items()]
+    >>> [round(reward, 3) for reward in reward_outputs(outputs, "9", scorer=Scorer(protocol={"capacity": 2}))]
+    [1.281, 1.281]
+    >>> round(outputs[1].reward_score, 3)
+    1.281
+    """
+    if scorer.compares:
+        raise ConfigError("the reward compares the rollouts of one query, and an agent loop sees one of them")
+    rows = []
+    for output in outputs:
+        info = getattr(output, "extra_fields", None)
+        info = dict(info) if isinstance(info, Mapping) else {}
+        ids = getattr(output, "response_ids", None)
+        info |= {"rollout": 0, "response_ids": ids, "response_mask": getattr(output, "response_mask", None)}
+        rows.append(_row(info.get("text", ids), ground_truth, {**info, "thread": info.get("thread", ORGANIZER)}))
+    rewards = score_rows(scorer, rows, share=share).rewards
+    for output, reward in zip(outputs, rewards, strict=True):
+        output.reward_score = reward
+    return rewards
+
+
+def _row(text: Any, truth: Any, info: Mapping[str, Any]) -> Row:
+    thread, rollout = info.get("thread"), info.get("rollout")
+    return Row(
+        text,
+        info.get("response_ids"),
+        info.get("response_mask"),
+        truth,
+        rollout if thread is not None and isinstance(rollout, (str, int)) else None,
+        None if thread is None else str(thread),
+        info.get("workers"),
+        info.get("uid", info.get("index")),
     )
-    rows = [row_of(batch, place) for place in range(len(batch))]
-    return [{"score": row["total"], "acc": row["accuracy"], **row} for row in rows]
 
 
-def make_compute_score(scorer: Scorer | None = None, *, batch: bool = False, **options: Any) -> Any:
+def _scorer_of(others: Mapping[str, Any]) -> Scorer:
+    """Return the scorer that plain values of verl's ``reward_kwargs`` ask for."""
+    options = {name: others[name] for name in ("reward", "protocol") if others.get(name) is not None}
+    return _scorer(msgspec.json.encode(options, enc_hook=_plain))
+
+
+def make_compute_score(
+    scorer: Scorer | None = None, *, batch: bool = False, share: Share = "rollout", **options: Any
+) -> Any:
     r"""Return `compute_score`, or with `batch` the batch form, with a scorer of its own.
 
     For a file of yours that ``reward.custom_reward_function.path`` names.
@@ -103,6 +181,10 @@ def make_compute_score(scorer: Scorer | None = None, *, batch: bool = False, **o
     ----------
     scorer : Scorer, optional
         Or its fields as `options`: reward, protocol, reader, tokenizer, judge, ends.
+    batch : bool
+        Whether the manager hands over whole batches.
+    share : {"rollout", "tokens"}
+        In a batch, what each row of a rollout gets that has several.
 
     Raises
     ------
@@ -112,7 +194,15 @@ def make_compute_score(scorer: Scorer | None = None, *, batch: bool = False, **o
     >>> make_compute_score(reward="threadweaver")(solution_str=r"\boxed{9}", ground_truth="9")["score"]
     1.0
     """
-    return partial(compute_score_batch if batch else compute_score, scorer=scorer_of(scorer, options))
+    one_of("share", share, get_args(Share))
+    made = scorer_of(scorer, options)
+    if batch:
+        return partial(compute_score_batch, scorer=made, share=share)
+    if made.compares or share != "rollout":
+        raise ConfigError(
+            "what compares or shares rollouts needs them all at once: batch=True, and verl's batch manager"
+        )
+    return partial(compute_score, scorer=made)
 
 
 def _column(values: Any, length: int) -> Sequence[Any]:

@@ -4,7 +4,8 @@ A reward needs no simulation, only the decode-step clock in closed form; the one
 """
 
 from simulator.rewards.batch import ScoreBatch, process_pool, score, score_batch
-from simulator.rewards.credit import credit, token_weights, without_worker
+from simulator.rewards.credit import credit, token_weights, utilities, without_worker
+from simulator.rewards.grouped import Grouped, Ramp
 from simulator.rewards.library import REWARDS, make_reward
 from simulator.rewards.loading import load_reward, parse_reward
 from simulator.rewards.result import Phase, Rollout, Score
@@ -18,7 +19,9 @@ __all__ = [
     "REWARDS",
     "TERMS",
     "Gate",
+    "Grouped",
     "Phase",
+    "Ramp",
     "Reader",
     "Reward",
     "Rollout",
@@ -34,5 +37,6 @@ __all__ = [
     "score_batch",
     "simulated_seconds",
     "token_weights",
+    "utilities",
     "without_worker",
 ]

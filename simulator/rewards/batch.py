@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice, repeat, zip_longest
 from multiprocessing import get_all_start_methods, get_context
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.errors import ConfigError, why
+from simulator.rewards.grouped import Grouped
 from simulator.rewards.library import asyncthink
 from simulator.rewards.loading import load_reward
 from simulator.rewards.result import Rollout, Score
@@ -153,6 +154,7 @@ def score_batch(
     protocol: Protocol | None = None,
     outcomes: Iterable[Judged] | None = None,
     masks: Iterable[Any] | None = None,
+    groups: Iterable[Hashable] | None = None,
     reader: Reader = _READER,
     workers: int | Executor = 1,
     max_seconds: float | None = None,
@@ -175,6 +177,9 @@ def score_batch(
     masks : iterable, optional
         Of rollouts of token ids, for each id whether the policy sampled it (1) or the runtime inserted it (0), or None
         for what the rollout itself says under ``mask``.
+    groups : iterable, optional
+        What the rollouts of one query have in common, one for each, such as the prompt. Only a reward that compares
+        them needs it (see `Reward.grouped`).
     reader : Reader
         Format, token counting, token ids, and how large a rollout may be. Where it names no format, that of the reward.
     workers : int or concurrent.futures.Executor
@@ -228,7 +233,24 @@ def score_batch(
     else:
         with process_pool(workers) as pool:
             parts = list(pool.map(task, chunks))
-    return ScoreBatch.join(parts) if len(parts) != 1 else parts[0]
+    batch = ScoreBatch.join(parts) if len(parts) != 1 else parts[0]
+    return batch if spec.grouped is None else _weighed(batch, spec.grouped, groups)
+
+
+def _weighed(batch: ScoreBatch, grouped: Grouped, groups: Iterable[Hashable] | None) -> ScoreBatch:
+    """Return a batch whose terms count as they do within groups."""
+    if groups is None:
+        raise ConfigError("the reward compares the rollouts of one query: give groups=, what those have in common")
+    names = list(groups)
+    if len(names) != len(batch):
+        raise ConfigError(f"there are {len(names)} groups for {len(batch)} rollouts; each has its own")
+    in_order = np.array([reason is None for reason in batch.reason], dtype=np.bool_)
+    right = (batch.accuracy == 1) & in_order
+    terms, total = dict(batch.terms), batch.total.copy()
+    for name in grouped.terms:
+        terms[name] = np.where(in_order, grouped.weighed(terms[name], right, names), terms[name])
+        total += terms[name] - batch.terms[name]
+    return replace(batch, terms=terms, total=total)
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
@@ -295,7 +317,8 @@ def _score_chunk(
     answers: list[str | None] = []
     found: list[tuple[int, tuple[Violation, ...]]] = []
     names = reward.names
-    gate, make_score, read = reward.gate, reward.score, reader.trace
+    gate, read = reward.gate, reader.trace
+    make_score = reward.score if reward.grouped is None else partial(reward.score, alone=False)
     for place, (item, verdict) in enumerate(chunk):
         reason = answer = None
         try:

@@ -85,6 +85,49 @@ def credit(
     return drag
 
 
+def utilities(
+    trace: Trace,
+    protocol: Protocol | None = None,
+    *,
+    reward: Reward | str = "lamas",
+    term: str = "critical_tokens",
+) -> dict[str, float]:
+    """Return what each thread earns if only those on the critical path pay for latency: LAMaS (arXiv 2601.10560).
+
+    A thread that the critical path goes through earns the reward. One beside it earns the reward without the term that
+    prices latency: it could not have made the answer come sooner. LAMaS takes of each layer of operators the one with
+    the most tokens; where a thread waits for all it has forked, as there, that is the critical path.
+
+    Parameters
+    ----------
+    trace : Trace
+    protocol : Protocol, optional
+        As of `score`.
+    reward : Reward or str
+    term : str
+        The term that prices latency.
+
+    Raises
+    ------
+    ConfigError
+        If the reward has no such term, or cannot score the trace.
+
+    Examples
+    --------
+    >>> from simulator.trace import Answer, Outcome, Return, Think, Thread
+    >>> organizer = Thread("organizer", (Think(100), Fork(1), Fork(2), Join(1), Join(2), Answer(10)))
+    >>> workers = (Thread("1", (Return(500),)), Thread("2", (Return(300),)))
+    >>> utilities(Trace("t", (organizer, *workers), Outcome(correct=True)))
+    {'organizer': 0.999878, '1': 0.999878, '2': 1.0}
+    """
+    spec, rules = resolve(reward, protocol)
+    choose(term, list(spec.terms), "term of the reward")
+    found = spec.score(Rollout(trace, rules))
+    shares = credit(trace, rules)
+    free = found.total - found.terms[term]
+    return {name: found.total if share > 0 else free for name, share in shares.items()}
+
+
 def _without(trace: Trace, protocol: Protocol | None, reward: Reward | str) -> dict[str, float]:
     spec, rules = resolve(reward, protocol)
     rollout = Rollout(trace, rules)

@@ -151,6 +151,26 @@ def kimi_parl(
     )
 
 
+def lamas(*, token_weight: float = 1e-5, cost_weight: float = 3.0, price: NonNegative = 0.0) -> Reward:
+    """``R_A - cost_weight * cost - token_weight / 50 * critical tokens`` (LAMaS, arXiv 2601.10560).
+
+    This is the utility of an operator on the critical path in github.com/xishi404/LAMaS (``benchmark.py``); operators
+    beside it do not pay for latency: see `simulator.rewards.utilities`. Cost is in dollars, there as the API bills it;
+    here it is `price`, dollars a million tokens decoded, which is 0 unless you say. There is no gate.
+
+    >>> lamas(price=0.6).names
+    ('format_error', 'accuracy', 'cost', 'critical_tokens')
+    """
+    return Reward(
+        terms={
+            "accuracy": Term(terms.accuracy),
+            "cost": Term(terms.cost, {"weight": -cost_weight, "price": price}),
+            "critical_tokens": Term(terms.critical_tokens, {"weight": -token_weight / 50}),
+        },
+        gate=None,
+    )
+
+
 def wallclock(
     *,
     per_minute: NonNegative = 1.0,
@@ -190,6 +210,7 @@ REWARDS: dict[str, Callable[..., Reward]] = {
     "threadweaver": threadweaver,
     "parallel_r1": parallel_r1,
     "kimi_parl": kimi_parl,
+    "lamas": lamas,
     "wallclock": wallclock,
     "leverage": leverage,
 }

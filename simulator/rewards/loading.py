@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from simulator.errors import ConfigError
+from simulator.rewards.grouped import Grouped, Ramp
 from simulator.rewards.library import REWARDS, make_reward
 from simulator.rewards.spec import Gate, Reward, Term
 from simulator.rewards.terms import TERMS
@@ -14,7 +15,7 @@ from simulator.support.checks import check_options, choose
 from simulator.support.toml import load_toml, parse_toml
 from simulator.trace.protocol import Protocol
 
-_KEYS = ("reward", "options", "terms", "gate", "protocol", "format")
+_KEYS = ("reward", "options", "terms", "gate", "protocol", "format", "group", "ramps")
 
 
 def load_reward(name: str | os.PathLike[str]) -> Reward:
@@ -76,13 +77,16 @@ def _reward(table: dict[str, Any]) -> Reward:
         base = Reward(terms={})
     added = {name: _term(name, _table(terms, name)) for name in terms}
     gate = _gate(table["gate"]) if "gate" in table else base.gate
-    return Reward(
+    ramps = _table(table, "ramps")
+    reward = Reward(
         terms={**base.terms, **added},
         gate=gate,
         protocol=_protocol(protocol) if protocol else None,
         format=table.get("format", base.format),
         schedule=None if terms or "gate" in table else base.schedule,
+        grouped=_grouped(_table(table, "group")) if "group" in table else base.grouped,
     )
+    return reward.ramped(**{name: _ramp(name, _table(ramps, name)) for name in ramps}) if ramps else reward
 
 
 def _table(table: dict[str, Any], key: str) -> dict[str, Any]:
@@ -111,6 +115,22 @@ def _gate(value: Any) -> Gate | None:
     if kinds is not None and not (isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds)):
         raise ConfigError(f"[gate] kinds must be a list of kinds of violation, got {kinds!r:.80}")
     return Gate(kinds=None if kinds is None else frozenset(kinds), reward=value.get("reward"))
+
+
+def _grouped(table: dict[str, Any]) -> Grouped:
+    for key in table:
+        choose(key, ("terms", "how"), "key of [group]")
+    if "terms" not in table or not isinstance(table["terms"], list):
+        raise ConfigError("[group] says which terms count within a group: terms = [...]")
+    return Grouped(**table)
+
+
+def _ramp(name: str, table: dict[str, Any]) -> Ramp:
+    for key in table:
+        choose(key, [each.name for each in fields(Ramp)], f"key of [ramps.{name}]")
+    if "finish" not in table:
+        raise ConfigError(f"[ramps.{name}] says at which step it is over: finish = ...")
+    return Ramp(**table)
 
 
 def _protocol(table: dict[str, Any]) -> Protocol:

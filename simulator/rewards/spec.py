@@ -10,6 +10,7 @@ from typing import Any
 
 from simulator.errors import ConfigError
 from simulator.formats import lookup
+from simulator.rewards.grouped import Grouped, Ramp, Scaled, check_names
 from simulator.rewards.result import Rollout, Score
 from simulator.support.checks import check_options, choose, mismatch, whole
 from simulator.trace import Answer, Outcome, Thread, Trace, Violation, ViolationKind
@@ -112,6 +113,9 @@ class Reward:
         The format that its rollouts are written in, taken where the caller says none.
     schedule : callable, optional
         From a training step to the reward at that step, if it changes (see `at`).
+    grouped : Grouped, optional
+        How some of the terms count among the rollouts of one query. `score_batch` then needs their `groups`; alone, a
+        rollout is a group of its own.
 
     Raises
     ------
@@ -135,6 +139,7 @@ class Reward:
     protocol: Protocol | None = None
     format: str | None = None
     schedule: Callable[[int], Reward] | None = None
+    grouped: Grouped | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.terms, Mapping):
@@ -149,6 +154,10 @@ class Reward:
         if not (self.gate is None or isinstance(self.gate, Gate)):
             raise ConfigError(f"gate must be a Gate or None, got {self.gate!r:.80}")
         object.__setattr__(self, "terms", dict(self.terms))
+        if self.grouped is not None:
+            if not isinstance(self.grouped, Grouped):
+                raise ConfigError(f"grouped must be a Grouped or None, got {self.grouped!r:.80}")
+            check_names("term to group", self.grouped.terms, self.terms)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -175,8 +184,26 @@ class Reward:
         whole("step", step, "from 0 to 10^12")
         return self if self.schedule is None else self.schedule(step)
 
-    def score(self, rollout: Rollout) -> Score:
-        """Return what a rollout earns.
+    def ramped(self, **ramps: Ramp) -> Reward:
+        """Return the reward with terms whose weight changes over the training; without a step, all is as it was.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such term, or the reward has a schedule already.
+
+        >>> from simulator.rewards import Ramp, make_reward
+        >>> reward = make_reward("asyncthink").ramped(concurrency=Ramp(finish=100))
+        >>> [reward.at(step).terms["concurrency"].factor for step in (0, 25, 200)]
+        [0.0, 0.25, 1.0]
+        """
+        check_names("term to ramp", list(ramps), self.terms)
+        if self.schedule is not None:
+            raise ConfigError("the reward changes with the step already: it cannot have ramps, too")
+        return replace(self, schedule=Schedule(_at_step, {"reward": self, "ramps": ramps}))
+
+    def score(self, rollout: Rollout, *, alone: bool = True) -> Score:
+        """Return what a rollout earns; not `alone`, before its terms are weighed within its group.
 
         Raises
         ------
@@ -193,10 +220,13 @@ class Reward:
         else:
             total = 0.0
             terms = {FORMAT_ERROR: 0.0}
+            grouped = self.grouped
             for name, term in self.terms.items():
                 value = float(term(rollout))
                 if not math.isfinite(value):
                     raise ValueError(f"term {name} is {value}")
+                if grouped is not None and name in grouped.terms:
+                    value = grouped.alone(value, rollout.correct) if alone else value
                 terms[name] = value
                 total += value
         eta = clock.active_steps / clock.latency if clock.latency else 0.0
@@ -225,3 +255,8 @@ class Reward:
                 raise
             except Exception as error:
                 raise ConfigError(f"the reward cannot score a plain answer: {type(error).__name__}: {error}") from error
+
+
+def _at_step(*, reward: Reward, ramps: Mapping[str, Ramp], step: int) -> Reward:
+    terms = {name: Scaled(term, ramps[name].at(step)) if name in ramps else term for name, term in reward.terms.items()}
+    return replace(reward, terms=terms, schedule=Schedule(_at_step, {"reward": reward, "ramps": ramps}))

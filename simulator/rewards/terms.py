@@ -161,6 +161,20 @@ def _critical_steps(rollout: Rollout) -> int:
     )
 
 
+def critical_tokens(rollout: Rollout, *, weight: float = -2e-7) -> float:
+    """Return ``weight`` times the tokens of the longest way: the organizer's, and of each `Phase` its longest worker.
+
+    LAMaS's latency penalty (arXiv 2601.10560; ``_compute_critical_path_loss_tokens`` in github.com/xishi404/LAMaS): of
+    each layer of its operators the one with the most tokens, summed, times ``token_weight / 50``.
+    """
+    return weight * sum([main + max(lengths, default=0) for main, lengths in rollout.blocks])
+
+
+def cost(rollout: Rollout, *, weight: float = -1.0, price: float = 0.0) -> float:
+    """Return ``weight`` times what all tokens decoded cost, in dollars at `price` a million."""
+    return weight * price * rollout.work / 1e6
+
+
 def critical_steps(rollout: Rollout, *, weight: float = -1e-3) -> float:
     """Return ``weight`` times the critical steps (see `sum_of_phases`), a `Phase` a stage and a token a step."""
     return weight * _critical_steps(rollout)
@@ -194,6 +208,8 @@ TERMS: dict[str, Callable[..., float]] = {
     "parallel": parallel,
     "finish": finish,
     "critical_steps": critical_steps,
+    "critical_tokens": critical_tokens,
+    "cost": cost,
     "wallclock": wallclock,
     "leverage": leverage,
 }

@@ -236,6 +236,7 @@ OPEN = {
     "threadweaver": {"padding", "copies", "late_forks", "unjoined", "full_pool", "overflow", "free", "guided"},
     "parallel_r1": {"padding", "copies", "late_forks", "unjoined", "full_pool", "overflow", "free", "guided"},
     "kimi_parl": {"padding", "copies", "late_forks", "unjoined", "full_pool", "overflow", "free", "guided"},
+    "lamas": set(),
     "wallclock": {"giving_up", "wrong_first", "overflow", "guided"},
     "leverage": {"staggered", "free", "guided"},
 }
@@ -246,6 +247,7 @@ CLOSED = {
     "threadweaver": {"wrong_first", "staggered", "chatter", "fork_text", "giving_up"},
     "parallel_r1": {"wrong_first", "staggered", "chatter", "fork_text", "giving_up"},
     "kimi_parl": {"wrong_first", "staggered", "chatter", "long_workers", "fork_text", "giving_up"},
+    "lamas": set(EXPLOITS),
     "wallclock": set(EXPLOITS) - {"giving_up", "wrong_first", "overflow", "free", "guided"},
     "leverage": set(EXPLOITS) - {"staggered", "free", "guided"},
 }
@@ -264,7 +266,9 @@ def test_holes_of_the_library(name):
     assert found.pairs.keys() >= OPEN[name] and not found.pairs.keys() & CLOSED[name]
     for exploit, pair in found.pairs.items():
         assert is_worse_in_truth(pair, judge, EXPLOITS[exploit].any_time)
-        assert pair.a.actions + pair.b.actions <= 30
+        assert pair.a.actions + pair.b.actions <= (
+            60 if EXPLOITS[exploit].guided else 30
+        )  # Delays have no shorter form
     assert all(each.reason.startswith("A earns") and each.reason.endswith(".") for each in found.searches if each.pair)
 
 

@@ -415,3 +415,59 @@ def test_columns_must_have_names():
 def test_functions_can_be_pickled(make):
     function = make(tokenizer=Tokenizer(), protocol=PROTOCOL)
     assert pickle.loads(pickle.dumps(function)) is not None
+
+
+# ---------------------------------------------------------------- a row for each thread
+
+THREADS = {
+    "organizer": "<FORK-1>q</FORK-1>so<JOIN-1>9</JOIN-1><ANSWER>9</ANSWER>",
+    "1": "hm <FORK-1>r</FORK-1><JOIN-1>4</JOIN-1><RETURN>9</RETURN>",
+    "1.1": "four <RETURN>4</RETURN>",
+}
+TOGETHER = Scorer(protocol={"capacity": 4})
+WHOLE = TOGETHER.score([THREADS["organizer"]], None, [{k: v for k, v in THREADS.items() if k != "organizer"}], ["9"])
+
+
+def test_verl_assembles_the_outputs_of_an_agent_loop():
+    infos = [{"thread": name, "rollout": "r1"} for name in THREADS] + [{}, {"thread": "1", "rollout": "r2"}]
+    texts = [*THREADS.values(), "<ANSWER>9</ANSWER>", "lost"]
+    rows = verl.make_compute_score(TOGETHER, batch=True)([None] * 5, texts, ["9"] * 5, infos)
+    assert [row["score"] for row in rows[:3]] == [WHOLE.total[0]] * 3 and rows[0]["workers"] == 2
+    assert rows[3]["score"] == 1.125 and rows[4]["failed"] == 1
+    shared = verl.make_compute_score(TOGETHER, batch=True, share="tokens")([None] * 5, texts, ["9"] * 5, infos)
+    assert sum(row["score"] for row in shared[:3]) == pytest.approx(WHOLE.total[0])
+    ids = {name: list(text.encode()) for name, text in THREADS.items()}
+    scorer = Scorer(protocol={"capacity": 4}, reader=Reader(decode=lambda given: bytes(given).decode()))
+    outputs = [
+        SimpleNamespace(
+            response_ids=each, response_mask=[1] * len(each), extra_fields={"thread": name}, reward_score=None
+        )
+        for name, each in ids.items()
+    ]
+    rewards = verl.reward_outputs(outputs, "9", scorer=scorer)
+    assert rewards == [output.reward_score for output in outputs] and len(set(rewards)) == 1 and rewards[0] > 1.125
+    parts = verl.reward_outputs(outputs, "9", scorer=scorer, share="tokens")
+    assert sum(parts) == pytest.approx(rewards[0])
+    assert verl.reward_outputs([SimpleNamespace()], "9", scorer=TOGETHER) == [-1.0]
+    with pytest.raises(ConfigError, match="share"):
+        verl.make_compute_score(TOGETHER, share="token")
+
+
+def test_verifiers_assembles_an_episode():
+    recorded = {}
+    traces = [
+        SimpleNamespace(
+            info={"thread": name},
+            last_reply=text,
+            record_metrics=lambda metrics, name=name: recorded.setdefault(name, metrics),
+        )
+        for name, text in THREADS.items()
+    ]
+    traces.append(SimpleNamespace(info=None, last_reply="<ANSWER>9</ANSWER>"))
+    task = SimpleNamespace(answer="9")
+    rewards = asyncio.run(verifiers.forksim_episode(traces, task, scorer=TOGETHER))
+    assert rewards == [*[WHOLE.total[0]] * 3, 1.125]
+    assert recorded["1"]["forksim_workers"] == 2 and recorded["1.1"]["forksim_share"] == WHOLE.total[0]
+    parts = asyncio.run(verifiers.forksim_episode(traces, task, scorer=TOGETHER, share="tokens"))
+    assert sum(parts[:3]) == pytest.approx(WHOLE.total[0]) and parts[3] == 1.125
+    assert asyncio.run(verifiers.forksim_episode([], task, scorer=TOGETHER)) == []

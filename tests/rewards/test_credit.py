@@ -19,7 +19,7 @@ from simulator import (
     make_reward,
     score,
 )
-from simulator.rewards import credit, token_weights, without_worker
+from simulator.rewards import credit, token_weights, utilities, without_worker
 from simulator.rewards.credit import MAX_THREADS
 from tests.support.strategies import any_traces, protocols, traces
 
@@ -101,3 +101,45 @@ def test_what_is_refused():
     for how in ("drag", "without"):
         with pytest.raises(ConfigError, match="at most 1000 threads, got 1,001"):
             credit(many, Protocol(capacity=n + 2), how=how)
+
+
+# ---------------------------------------------------------------- LAMaS
+
+
+def test_only_the_critical_path_pays_for_latency():
+    """Of the organizer 8 tokens; of its longest worker, with what is nested in it, 16: 24 tokens, 0.01 each."""
+    reward = make_reward("lamas", token_weight=0.5, price=0.0)
+    assert score(NESTED, reward=reward).total == pytest.approx(1 - 0.01 * 24)
+    found = utilities(NESTED, reward=reward)
+    assert found == pytest.approx({"organizer": 0.76, "1": 0.76, "1.1": 0.76, "2": 1.0})
+    dear = make_reward("lamas", token_weight=0.0, price=1e6 / 33, cost_weight=2.0)  # 33 tokens cost a dollar
+    assert utilities(NESTED, reward=dear) == pytest.approx(dict.fromkeys(found, 1 - 2.0))
+    with pytest.raises(ConfigError, match="no term of the reward is called 'critical_tokens'"):
+        utilities(NESTED, reward="kimi_parl")
+
+
+@given(
+    layers=st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=4), min_size=1, max_size=4),
+    correct=st.booleans(),
+)
+def test_layers_as_in_its_code(layers, correct):
+    """Operators in layers, each waited for: of each layer the one with the most tokens pays, as LAMaS has it."""
+    actions, workers, index = [], [], 0
+    for layer in layers:
+        names = range(index + 1, index + len(layer) + 1)
+        actions += [*map(Fork, names), *map(Join, names)]
+        workers += [Thread(str(name), (Return(tokens),)) for name, tokens in zip(names, layer, strict=True)]
+        index += len(layer)
+    trace = Trace("t", (Thread("organizer", tuple(actions)), *workers), Outcome(correct=correct))
+    found = utilities(trace, reward="lamas")
+    place = 0
+    penalty = 1e-5 / 50 * sum(map(max, layers))
+    for layer in layers:
+        payers = 0
+        for tokens in layer:
+            place += 1
+            pays = found[str(place)] < float(correct)
+            payers += pays
+            assert found[str(place)] == pytest.approx(float(correct) - penalty * pays, abs=1e-15)
+            assert not pays or tokens == max(layer)
+        assert payers == 1
