@@ -3,8 +3,8 @@
 Covers: Cluster, inserted_tokens, load_profile
 
 ThreadWeaver (github.com/facebookresearch/threadweaver) reports speed-ups in tokens, the sequential model's over the
-longest way, as the mean over the problems of a benchmark: 1.53 on Minerva, 1.23 on MATH500. By the clock it is 1.14, for
-50 problems of MATH500. Mean latencies there are 7.2k and 6.4k tokens. Fifty problems are made up here with these
+longest way, as the mean over the problems of a benchmark: 1.53 on Minerva, 1.23 on MATH500. By the clock it is 1.14,
+for 50 problems of MATH500. Mean latencies there are 7.2k and 6.4k tokens. Fifty problems are made up here with these
 three numbers, and long ones that gain less; each is thought once in one thread, and once with part of it in threads.
 The seconds are those of a model of an H100; how the 50 were sent to the GPUs is not reported.
 """

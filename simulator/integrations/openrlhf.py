@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from simulator.errors import ConfigError
 from simulator.integrations.scorer import Scorer, row_of, scorer_of
 
 
@@ -88,9 +89,13 @@ def make_reward_func(scorer: Scorer | None = None, **options: Any) -> Any:
     Raises
     ------
     ConfigError
-        If the options do not fit together.
+        If the options do not fit together, or the reward compares the rollouts of one query: OpenRLHF passes one at a
+        time, and goes on without a reward where one raises.
 
     >>> make_reward_func(protocol={"capacity": 2})(["9"], [""], [None])["rewards"]
     -1.0
     """
-    return partial(reward_func, scorer=scorer_of(scorer, options))
+    made = scorer_of(scorer, options)
+    if made.compares:
+        raise ConfigError("the reward compares the rollouts of one query, and OpenRLHF passes one at a time")
+    return partial(reward_func, scorer=made)

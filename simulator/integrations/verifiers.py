@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from simulator.errors import SimulatorError
+from simulator.errors import ConfigError, SimulatorError
 from simulator.formats.logs import verifiers
 from simulator.integrations.scorer import Scorer, means, row_of, scorer_of, texts_of
 from simulator.integrations.siblings import Row, Share, score_rows
@@ -78,6 +78,11 @@ async def forksim_episode(
     share : {"rollout", "tokens"}
         What each gets: the rollout's reward, or its part by tokens.
 
+    Raises
+    ------
+    ConfigError
+        If the reward compares the rollouts of one query.
+
     Examples
     --------
     >>> import asyncio
@@ -98,6 +103,8 @@ async def forksim_episode(
         text = said or getattr(trace, "last_reply", None)
         rollout = None if thread is None else 0
         rows.append(Row(text, None, None, truth, rollout, thread and str(thread), notes.get("workers")))
+    if scorer.compares:
+        raise ConfigError("the reward compares the rollouts of one query, and an episode is one of them")
     found = score_rows(scorer, rows, share=share)
     for trace, reward, place in zip(traces, found.rewards, found.rollouts, strict=True):
         record = getattr(trace, "record_metrics", None)
@@ -124,7 +131,10 @@ def make_reward(scorer: Scorer | None = None, **options: Any) -> Any:
     >>> asyncio.run(make_reward(protocol={"capacity": 2})())
     -1.0
     """
-    return partial(forksim_reward, scorer=scorer_of(scorer, options))
+    made = scorer_of(scorer, options)
+    if made.compares:
+        raise ConfigError("the reward compares the rollouts of one query, and a task scores one trace at a time")
+    return partial(forksim_reward, scorer=made)
 
 
 def _read(trace: Any) -> tuple[Trace | None, str]:

@@ -1,8 +1,8 @@
 """How the frameworks call a reward, read off their installed sources, which are not imported.
 
 Checked on 2026-11: trl 1.16.0, verl 0.9.1, openrlhf 0.11.2, verifiers 0.4.0 (from PyPI). slime is not on PyPI; its
-`slime/rollout/rm_hub/__init__.py` (commit 0b420f1) and customization guide (commit 138eb42) were read. `tools/trl.sh`
-installs the four; where one is not installed, its tests are skipped.
+`slime/rollout/rm_hub/__init__.py` (commit 0b420f1) and customization guide (commit 138eb42) were read.
+`tools/trainers.sh` installs the four; where one is not installed, its tests are skipped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def source_of(package, path):
     try:
         files = metadata.files(package) or []
     except metadata.PackageNotFoundError:
-        pytest.skip(f"{package} is not installed; tools/trl.sh installs it")
+        pytest.skip(f"{package} is not installed; tools/trainers.sh installs it")
     found = [file for file in files if str(file).endswith(path)]
     if not found:
         pytest.skip(f"{package} {metadata.version(package)} is installed, without {path}")

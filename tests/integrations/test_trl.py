@@ -1,6 +1,6 @@
 """TRL for real: a GRPOTrainer on the CPU trains a tiny model, made from a config, for a few steps with our reward.
 
-Needs torch, trl, transformers, accelerate and datasets; `tools/trl.sh` installs them into an environment of their own.
+Needs torch, trl, transformers, accelerate and datasets; `tools/trainers.sh` installs them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-REASON = "{} is not installed; tools/trl.sh makes an environment with it"
+REASON = "{} is not installed; tools/trainers.sh makes an environment with it"
 torch = pytest.importorskip("torch", reason=REASON.format("torch"))
 grpo = pytest.importorskip("trl", reason=REASON.format("trl"))
 transformers = pytest.importorskip("transformers", reason=REASON.format("transformers"))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator import ConfigError, Protocol, Reward, make_reward, score, score_batch
-from simulator.integrations import Scorer, openrlhf, slime, trl, verl
+from simulator.integrations import Scorer, openrlhf, slime, trl, verifiers, verl
 from simulator.rewards import TERMS, Grouped, Ramp, Term, parse_reward
 from simulator.trace import Answer, Fork, Join, Outcome, Return, Think, Thread, Trace
 
@@ -206,7 +206,7 @@ def test_every_trainer_that_has_groups_hands_them_over():
         info["index"] = info.pop("uid")
     rows = verl.make_compute_score(SCORER, batch=True)([None] * 4, TEXTS, ["9"] * 4, infos)
     assert [row["score"] for row in rows] == TOTALS
-    found = openrlhf.make_reward_func(SCORER)(TEXTS, PROMPTS, ["9"] * 4, workers=[WORKERS] * 4)
+    found = openrlhf.reward_func(TEXTS, PROMPTS, ["9"] * 4, workers=[WORKERS] * 4, scorer=SCORER)
     assert found["rewards"] == TOTALS
     samples = [
         SimpleNamespace(response=text, label="9", metadata={"workers": WORKERS}, group_index=PROMPTS[i])
@@ -228,6 +228,12 @@ def test_a_trainer_that_hands_over_one_at_a_time_is_told():
         verl.make_compute_score(SCORER, batch=True)([None], ["x"], ["9"], [{}])
     with pytest.raises(ConfigError, match="run slime with --group-rm"):
         asyncio.run(slime.make_custom_rm(SCORER)(None, SimpleNamespace(response="x", label="9", metadata={})))
+    with pytest.raises(ConfigError, match="OpenRLHF passes one at a time"):
+        openrlhf.make_reward_func(SCORER)
+    with pytest.raises(ConfigError, match="a task scores one trace at a time"):
+        verifiers.make_reward(SCORER)
+    with pytest.raises(ConfigError, match="an episode is one of them"):
+        asyncio.run(verifiers.forksim_episode([], scorer=SCORER))
     with pytest.raises(ConfigError, match="an agent loop sees one of them"):
         verl.reward_outputs([], "9", scorer=SCORER)
 
