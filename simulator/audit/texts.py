@@ -209,8 +209,13 @@ def load_own(name: str) -> Any:
             if spec is None or spec.loader is None:
                 raise ImportError("no such file")
             module = importlib.util.module_from_spec(spec)
-            sys.modules.setdefault(spec.name, module)  # so that dataclasses in it find themselves
-            spec.loader.exec_module(module)
+            known = sys.modules.setdefault(spec.name, module)  # so that dataclasses in it find themselves
+            try:
+                spec.loader.exec_module(module)
+            except BaseException:
+                if known is module:
+                    del sys.modules[spec.name]
+                raise
         else:
             if os.getcwd() not in sys.path:
                 sys.path.insert(0, os.getcwd())  # as `python -m` has it

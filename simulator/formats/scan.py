@@ -18,7 +18,6 @@ from simulator.trace import (
     Return,
     Think,
     ViolationKind,
-    child_id,
 )
 from simulator.trace.answers import boxed_answer
 from simulator.trace.tokens import Along, TokenCounter, by_characters
@@ -85,6 +84,7 @@ class Scan:
         opens = (_FORK, _JOIN, _ANSWER if name == ORGANIZER else _RETURN)
         parts = TAGS.split(text, MAX_TAGS)
         self.name = name
+        self.prefix = "" if name == ORGANIZER else f"{name}."
         if self.along is not None:
             self.along.begin(name)
         self.pieces = parts[::2]
@@ -99,7 +99,7 @@ class Scan:
         self.offsets: list[int] = []
         self.closings: frozenset[tuple[int, int]] = frozenset()
         at, n = 0, len(self.tags)
-        if not n or "<" in "".join(self.pieces):  # the quickest way to ask whether there is anything else
+        if not n or text.count("<") > n:  # the quickest way to ask whether there is anything else
             self._name_others(text)
         while at < n:
             kind, index = read[at]
@@ -158,7 +158,7 @@ class Scan:
         pieces, by_length, count = self.pieces, self.by_length, self.count
         inside = pieces[closing] if closing == opening + 1 else self._text(opening + 1, closing)
         if kind == _JOIN:
-            worker = child_id(self.name, index)
+            worker = f"{self.prefix}{index}"
             if not self._is_returned(opening, worker, inside):
                 message = f"what stands in <{self.tags[opening]}> is not what worker {worker} returned"
                 self._fault(opening, message, ViolationKind.FORGED_JOIN)
@@ -184,7 +184,7 @@ class Scan:
         tokens = (size + 7) >> 2 if by_length else count(f"<{tag}>{inside}<{end}>")
         if kind == _FORK:
             self.actions.append(Fork(index, tokens, kept))
-            self.forked.setdefault(child_id(self.name, index), tokens)
+            self.forked.setdefault(f"{self.prefix}{index}", tokens)
         else:
             self.actions.append(Answer(tokens, inside) if kind == _ANSWER else Return(tokens, kept))
             self.ended = True
@@ -197,7 +197,7 @@ class Scan:
 
     def _count_returned(self, index: int) -> int:
         """Return the tokens that the worker of a Join returned: without a closing tag they are taken to be inserted."""
-        worker = child_id(self.name, index)
+        worker = f"{self.prefix}{index}"
         if worker not in self.counted:
             self.counted[worker] = self.loose(self._returns(worker)[1])
         return self.counted[worker]

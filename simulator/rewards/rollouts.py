@@ -174,13 +174,21 @@ class Reader:
 
     def _mapping(self, given: Mapping[str, Any], id: str, outcome: Outcome | None) -> Trace:
         workers: Any = given.get("workers")
+        if workers.__class__ is dict and len(given) == 2 and self.format in (None, "asyncthink"):
+            text: Any = next((given[key] for key in _TEXTS if key in given), None)
+            texts: list[Any] = [text, *workers.values()]
+            if all([each.__class__ is str for each in (*texts, *workers)]):  # what most are, without all that follows
+                self._bound(sum(map(len, texts)), "characters")
+                return asyncthink.parse(
+                    text, workers=workers, id=id, count=self.count, keep_text=False, outcome=outcome
+                )
         if isinstance(workers, Sequence) and not isinstance(workers, (str, bytes)):
             workers = {str(i): text for i, text in enumerate(workers, 1)}
         key = next((key for key in _TEXTS if given.get(key) is not None), "text")
         text = given.get(key)
         if outcome is None and (correct := given.get("correct")) is not None and given.get("wanted") is None:
             outcome = outcome_of(correct)
-        texts: list[Any] = [text, *workers.values()] if isinstance(workers, Mapping) else [text]
+        texts = [text, *workers.values()] if isinstance(workers, Mapping) else [text]
         ids = [each for each in texts if _is_ids(each)]
         self._bound(sum([len(each) for each in texts if each.__class__ is str]), "characters")
         self._bound(sum(map(len, ids)), "token ids")

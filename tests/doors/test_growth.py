@@ -71,6 +71,7 @@ TAGS = {
     "asyncthink": ("FORK-1", "JOIN-1", "WORKER-1"),
     "multiverse": ("Goal", "Path"),
     "threadweaver": ("Outline", "Thread"),
+    "npr": ("plan", "step"),
     "parallel_r1": ("Parallel", "Path"),
 }
 TEXTS: dict[str, Callable[[str, int], str]] = {
@@ -86,6 +87,22 @@ TEXTS: dict[str, Callable[[str, int], str]] = {
     "in a block": lambda tag, n: "<Parallel>" + f"<{tag}>1: some words</{tag}>\n" * n + "</Parallel>",
     "in many blocks": lambda tag, n: f"<Parallel><{tag}>1: some words</{tag}></Parallel> then\n" * n,
     "nested blocks": lambda tag, n: f"<Parallel><{tag}>1:" * n + f"</{tag}></Parallel>" * n,
+    "labels": lambda tag, n: (
+        "<Parallel><Goal>"
+        + "".join(f"<Outline>{k}: x</Outline>" for k in range(n))
+        + "</Goal>"
+        + "".join(f"<{tag}>{k}: x" + "</Parallel>y" * (k % 2) for k in range(n))
+    ),
+    "labels below": lambda tag, n: (
+        "<Parallel><Goal>"
+        + "<Outline>1: x</Outline>" * n
+        + f"</Goal><{tag}>1: <Parallel>"
+        + "".join(f"<{tag}>1.{k}: x" for k in range(n))
+        + "".join(f"<{tag}>{k}: x" for k in range(n))
+    ),
+    "guidelines": lambda tag, n: (
+        f"<guideline><plan>1: x</plan></guideline><{tag}>1: y</{tag}><takeaway>z</takeaway>" * n
+    ),
     "numbered": lambda tag, n: "".join(
         f"<{tag.replace('1', str(k + 1))}>x</{tag.replace('1', str(k + 1))}>" for k in range(n)
     ),
@@ -213,7 +230,7 @@ def test_analyses(name, shape):
 
 @pytest.mark.parametrize("shape", TRACES)
 @pytest.mark.parametrize(
-    "format", ["asyncthink", "multiverse", "threadweaver", "parallel_r1", "native", "agentic_mooncake"]
+    "format", ["asyncthink", "multiverse", "threadweaver", "npr", "parallel_r1", "native", "agentic_mooncake"]
 )
 def test_writing_and_reading_traces(tmp_path, shape, format):
     def back(trace: Trace) -> None:
@@ -300,7 +317,26 @@ def rollout(n: int, shape: str) -> str:
     return json.dumps({"id": "r", "task": {}, "nodes": nodes, "calls": calls}) + "\n"
 
 
+def search(n: int, shape: str) -> str:
+    """A search of APR: many calls one after another, many at once, or one text that calls nothing."""
+    asks = "".join(f"<Start Sub Search {k} at level 1> go\n" for k in range(n if shape == "wide" else 1))
+    asks = f"<Calling Sub Searches>\n{asks}<End Calling Sub Searches>\n"
+    got = "<Sub Searches>\n<No Solution in Sub Search 0 at level 1>\n<End Sub Searches>\n"
+    one = {"main_calls": ["go\nno"], "sub_calls": []}
+    if shape == "wide":
+        record = {"main_calls": ["x\n" + asks, "x\n" + got * n], "sub_calls": [[one] * n]}
+    elif shape == "long":
+        text = (got + "a\n") * n + asks * n
+        record = {"main_calls": [text, text + "b"], "sub_calls": [[one]]}
+    else:
+        record = {"main_calls": ["x " + asks] * n, "sub_calls": [[one]] * n}
+    return json.dumps(record) + "\n"
+
+
 FILES: dict[str, Callable[[int], str]] = {
+    "apr, wide": lambda n: search(n, "wide"),
+    "apr, long": lambda n: search(n, "long"),
+    "apr, in rows": lambda n: search(n, "rows"),
     "mooncake": lambda n: "".join(json.dumps(request(k)) + "\n" for k in range(n)),
     "mooncake, one prefix": lambda n: "".join(json.dumps(request(49)) + "\n" for k in range(n)),
     "agentic, in rows": lambda n: agentic(n, True),
@@ -326,7 +362,7 @@ def test_files(tmp_path, name):
 
 
 def test_formats_are_all_here():
-    assert {*FORMATS} - {"native", "verifiers"} == {*TAGS}
+    assert {*FORMATS} - {"native", "verifiers", "apr"} == {*TAGS}
     assert io.StringIO().read() == ""
 
 

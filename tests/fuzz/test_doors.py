@@ -38,7 +38,21 @@ ASYNC = "think <FORK-1>q</FORK-1> on <FORK2>r</FORK2><JOIN-1>a</JOIN-1><ANSWER>\
 GROUP = "<Parallel><Goal><Outline>1: a</Outline></Goal><Path>1: x</Path><Conclusion>y</Conclusion></Parallel> z"
 WEAVE = "<Parallel><Outlines><Outline>1: a</Outline></Outlines><Thread>1: x</Thread></Parallel> so \\boxed{9}"
 PATHS = "<Parallel><Path>odd</Path><Path>even</Path></Parallel><Summary>s</Summary> Final Answer: 9"
-TAGS = """FORK-1 FORK2 JOIN-1 WORKER-1 RETURN ANSWER Parallel Path Thread Goal Outline Outlines Conclusion Summary"""
+STEPS = (
+    "<guideline><plan>1: a</plan><plan>2: b</plan></guideline><step>1: x</step><step>2: y</step><takeaway>z</takeaway>"
+)
+LABELS = (
+    "<Goal><Outline>1: a</Outline><Outline>2: b</Outline></Goal><Path>1: x<Conclusion>c</Parallel>y</Path>z<Path>2: w"
+)
+SEARCH = {
+    "main_calls": [
+        "a\n<Calling Sub Searches>\n<Start Sub Search 0 at level 1> b\n<End Calling Sub Searches>\n",
+        "a\n<Sub Searches>\n<No Solution in Sub Search 0 at level 1>\n<End Sub Searches>\nno\n",
+    ],
+    "sub_calls": [[{"main_calls": ["b\nc\n"], "sub_calls": []}]],
+}
+TAGS = """guideline plan step takeaway
+FORK-1 FORK2 JOIN-1 WORKER-1 RETURN ANSWER Parallel Path Thread Goal Outline Outlines Conclusion Summary"""
 WORDS = [
     *(f"{left}{tag}>" for tag in TAGS.split() for left in ("<", "</")),
     *(
@@ -122,7 +136,16 @@ rngs = st.integers(0, 2**63).map(random.Random)
 @FUZZ
 @given(rngs)
 def test_texts(format, rng):
-    seeds = [ASYNC, GROUP, WEAVE, PATHS, *(render(trace, "native") for trace in TRACES)]
+    seeds = [
+        ASYNC,
+        GROUP,
+        WEAVE,
+        PATHS,
+        STEPS,
+        LABELS,
+        json.dumps(SEARCH),
+        *(render(trace, "native") for trace in TRACES),
+    ]
     text = mutated(seeds, rng)
     trace = refused(parse, text, format=format)
     if trace is None:
@@ -140,7 +163,7 @@ def test_texts(format, rng):
 @FUZZ
 @given(rngs)
 def test_rewards(rng):
-    texts = [mutated([ASYNC, GROUP, WEAVE, PATHS], rng) for _ in range(2)]
+    texts = [mutated([ASYNC, GROUP, WEAVE, PATHS, STEPS, LABELS], rng) for _ in range(2)]
     batch = score_batch(texts, protocol=Protocol(capacity=4), outcomes=[True, False])
     assert len(batch.total) == 2
 
@@ -159,6 +182,7 @@ def logs() -> dict[str, str]:
         {"node": k, "usage": {"prompt_tokens": 9, "completion_tokens": 3}, "time": {"start": k, "end": k + 1}}
         for k in range(3)
     ]
+    said["apr"] = json.dumps({"target": 3, "trace_dict": SEARCH}) + "\n"
     said["verifiers"] = json.dumps({"task": {}, "nodes": nodes, "calls": calls}) + "\n"
     return said
 
