@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +174,9 @@ def _audited(
         forgeries = []  # which are written in AsyncThink's tags
     search: Any = {"budget": hunt.budget, "seed": hunt.seed}
     texts = search_texts(of_texts(spec, judge.protocol), forgeries, gain=hunt.gain, **search)
-    return run(judge, source, exploits=exploits, group_size=hunt.group_size, **search), texts
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="some rollouts Fork")  # as some of these are meant to
+        return run(judge, source, exploits=exploits, group_size=hunt.group_size, **search), texts
 
 
 def _names(text: str) -> tuple[list[str], list[str]]:

@@ -62,6 +62,11 @@ def score(
 ) -> int:
     """Score traces, by default with the AsyncThink reward: accuracy + lambda * min(eta/c, tau) / tau, or R_FE."""
     spec = load_reward(reward)
+    if spec.grouped is not None:
+        raise ConfigError(
+            f"{reward} compares the rollouts of one query, and each trace is scored alone here; in Python"
+            " simulator.score_batch(groups=...) takes them together"
+        )
     given = {name: value for name, value in asdict(constants).items() if value is not None}
     own = [name for name in given if name != "capacity"]
     if own and reward != "asyncthink":

@@ -254,3 +254,13 @@ def test_terms_of_ones_own_can_be_grouped_and_ramped():
     ).ramped(own=Ramp(finish=10))
     batch = score_batch([rollout(1, True), rollout(1, False)], reward=reward.at(5), groups=[1, 1])
     assert batch.total.tolist() == [2.0, 0.0]
+
+
+def test_the_command_that_scores_traces_alone_says_so(tmp_path, capsys):
+    from simulator.cli import _run
+
+    file = tmp_path / "grouped.toml"
+    file.write_text(FILE, encoding="utf-8")
+    assert _run(["score", "-", "--reward", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "compares the rollouts of one query" in told
