@@ -72,6 +72,34 @@ class DeadlockError(SimulatorError, RuntimeError):
     """Threads wait for each other for ever; the message names the cycle."""
 
 
+_MAKES = {
+    "Trace": "simulator.parse(text) makes a Trace, and simulator.read(path) reads a file of them",
+    "ExecutionGraph": "compile_trace(trace) makes the graph",
+    "Timeline": "simulate(graph) makes the Timeline",
+}
+_WAYS = {
+    ("Trace", "Timeline"): "simulate(compile_trace(trace)) makes the Timeline",
+    ("str", "ExecutionGraph"): "compile_trace(simulator.parse(text)) makes the graph",
+    ("str", "Timeline"): "simulate(compile_trace(simulator.parse(text))) makes the Timeline",
+    ("ExecutionGraph", "Trace"): "graph.trace is the Trace it was made from",
+    ("Timeline", "ExecutionGraph"): "timeline.graphs are the graphs that were simulated",
+    ("Timeline", "Trace"): "timeline.graphs[0].trace is the Trace of its first query",
+}
+
+
+def mistaken(verb: str, wanted: str, given: object) -> str:
+    """Return what to say where a function was given a thing of another stage of the pipeline: and how to get there.
+
+    >>> print(mistaken("compile_trace", "Trace", "<FORK-1>"))
+    compile_trace() takes a Trace, and this is a str: simulator.parse(text) makes a Trace, and simulator.read(path) ...
+    """
+    kind = type(given).__name__
+    way = _WAYS.get((kind, wanted), _MAKES.get(wanted, ""))
+    article = "an" if wanted[0] in "AEIO" else "a"
+    this = "an" if kind[0] in "AEIO" else "a"
+    return f"{verb}() takes {article} {wanted}, and this is {this} {kind}" + (f": {way}" if way else "")
+
+
 def why(error: BaseException, *, limit: int = 1000) -> str:
     """Return one line on an exception, of at most `limit` characters: its text, after its type where it is not ours.
 

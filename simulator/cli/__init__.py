@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -31,10 +31,18 @@ from simulator.cli import (
     traces,
     whatif,
 )
-from simulator.cli.common import complain, stdout
+from simulator.cli.common import complain, say, stdout
 from simulator.errors import SimulatorError
+from simulator.support.version import VERSION
 
 __all__ = ["app", "main"]
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        say(f"forksim {VERSION}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="forksim",
@@ -45,20 +53,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.command("run")(running.run)
-app.command("score")(scoring.score)
-app.command("audit")(auditing.audit)
-app.command("check")(checking.check)
-app.command("gantt")(charts.gantt)
-app.command("whatif")(whatif.whatif)
-app.command("gpus")(gpus.gpus)
-app.command("plan")(planning.plan)
-app.command("calibrate")(fidelity.calibrate)
-app.command("validate")(fidelity.validate)
-app.command("generate")(traces.generate)
-app.command("convert")(traces.convert)
-app.add_typer(recording.app, name="record")
-app.add_typer(studying.app, name="study")
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("run", short_help="Simulate traces and measure them.")(running.run)
+app.command("score", short_help="Score traces with a reward.")(scoring.score)
+app.command("audit", short_help="Find out what a reward follows, and how it can be gamed.")(auditing.audit)
+app.command("check", short_help="List the violations of each trace.")(checking.check)
+app.command("gantt", short_help="Draw the Gantt chart of one trace.")(charts.gantt)
+app.command("whatif", short_help="Rank threads by what their speed-up would save.")(whatif.whatif)
+app.command("gpus", short_help="List the GPU profiles.")(gpus.gpus)
+app.command("plan", short_help="Plan capacity for objectives, a load or a rollout step.")(planning.plan)
+app.command("calibrate", short_help="Fit a GPU profile to timed steps or recorded traces.")(fidelity.calibrate)
+app.command("validate", short_help="Compare simulated with recorded times.")(fidelity.validate)
+app.command("generate", short_help="Generate synthetic traces from a seed.")(traces.generate)
+app.command("convert", short_help="Convert traces to another format.")(traces.convert)
+app.add_typer(recording.app, name="record", short_help="Record traces on a real engine.")
+app.add_typer(studying.app, name="study", short_help="Run what-if studies, and show and draw their results.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -103,7 +122,10 @@ def _run(arguments: Sequence[str]) -> int:
     # Not `app()`: typer and click would have their own way with interrupts and broken pipes.
     try:
         command = _command()
-        with command.make_context("forksim", _with_address(arguments) or ["--help"]) as context:
+        given = _with_address(arguments)
+        if len(given) < 2 and all(hasattr(command.commands.get(name), "commands") for name in given):
+            given.append("--help")  # nothing, or a group of commands alone
+        with command.make_context("forksim", given) as context:
             code = command.invoke(context)
         stdout.flush()
         return code if isinstance(code, int) else 0

@@ -136,7 +136,7 @@ def server(
     return _record(traces, engine, plan, asking, pool, reading)
 
 
-@app.command("llama")
+@app.command("llama", short_help="Record on llama.cpp in this process, every step timed.")
 @grouped
 def llama(
     file: Annotated[str, typer.Argument(metavar="FILE.gguf", help="A model for llama.cpp in this process.")],

@@ -39,7 +39,7 @@ _BAR = (
 """How far a study is, and how long it will take."""
 
 
-@app.command("run")
+@app.command("run", short_help="Run a study into a folder.")
 def run(
     study: Annotated[str, typer.Argument(metavar="STUDY.toml", help="A study file, see docs/studies.md.")],
     out: Annotated[
@@ -102,13 +102,13 @@ def run(
     return 2 if failed or faults else 0
 
 
-@app.command("show")
+@app.command("show", short_help="Show the results of a study.")
 def show_results(folder: Folder, metric: Metric = None, json: Json = False) -> int:
     """Show the results of a study, also of one that is not finished."""
     return 2 if _print(load_results(folder), metric, json) else 0
 
 
-@app.command("rerun")
+@app.command("rerun", short_help="Do one run again, and compare.")
 def rerun_row(
     folder: Folder,
     point: Annotated[int, typer.Option(min=0, help="The row's point.")] = 0,
@@ -133,7 +133,7 @@ def rerun_row(
     return 0
 
 
-app.command("plot")(plot)
+app.command("plot", short_help="Draw the results of a study.")(plot)
 
 
 def _print(stored: Stored, metrics: list[str] | None, json: bool) -> int:

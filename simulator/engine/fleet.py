@@ -112,7 +112,9 @@ class Fleet:
     def _route(self, request: Request) -> int:
         self._request = request
         (self.query, self.thread), self.task = request.thread.order, request.task
-        replica = self.cluster.routing(self)
+        routing = self.cluster.routing
+        assert not isinstance(routing, str)  # a name is a function since the cluster was made
+        replica = routing(self)
         if isinstance(replica, bool) or not isinstance(replica, int) or not 0 <= replica < self.replicas:
             raise ConfigError(f"routing must return a replica from 0 to {self.replicas - 1}; got {replica!r}")
         self.number += 1

@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from simulator.engine.run import Run
 from simulator.engine.server import Leap
-from simulator.errors import ConfigError, GraphError
+from simulator.errors import ConfigError, GraphError, mistaken
 from simulator.graph import ExecutionGraph
 from simulator.machine.gpu import GPU, STEP_CLOCK, Cluster
 from simulator.machine.policy import Policy, QueuePolicy, fcfs
+from simulator.machine.profiles import gpu_from_text
 from simulator.support.checks import whole
 from simulator.timeline import Timeline
 from simulator.trace.protocol import Protocol
@@ -23,7 +24,7 @@ from simulator.workload import ClosedLoop
 def simulate(
     graphs: ExecutionGraph | Iterable[ExecutionGraph],
     *,
-    gpu: GPU | Cluster = STEP_CLOCK,
+    gpu: GPU | Cluster | str = STEP_CLOCK,
     protocol: Protocol | None = None,
     arrivals: Sequence[float] | npt.NDArray[Any] | ClosedLoop | None = None,
     policy: Policy = fcfs,
@@ -37,8 +38,9 @@ def simulate(
     ----------
     graphs : ExecutionGraph or iterable of them
         One a query.
-    gpu : GPU or Cluster
-        Default: the decode-step clock.
+    gpu : GPU, Cluster or str
+        A text names a GPU as ``--gpu`` does: a profile, its file, or a cost model such as ``rate:50``. Default: the
+        decode-step clock.
     protocol : Protocol, optional
         Capacity and full-pool behaviour. Default: the one each graph was compiled with.
     arrivals : sequence of float or ClosedLoop, optional
@@ -79,6 +81,8 @@ def simulate(
     >>> simulate(compile_trace(trace), protocol=Protocol(capacity=2)).makespan
     25.0
     """
+    if isinstance(graphs, str):
+        raise GraphError(mistaken("simulate", "ExecutionGraph", graphs))
     if not isinstance(graphs, Iterable):
         graphs = (graphs,)
     queries = tuple(graphs)
@@ -86,12 +90,17 @@ def simulate(
         raise GraphError("there is nothing to simulate: no graph was given")
     for graph in queries:
         if not isinstance(graph, ExecutionGraph):
-            raise GraphError(f"simulate() takes execution graphs (see compile_trace), got {type(graph).__name__}")
+            raise GraphError(mistaken("simulate", "ExecutionGraph", graph))
         if protocol is not None and protocol.charge_inserted != graph.protocol.charge_inserted:
             raise GraphError(f"{graph.name}: charge_inserted shapes the graph; compile it with this protocol")
+    if isinstance(gpu, str):
+        gpu = gpu_from_text(gpu)
     cluster = Cluster(replicas=(gpu,)) if isinstance(gpu, GPU) else gpu
     if not isinstance(cluster, Cluster):
-        raise ConfigError(f"gpu must be a GPU, such as GPU(cost=LinearBatch(a=6e-3)), or a Cluster; got {gpu!r}")
+        way = (
+            "GPU(cost=...) makes a GPU of a cost model" if hasattr(gpu, "decode_seconds") else "such as 'h100-qwen3-8b'"
+        )
+        raise ConfigError(f"gpu must be a GPU, the name of one, or a Cluster, got {gpu!r:.80}; {way}")
     times = arrivals if isinstance(arrivals, ClosedLoop) else _times(arrivals, len(queries))
     whole("max_workers", max_workers, "from 1, or None for no limit")
     if not callable(policy) and not isinstance(policy, QueuePolicy):

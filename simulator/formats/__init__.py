@@ -6,6 +6,8 @@ as ``docs/extending.md`` shows; the tests then hold it to the laws that all form
 
 from __future__ import annotations
 
+import os
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -34,6 +36,8 @@ __all__ = [
     "writable",
 ]
 
+_LONGEST_NAME = 260
+_FILE = re.compile(r"(?:[A-Za-z]:)?[\w./\\-]*\w\.(?:txt|md|json|jsonl|ndjson)")
 _OF_FILES = "is a format of whole files: see simulator.read and simulator.dump"
 
 
@@ -196,7 +200,8 @@ def parse(
     Raises
     ------
     FormatError
-        If no Trace can be built. Malformed thinking is no such case: see `Trace.faults`.
+        If no Trace can be built, or the text is the name of a file. Malformed thinking is no such case: see
+        `Trace.faults`.
     ConfigError
         If there is no such format.
 
@@ -205,7 +210,12 @@ def parse(
     (3, 'characters')
     """
     if not isinstance(text, str):
-        raise FormatError(f"a text is a str; got {type(text).__name__}")
+        way = "; simulator.read(path) reads a file" if isinstance(text, os.PathLike) else ""
+        raise FormatError(f"a text is a str; got {type(text).__name__}{way}")
+    if format is None and workers is None and len(text) < _LONGEST_NAME and _FILE.fullmatch(text):
+        raise FormatError(
+            f"{text!r} is the name of a file, not thinking: simulator.read(path) reads it (with format=, it is a text)"
+        )
     if workers is not None:
         if format not in (None, "asyncthink") or whole_file:
             raise ConfigError("workers stand beside a text of the asyncthink format that is no whole file")

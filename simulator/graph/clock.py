@@ -16,6 +16,7 @@ from heapq import heappop, heappush
 from math import inf
 from typing import NamedTuple
 
+from simulator.errors import TraceError, mistaken
 from simulator.trace import ORGANIZER, Answer, Delay, Fork, Join, Think, Trace, Violation, ViolationKind
 from simulator.trace.protocol import Protocol
 
@@ -76,6 +77,8 @@ def decode_clock(trace: Trace, protocol: Protocol = _DEFAULT) -> DecodeClock:
     >>> clock.latency, clock.active_steps, clock.peak_concurrency, clock.overflows
     (17, 20, 2, 0)
     """
+    if trace.__class__ is not Trace:
+        raise TraceError(mistaken("decode_clock", "Trace", trace))
     walk = _Walk(trace, protocol)
     walk.run(ORGANIZER, 0)
     return walk.result()

@@ -5,7 +5,7 @@ A thread is cut where others can notice: after a Fork (its worker may start), at
 
 from __future__ import annotations
 
-from simulator.errors import ConfigError, TraceError
+from simulator.errors import ConfigError, TraceError, mistaken
 from simulator.graph.graph import ExecutionGraph
 from simulator.graph.task import GraphThread, Task
 from simulator.trace import ORGANIZER, Action, Answer, Delay, Fork, Join, Return, Think, Trace, child_id
@@ -48,7 +48,7 @@ def compile_trace(trace: Trace, protocol: Protocol | None = None) -> ExecutionGr
     [(0, 2, 'program'), (0, 1, 'fork'), (1, 3, 'join'), (2, 3, 'program')]
     """
     if not isinstance(trace, Trace):
-        raise TraceError(f"compile_trace() takes a Trace; got {trace!r:.80}")
+        raise TraceError(mistaken("compile_trace", "Trace", trace))
     if protocol is not None and not isinstance(protocol, Protocol):
         raise ConfigError(f"compile_trace() takes a Protocol; got {protocol!r:.80}")
     return _Compiler(trace, protocol or _DEFAULT).graph()

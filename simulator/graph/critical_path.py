@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simulator.errors import GraphError
+from simulator.errors import GraphError, mistaken
 from simulator.graph.graph import ExecutionGraph
 
 
@@ -107,6 +107,8 @@ def critical_path(graph: ExecutionGraph, weights: Sequence[float] | None = None)
     >>> result.latency, result.path, result.slack, result.work
     (17, (0, 1, 3), (0, 0, 7, 0), 20)
     """
+    if not isinstance(graph, ExecutionGraph):
+        raise GraphError(mistaken("critical_path", "ExecutionGraph", graph))
     weights = _weights(graph, weights)
     start = t_levels(graph, weights)
     before = graph.predecessors()

@@ -42,6 +42,9 @@ class ExecutionGraph:
     next: tuple[int, ...] = field(init=False, repr=False, compare=False)
     """Each task's successor in its thread, or -1."""
 
+    def __repr__(self) -> str:
+        return f"ExecutionGraph({self.name!r}: {len(self.tasks):,} tasks, {len(self.threads):,} threads)"
+
     def __post_init__(self) -> None:
         following, threads = _index(self.tasks, self.threads)
         object.__setattr__(self, "next", following)

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from simulator.errors import ConfigError
 from simulator.machine.cost import CostModel, DecodeSteps, unit_of
-from simulator.machine.routing import Routing, least_loaded
-from simulator.support.checks import whole
+from simulator.machine.routing import ROUTINGS, Routing, least_loaded
+from simulator.support.checks import choose, whole
+
+_ASKED = ("prefill_is_free", "step_seconds", "decode_seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +39,12 @@ class GPU:
     name: str = ""
 
     def __post_init__(self) -> None:
-        if isinstance(self.cost, type) or not hasattr(self.cost, "decode_seconds"):
-            raise ConfigError(f"cost must be a cost model, such as LinearBatch(a=6e-3); got {self.cost!r}")
+        lacks = [name for name in _ASKED if not hasattr(self.cost, name)]
+        if isinstance(self.cost, type) or lacks:
+            what = "is a class, not one of its objects" if isinstance(self.cost, type) else f"lacks {', '.join(lacks)}"
+            raise ConfigError(
+                f"cost must be a cost model, such as LinearBatch(a=6e-3); {self.cost!r:.80} {what} (see CostModel)"
+            )
         for name in ("max_num_seqs", "max_num_batched_tokens", "max_prefill_tokens", "num_kv_blocks"):
             whole(name, getattr(self, name), "from 1, or None for no limit")
         whole("block_size", self.block_size, "from 1 to 1,000,000", kind="a whole number of tokens")
@@ -68,8 +74,8 @@ class Cluster:
 
     replicas: Sequence[GPU]
     """They need not be alike."""
-    routing: Routing = least_loaded
-    """Which replica a request goes to; see `simulator.machine.routing`."""
+    routing: Routing | str = least_loaded
+    """Which replica a request goes to: a function, or the name of one of `ROUTINGS`."""
 
     def __post_init__(self) -> None:
         replicas = tuple(self.replicas) if isinstance(self.replicas, Sequence) else ()
@@ -79,6 +85,8 @@ class Cluster:
             raise ConfigError("replicas must all take steps (DecodeSteps) or all take seconds")
         if len(replicas) > 1 and any(getattr(gpu.cost, "cache_seconds", None) for gpu in replicas):
             raise ConfigError("a cost with r counts all tokens in memory: it is for a single replica")
+        if isinstance(self.routing, str):
+            object.__setattr__(self, "routing", ROUTINGS[choose(self.routing, ROUTINGS, "routing")])
         if not callable(self.routing):
-            raise ConfigError(f"routing must be a function, such as least_loaded; got {self.routing!r}")
+            raise ConfigError(f"routing must be a function or one of {', '.join(ROUTINGS)}; got {self.routing!r:.80}")
         object.__setattr__(self, "replicas", replicas)

@@ -13,13 +13,14 @@ from functools import cached_property
 
 import numpy as np
 
-from simulator.errors import ConfigError
+from simulator.errors import ConfigError, mistaken
 from simulator.graph import ExecutionGraph
 from simulator.graph.clock import DecodeClock, decode_clock
 from simulator.graph.critical_path import critical_path
 from simulator.metrics.metric import TIME, Metric, values_of
 from simulator.metrics.realised import BOUNDS, breakdown
 from simulator.metrics.uncontended import seconds_alone
+from simulator.support.html import html_table
 from simulator.timeline import Span, SpanKind, Timeline
 from simulator.trace import Outcome, Violation
 
@@ -189,6 +190,9 @@ METRICS: dict[str, Metric[QueryView]] = {
 """Metrics of a query, by name: what `measure` computes. Their functions take a `QueryView`."""
 
 
+_SHOWN = 5  # metrics that a repr names
+
+
 @dataclass(frozen=True, slots=True)
 class Metrics:
     """The metrics of one query: ``metrics["eta"]`` or ``metrics.eta``."""
@@ -210,9 +214,22 @@ class Metrics:
         except KeyError:
             raise AttributeError(f"no metric is called {name!r}; there are {', '.join(self.values)}") from None
 
+    def __dir__(self) -> list[str]:
+        return [*object.__dir__(self), *self.values]
 
-def measure(timeline: Timeline, query: int = 0) -> Metrics:
-    """Return the metrics of one query.
+    def __repr__(self) -> str:
+        shown = [f"{name} {value:.4g}" for name, value in list(self.values.items())[:_SHOWN]]
+        more = f", and {len(self.values) - _SHOWN} more" if len(self.values) > _SHOWN else ""
+        return f"Metrics({self.name!r}: {', '.join(shown)}{more})"
+
+    def _repr_html_(self) -> str:
+        units = {name: metric.unit for name, metric in METRICS.items()}
+        rows = [(name, value, units.get(name, "")) for name, value in self.values.items()]
+        return html_table(["metric", "value", "unit"], rows, f"of {self.name}")
+
+
+def measure(timeline: Timeline, query: int | None = None) -> Metrics:
+    """Return the metrics of one query: of the only one, or else of the one that `query` counts from 0.
 
     Times are in the timeline's unit, steps or seconds. NaN stands for what does not exist: a latency without an answer,
     eta/c without a capacity.
@@ -225,7 +242,14 @@ def measure(timeline: Timeline, query: int = 0) -> Metrics:
     (17.0, 1.1764705882352942, 1.1764705882352942, 0.5882352941176471)
     """
     if not isinstance(timeline, Timeline):
-        raise ConfigError(f"measure() takes a Timeline; got {timeline!r:.80}")
+        raise ConfigError(mistaken("measure", "Timeline", timeline))
+    if query is None:
+        query = 0
+        if len(timeline) > 1:
+            raise ConfigError(
+                f"the timeline holds {len(timeline):,} queries: measure(timeline, query) is of one of them, and"
+                " summarize(timeline) of all"
+            )
     timeline.of_query(query)  # refuses a query that is not there
     view = QueryView(timeline, query)
     trace = view.graph.trace
@@ -303,4 +327,6 @@ def summarize(timeline: Timeline) -> dict[str, float]:
     >>> summary["makespan"], summary["mean_batch"]
     (6.0, 1.3333333333333333)
     """
+    if not isinstance(timeline, Timeline):
+        raise ConfigError(mistaken("summarize", "Timeline", timeline))
     return values_of(SUMMARIES, timeline)

@@ -53,6 +53,11 @@ def realised_path(timeline: Timeline, query: int = 0) -> tuple[Piece, ...]:
         thread = begun.thread
         if now > stays[-1].finish:  # one of its Forks was done inline, or blocked until `now`
             worker = past.holder(task, now)
+            if worker is None:
+                began = past.free(task, now)
+                pieces.append(Piece(thread, task, SpanKind.WAIT_POOL, began, now))
+                now = began
+                continue
             first = past.stays[graph.threads[worker].first][0]
             if first.flags & INLINE:
                 task = graph.threads[worker].last
@@ -93,12 +98,20 @@ class _Past:
         """When the thread of `task` got past it and its Forks."""
         return float(max([self.stays[task][-1].finish, *map(self.held, self.graph.tasks[task].forks)]))
 
-    def holder(self, task: int, until: float) -> int:
-        """Return the first worker whose Fork held the thread of `task` up until then."""
+    def holder(self, task: int, until: float) -> int | None:
+        """Return the first worker whose Fork held the thread of `task` up until then.
+
+        None: it is one that got its slot then, and never ran, as it waited for one of `max_workers` until the answer.
+        """
         if task not in self.holders:
             forks = self.graph.tasks[task].forks
             self.holders[task] = {self.held(fork): fork for fork in reversed(forks)}
-        return self.holders[task][until]
+        return self.holders[task].get(until)
+
+    def free(self, task: int, before: float) -> float:
+        """When the thread of `task` was last free, before a Fork of it held it up until `before`."""
+        ends = [self.stays[task][-1].finish, *map(self.held, self.graph.tasks[task].forks)]
+        return float(max(end for end in ends if end < before))
 
     def held(self, worker: int) -> float:
         """Until when the Fork of `worker` held up its parent; before all time if it did not."""

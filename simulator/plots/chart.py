@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from simulator.errors import ConfigError, mistaken
 from simulator.graph import ExecutionGraph
 from simulator.metrics.realised import realised_path
 from simulator.timeline import CANCELLED, INLINE, Row, Span, Timeline
@@ -72,6 +73,8 @@ def compose(timeline: Timeline, query: int) -> Chart:
     >>> chart.forks, chart.joins, chart.path
     ([(5.0, 0, 1)], [(15.0, 15.0, 1, 0)], [(0.0, 0), (5.0, 0), (5.0, 1), (15.0, 1), (15.0, 0), (17.0, 0)])
     """
+    if not isinstance(timeline, Timeline):
+        raise ConfigError(mistaken("gantt", "Timeline", timeline))
     rows, graph = list(timeline.stays(query)), timeline.graphs[query]
     arrival, answered = float(timeline.arrivals[query]), float(timeline.answered[query])
     never = math.isnan(answered)

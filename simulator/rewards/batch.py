@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simulator.errors import ConfigError, why
+from simulator.errors import ConfigError, TraceError, mistaken, why
 from simulator.rewards.grouped import Grouped
 from simulator.rewards.library import asyncthink
 from simulator.rewards.loading import load_reward
@@ -62,6 +62,8 @@ def score(trace: Trace, protocol: Protocol | None = None, *, reward: Reward | st
     >>> result.total, result.terms["accuracy"], round(result.terms["concurrency"], 6)
     (1.296875, 1.0, 0.296875)
     """
+    if not isinstance(trace, Trace):
+        raise TraceError(f"{mistaken('score', 'Trace', trace)}; score_batch takes texts")
     spec, rules = resolve(reward, protocol)
     return spec.score(Rollout(trace, rules))
 
@@ -111,6 +113,11 @@ class ScoreBatch:
 
     def __len__(self) -> int:
         return len(self.total)
+
+    def __repr__(self) -> str:
+        mean = f"mean reward {self.total.mean():.4g}" if len(self) else "nothing"
+        lost = int(self.failed.sum())
+        return f"ScoreBatch({len(self):,} rollouts: {mean}{f', {lost:,} not scored' if lost else ''})"
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """Return all columns flat, as a table has them: ``term_NAME`` for terms, ``n_KIND`` for violations.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from simulator.errors import ConfigError
 from simulator.study.documents import label
 from simulator.support.checks import choose
+from simulator.support.html import html_table
 
 Column = npt.NDArray[Any]
 
@@ -45,7 +47,11 @@ def mean_and_interval(values: npt.NDArray[np.float64], confidence: float) -> tup
     return mean, mean - half, mean + half
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+_SHOWN = 8  # columns that a repr names
+_ROWS = 20  # rows that a notebook shows
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class _Columns:
     """Columns of equal length, and what they are."""
 
@@ -61,6 +67,16 @@ class _Columns:
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0
+
+    def __repr__(self) -> str:
+        names = list(self.columns)
+        shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        return f"{type(self).__name__}({len(self):,} rows of {shown or 'no columns'})"
+
+    def _repr_html_(self) -> str:
+        rows = [list(row.values()) for row in islice(self.rows(), _ROWS)]
+        note = f"the first {_ROWS} of {len(self):,} rows" if len(self) > _ROWS else ""
+        return html_table(list(self.columns), rows, note)
 
     def __getitem__(self, name: str) -> Column:
         return self.columns[choose(name, self.columns, "column")]
@@ -106,14 +122,14 @@ class _Columns:
         return pandas.DataFrame(dict(self.columns))
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Summary(_Columns):
     """One row a point. For each metric ``m`` the columns ``m``, ``m_low`` and ``m_high``: mean and interval over the
     ``n`` replications that did not fail.
     """
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Table(_Columns):
     """The rows of a study, one a point and replication, in that order.
 

@@ -146,6 +146,11 @@ class Timeline:
     def __len__(self) -> int:
         return len(self.graphs)
 
+    def __repr__(self) -> str:
+        unit = "decode steps" if unit_of(self.replicas[0].gpu.cost) == "steps" else "seconds"
+        of = "1 query" if len(self) == 1 else f"{len(self):,} queries"
+        return f"Timeline({of}: {len(self.rows):,} tasks in {self.makespan:,.6g} {unit})"
+
     @property
     def busy(self) -> float:
         """Seconds in which a GPU had a step under way, of all replicas."""

@@ -18,6 +18,7 @@ MAX_TOKENS = 10**12  # beyond any run; keeps sums of steps exact in a float
 MAX_SECONDS = 1e9
 MAX_INDEX = 10**9
 MAX_NESTING = 32
+_SHOWN = 12  # actions of a trace whose repr says it all
 
 
 def child_id(parent: str, index: int) -> str:
@@ -300,6 +301,14 @@ class Trace(
                 raise TraceError(f"trace {self.id!r}: thread {name!r} comes before its parent")
         if self.arrival is not None and not 0 <= self.arrival <= MAX_SECONDS:
             raise TraceError(f"trace {self.id!r}: arrival must be from 0 to 10^9 seconds, got {self.arrival!r}")
+
+    def __repr__(self) -> str:
+        count = sum(len(thread.actions) for thread in self.threads)
+        if count <= _SHOWN:  # as it is made
+            said = [f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__]
+            return f"Trace({', '.join(said)})"
+        threads = "1 thread" if len(self.threads) == 1 else f"{len(self.threads):,} threads"
+        return f"Trace({self.id!r}: {count:,} actions of {threads}, {self.tokens:,} tokens)"
 
     @property
     def organizer(self) -> Thread:

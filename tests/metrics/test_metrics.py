@@ -535,6 +535,29 @@ def test_the_path_of_each_query_begins_with_its_arrival(data):
         assert ends[-1] == timeline.answered[query]
 
 
+def test_a_fork_that_is_held_up_by_a_worker_that_never_runs():
+    """Worker 1 decodes from 0 to 1, worker 3 forks 3.3 at 0 and is held up by the full pool until 1. Then 3.3 has its
+    slot, but other queries have all three of `max_workers`, and the answer comes at 2 without it.
+
+    organizer |F1 F3|......... J3 |          0 to 0, then 2 to 2
+    1         |-1-|
+    3         |F3.3..|-1-|                   held up from 0 to 1, decodes from 1 to 2
+    """
+    block = Protocol(capacity=3, when_full="block")
+    organizer = Thread("organizer", (Fork(1), Fork(3), Join(3), Answer(0)))
+    workers = (Thread("1", (Think(1),)), Thread("3", (Fork(3), Think(1))), Thread("3.3", ()))
+    other = Thread("organizer", (Fork(1), Fork(2), Fork(3), Join(1), Join(2), Join(3), Answer(0)))
+    graphs = [
+        compile_trace(Trace("t", (organizer, *workers)), block),
+        compile_trace(Trace("other", (other, *(Thread(name, (Return(9),)) for name in "123")))),
+    ]
+    timeline = simulate(graphs, max_workers=3, on_deadlock="record")
+    assert timeline.answered[0] == 2 and {row.thread for row in timeline.stays(0)} == {0, 1, 2}
+    pieces = [(piece.thread, piece.kind.value, piece.start, piece.finish) for piece in realised_path(timeline, 0)]
+    assert pieces == [(2, "wait_pool", 0.0, 1.0), (2, "decode", 1.0, 2.0)]
+    assert measure(timeline, 0).bound_wait_pool == 0.5
+
+
 @given(answered)
 def test_each_piece_is_what_its_thread_did(timeline):
     spans = {(span.thread, span.task, span.kind): (span.start, span.finish) for span in timeline.spans()}
