@@ -18,9 +18,10 @@ from simulator.audit.forgeries import FORGERIES, Written
 from simulator.audit.groups import GroupFigures, advantages
 from simulator.audit.ranks import rank_correlation
 from simulator.audit.shrink import smallest
-from simulator.audit.texts import TextSearch, load_own, search_texts, text_reward
+from simulator.audit.texts import TextSearch, search_texts, text_reward
 from simulator.audit.truth import Judge, Pair, Scored
 from simulator.audit.written import as_written, reward_of_texts
+from simulator.support.own import load_own
 from simulator.trace import Trace
 
 __all__ = [

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
 import math
-import os
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -189,39 +185,3 @@ def _number(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise ConfigError(f"the reward returned no number but {value!r:.80}") from None
-
-
-def load_own(name: str) -> Any:
-    """Return what ``MODULE:NAME`` or ``FILE.py:NAME`` says. It is imported, so it runs.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such module, file or name, or importing it raises.
-
-    >>> load_own("simulator.rewards.library:asyncthink").__name__
-    'asyncthink'
-    """
-    place, _, attribute = name.rpartition(":")
-    try:
-        if place.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(os.path.basename(place)[:-3], place)
-            if spec is None or spec.loader is None:
-                raise ImportError("no such file")
-            module = importlib.util.module_from_spec(spec)
-            known = sys.modules.setdefault(spec.name, module)  # so that dataclasses in it find themselves
-            try:
-                spec.loader.exec_module(module)
-            except BaseException:
-                if known is module:
-                    del sys.modules[spec.name]
-                raise
-        else:
-            if os.getcwd() not in sys.path:
-                sys.path.insert(0, os.getcwd())  # as `python -m` has it
-            module = importlib.import_module(place)
-    except Exception as error:  # of any kind: it is somebody's code
-        raise ConfigError(f"{name}: {place!r} cannot be imported ({why(error, limit=200)})") from None
-    if not hasattr(module, attribute):
-        raise ConfigError(f"{name}: {place!r} has no {attribute!r}")
-    return getattr(module, attribute)

@@ -32,7 +32,9 @@ from simulator.cli import (
     whatif,
 )
 from simulator.cli.common import complain, say, stdout
+from simulator.cli.pieces import with_imports
 from simulator.errors import SimulatorError
+from simulator.support.own import load_installed
 from simulator.support.version import VERSION
 
 __all__ = ["app", "main"]
@@ -64,18 +66,22 @@ def _root(
     pass
 
 
-app.command("run", short_help="Simulate traces and measure them.")(running.run)
-app.command("score", short_help="Score traces with a reward.")(scoring.score)
-app.command("audit", short_help="Find out what a reward follows, and how it can be gamed.")(auditing.audit)
-app.command("check", short_help="List the violations of each trace.")(checking.check)
-app.command("gantt", short_help="Draw the Gantt chart of one trace.")(charts.gantt)
-app.command("whatif", short_help="Rank threads by what their speed-up would save.")(whatif.whatif)
-app.command("gpus", short_help="List the GPU profiles.")(gpus.gpus)
-app.command("plan", short_help="Plan capacity for objectives, a load or a rollout step.")(planning.plan)
-app.command("calibrate", short_help="Fit a GPU profile to timed steps or recorded traces.")(fidelity.calibrate)
-app.command("validate", short_help="Compare simulated with recorded times.")(fidelity.validate)
-app.command("generate", short_help="Generate synthetic traces from a seed.")(traces.generate)
-app.command("convert", short_help="Convert traces to another format.")(traces.convert)
+_COMMANDS = (
+    ("run", running.run, "Simulate traces and measure them."),
+    ("score", scoring.score, "Score traces with a reward."),
+    ("audit", auditing.audit, "Find out what a reward follows, and how it can be gamed."),
+    ("check", checking.check, "List the violations of each trace."),
+    ("gantt", charts.gantt, "Draw the Gantt chart of one trace."),
+    ("whatif", whatif.whatif, "Rank threads by what their speed-up would save."),
+    ("gpus", gpus.gpus, "List the GPU profiles."),
+    ("plan", planning.plan, "Plan capacity for objectives, a load or a rollout step."),
+    ("calibrate", fidelity.calibrate, "Fit a GPU profile to timed steps or recorded traces."),
+    ("validate", fidelity.validate, "Compare simulated with recorded times."),
+    ("generate", traces.generate, "Generate synthetic traces from a seed."),
+    ("convert", traces.convert, "Convert traces to another format."),
+)
+for _name, _function, _help in _COMMANDS:
+    app.command(_name, short_help=_help)(with_imports(_function))
 app.add_typer(recording.app, name="record", short_help="Record traces on a real engine.")
 app.add_typer(studying.app, name="study", short_help="Run what-if studies, and show and draw their results.")
 
@@ -121,6 +127,8 @@ def _with_address(arguments: Sequence[str]) -> list[str]:
 def _run(arguments: Sequence[str]) -> int:
     # Not `app()`: typer and click would have their own way with interrupts and broken pipes.
     try:
+        for fault in load_installed():
+            complain(fault)
         command = _command()
         given = _with_address(arguments)
         if len(given) < 2 and all(hasattr(command.commands.get(name), "commands") for name in given):

@@ -19,6 +19,7 @@ from simulator.support.interrupts import Terminated
 from simulator.cli.common import Paths, complain, stdout
 from simulator.cli.load import poisson_rate
 from simulator.cli.options import PoolOptions, ReadOptions, grouped
+from simulator.cli.pieces import with_imports
 from simulator.errors import ConfigError, FormatError
 from simulator.formats import native
 from simulator.recording import Prompts, Question, Setup
@@ -107,6 +108,7 @@ class Asking:
 
 
 @app.command("server")
+@with_imports
 @grouped
 def server(
     url: Annotated[str, typer.Argument(metavar="URL", help="An OpenAI-compatible server.")],
@@ -137,6 +139,7 @@ def server(
 
 
 @app.command("llama", short_help="Record on llama.cpp in this process, every step timed.")
+@with_imports
 @grouped
 def llama(
     file: Annotated[str, typer.Argument(metavar="FILE.gguf", help="A model for llama.cpp in this process.")],

@@ -10,6 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from simulator.cli.common import Json, complain, on_stderr, print_json, say, screen_width, show, wrote
+from simulator.cli.pieces import asked, with_imports
 from simulator.cli.study_tables import Shown, comparison_table, study_table
 from simulator.cli.studying_plot import plot
 from simulator.errors import ConfigError
@@ -40,6 +41,7 @@ _BAR = (
 
 
 @app.command("run", short_help="Run a study into a folder.")
+@with_imports
 def run(
     study: Annotated[str, typer.Argument(metavar="STUDY.toml", help="A study file, see docs/studies.md.")],
     out: Annotated[
@@ -61,6 +63,7 @@ def run(
     if out == "":
         raise ConfigError("--out takes the name of a folder, got ''")
     given = load_study(study)
+    given = given.with_(imports=tuple(dict.fromkeys((*given.imports, *asked(given.base)))))
     faults = unreadable(given)
     for fault in faults:
         complain(str(fault))
@@ -103,12 +106,14 @@ def run(
 
 
 @app.command("show", short_help="Show the results of a study.")
+@with_imports
 def show_results(folder: Folder, metric: Metric = None, json: Json = False) -> int:
     """Show the results of a study, also of one that is not finished."""
     return 2 if _print(load_results(folder), metric, json) else 0
 
 
 @app.command("rerun", short_help="Do one run again, and compare.")
+@with_imports
 def rerun_row(
     folder: Folder,
     point: Annotated[int, typer.Option(min=0, help="The row's point.")] = 0,
@@ -133,7 +138,7 @@ def rerun_row(
     return 0
 
 
-app.command("plot", short_help="Draw the results of a study.")(plot)
+app.command("plot", short_help="Draw the results of a study.")(with_imports(plot))
 
 
 def _print(stored: Stored, metrics: list[str] | None, json: bool) -> int:

@@ -99,6 +99,7 @@ def input_digests(study: Study) -> dict[str, str]:
         paths |= dict.fromkeys(paths_of(source, study.base))
         if source.tokens not in COUNTERS:
             paths[os.path.join(study.base, source.tokens)] = None
+    paths |= {os.path.join(study.base, name): None for name in study.imports if name.endswith(".py")}
     for each in _variants(study, "cluster"):
         paths |= {os.path.join(study.base, name): None for name in each.cluster.names if name.endswith(".toml")}
     return dict(

@@ -123,13 +123,23 @@ def load_results(path: str | os.PathLike[str]) -> Stored:
     try:
         study = parse_study(document, base=base)
     except ConfigError as error:
-        raise ConfigError(f"{os.fspath(path)!r} holds a study that does not run here: {error}") from None
+        raise ConfigError(
+            f"{os.fspath(path)!r} holds a study that does not run here: {error}{_imports(document)}"
+        ) from None
     if results.runs != study.n_points * study.replications:
         raise ConfigError(f"{os.fspath(path)!r} says {results.runs:,} runs, and its study has another number of them")
     _refuse_columns(path, results.columns, study)
     _refuse_values(path, results.columns, study)
     columns = results.columns or {name: np.zeros(0) for name in row_names(study)}
     return Stored(study, table_of(study, columns), results.missing)
+
+
+def _imports(document: Mapping[str, Any]) -> str:
+    """Return what to do where a study does not run for want of its own pieces. A folder's word runs no code."""
+    names = document.get("import")
+    if not isinstance(names, list):
+        return ""
+    return f"; the study has code of its own: --import {' --import '.join(map(str, names))}"
 
 
 def _refuse_columns(path: str | os.PathLike[str], names: Collection[str], study: Study) -> None:

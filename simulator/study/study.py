@@ -20,11 +20,15 @@ from simulator.study.measures import check_metric, metric_columns
 from simulator.study.sections import fields_of
 from simulator.study.spec import Arrivals, Hardware, Source, Window
 from simulator.support.checks import Share, check_fields, real, whole
+from simulator.support.own import load_pieces
 from simulator.support.toml import load_toml
 from simulator.trace.protocol import Protocol
 
 MAX_QUERIES = 10**7
 """Most queries of a run, samples included: a run is held in memory."""
+
+_SAID_AS = {"imports": "import"}
+"""Fields that a study file calls by a word which is not a name in Python."""
 
 
 class Point(NamedTuple):
@@ -66,6 +70,9 @@ class Study:
         Confidence of the Student-t intervals.
     baseline : mapping, optional
         Axis values of the point that the others are compared with.
+    imports : sequence of str
+        Python files, or modules, that list own pieces. `load_study` imports them before anything is checked; here they
+        are only kept. ``import`` in a study file.
     name : str
         What tables call the study.
     base : str
@@ -105,16 +112,18 @@ class Study:
     percentiles: tuple[float, ...] = (50.0, 95.0, 99.0)
     confidence: Share = 0.95
     baseline: Mapping[str, Any] | None = None
+    imports: tuple[str, ...] = ()
     name: str = ""
     base: str = ""
 
     FIXED: ClassVar[tuple[str, ...]] = (
-        *("axes", "replications", "seed", "metrics", "percentiles", "confidence", "baseline", "name", "base"),
+        *("axes", "replications", "seed", "metrics", "percentiles", "confidence"),
+        *("baseline", "imports", "import", "name", "base"),
     )
     """What is said once for all points."""
 
     def __post_init__(self) -> None:
-        for name in ("metrics", "percentiles"):
+        for name in ("metrics", "percentiles", "imports"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         check_fields(self, "study")
@@ -221,7 +230,7 @@ class Study:
         >>> Study(traces={"a": Source(generate="batch")}, queries=8, protocol=Protocol(capacity=4)).document()
         {'traces': {'a': {'generate': 'batch'}}, 'queries': 8, 'protocol': {'capacity': 4}}
         """
-        return {key: value for key, value in plain(self).items() if key != "base"}
+        return {_SAID_AS.get(key, key): value for key, value in plain(self).items() if key != "base"}
 
     def spec(self) -> str:
         """Return, as JSON, all that one run of this study depends on, but for its seed and the files it reads."""
@@ -241,14 +250,23 @@ class Study:
 
 
 def load_study(path: str | os.PathLike[str]) -> Study:
-    """Return the study that a TOML file describes; see docs/studies.md.
+    """Return the study that a TOML file describes; see docs/studies.md. What it says to import is run.
 
     Raises
     ------
     ConfigError
         If it cannot be read, is no TOML, or a key or a value is not what is accepted.
     """
-    return load_toml("study", path, partial(parse_study, base=os.path.dirname(os.path.abspath(path))))
+    return load_toml("study", path, partial(_parse_and_import, base=os.path.dirname(os.path.abspath(path))))
+
+
+def _parse_and_import(document: Mapping[str, Any], base: str) -> Study:
+    names = document.get("import", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"import must be a list of texts; got {names!r:.80}")
+    for name in names:
+        load_pieces(name, base)
+    return parse_study(document, base=base)
 
 
 def parse_study(document: Mapping[str, Any], *, base: str = "") -> Study:
@@ -273,5 +291,5 @@ def parse_study(document: Mapping[str, Any], *, base: str = "") -> Study:
     Traceback (most recent call last):
     simulator.errors.ConfigError: no key of a study is called 'querys'; did you mean queries? there are ...
     """
-    known = [each.name for each in fields(Study) if each.name != "base"]
-    return Study(**fields_of(document, known), base=base)
+    names = {_SAID_AS.get(each.name, each.name): each.name for each in fields(Study) if each.name != "base"}
+    return Study(**{names[key]: value for key, value in fields_of(document, names).items()}, base=base)

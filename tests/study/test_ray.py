@@ -10,6 +10,7 @@ import pytest
 
 from simulator.errors import ConfigError
 from simulator.study.executors import Ray, Serial
+from simulator.support import own
 from simulator.support.crew.failure import Failure
 from tests.study.test_executors import alive, until
 from tests.support import errands
@@ -173,3 +174,11 @@ def test_another_version_there_is_refused(monkeypatch):
     monkeypatch.setattr("simulator.support.crew.ray.VERSION", "9.9")
     with pytest.raises(ConfigError, match=r"forksim is 9\.9 here and 0\.1\.0 on the Ray cluster: install the same"):
         next(Ray("auto").imap(errands.square, [1]))
+
+
+def test_own_pieces_are_sent_to_the_cluster(tmp_path, monkeypatch):
+    monkeypatch.setattr(own, "_LOADED", {})
+    (tmp_path / "mine.py").write_text("def triple(x):\n    return 3 * x\n")
+    function = own.load_pieces(str(tmp_path / "mine.py")).triple
+    (tmp_path / "mine.py").unlink()  # as on another machine
+    assert sorted(Ray(cpus=1).imap(function, range(3))) == [(0, 0), (1, 3), (2, 6)]

@@ -19,6 +19,7 @@ from simulator.errors import ConfigError, why
 from simulator.support.crew.backlog import Backlog
 from simulator.support.crew.failure import answer
 from simulator.support.crew.supervisor import Crew, Limit, Lost
+from simulator.support.own import with_pieces
 
 # Not forked from this process: threads and locks do not survive that. Not from a fork server either: it would hand on
 # this thread's signal mask to everybody else's processes.
@@ -57,7 +58,7 @@ class _Processes:
     def __init__(self, function: Callable[..., Any], jobs: int, signs: bool) -> None:
         self.jobs = jobs
         try:
-            self.payload = pickle.dumps((function, signs), pickle.HIGHEST_PROTOCOL)
+            self.payload = pickle.dumps((with_pieces(function), signs), pickle.HIGHEST_PROTOCOL)
         except Exception as error:
             raise ConfigError(f"what is to run cannot be sent to another process: {why(error)}") from None
 

@@ -16,6 +16,7 @@ from simulator.errors import ConfigError, why
 from simulator.support.crew.backlog import Backlog
 from simulator.support.crew.failure import Results, answer
 from simulator.support.crew.supervisor import Crew, Lost
+from simulator.support.own import with_pieces
 from simulator.support.version import VERSION
 
 T = TypeVar("T")
@@ -134,7 +135,7 @@ class _Actors:
 
     def __init__(self, ray: Any, function: Callable[[Any], Any], cpus: int | None) -> None:
         self.ray = ray
-        self.function = ray.put(function)
+        self.function = ray.put(with_pieces(function))
         self.cpus = cpus
         self.make = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_There).remote
 
