@@ -27,7 +27,7 @@ from simulator.audit import (
 )
 from simulator.audit import audit as run
 from simulator.cli.against import Compared
-from simulator.cli.common import Input, Json, print_json, say, screen_width, show, table, wrote
+from simulator.cli.common import Input, Json, print_json, say, screen_width, show, table, tell, wrote
 from simulator.cli.forging import of_texts, print_texts, reward_of
 from simulator.cli.forging import records as text_records
 from simulator.cli.options import ReadOptions, grouped
@@ -46,9 +46,9 @@ from simulator.trace.protocol import Protocol
 _CAPACITY = 4
 
 LEGEND = """\
-A earns more than B, is no more correct, and takes longer: at least --slower times in simulated seconds, and in T too
-(see --clocks); in wrong_first it may be quicker. found: how many of the pairs tried are like that. The one shown is the
-smallest. most: largest gain."""
+In each pair, A earns more than B although A is no more correct and takes longer: at least --slower times as many
+simulated seconds, and more decode steps T as well (see --clocks). Only in wrong_first A may be quicker. "found"
+counts the pairs that are like this, "most" is the largest gain, and the pair that is shown is the smallest."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,8 @@ def _pairs(found: Audit) -> list[Trace]:
 
 
 def _print(found: Audit, about: dict[str, Any]) -> None:
-    say(f"{about['reward']}, c = {about['capacity']}, times on {about['gpu']} under a load of {about['load']}\n")
+    tell(f"{about['reward']}, c = {about['capacity']}, times on {about['gpu']} under a load of {about['load']}")
+    say()
     _print_corpus(found.corpus)
     if found.searches:
         _print_searches(found.searches)
@@ -254,7 +255,7 @@ def _print_corpus(corpus: Corpus) -> None:
     unjudged = corpus.traces - corpus.judged
     sizes += f", {unjudged:,} not judged" if unjudged else ""
     sizes += f", {len(corpus.unscored):,} cannot be scored" if corpus.unscored else ""
-    say(sizes)
+    tell(sizes)
     lines = table("rank correlation with", "all", "right ones")
     for name, follows in corpus.follows.items():
         lines.add_row(name, _signed(follows.all), _signed(follows.right))
@@ -269,18 +270,19 @@ def _print_corpus(corpus: Corpus) -> None:
         )
     show(lines)
     groups = corpus.groups
-    say(f"{groups.groups:,} groups, {groups.mixed:,} of them with right and wrong answers")
-    say(f"the wrong answer earns as much as the right one: {_percent(groups.wrong_first)} of pairs in a group")
-    say(f"of two equally correct the slower earns more: {_percent(groups.slow_first)} of pairs in a group")
+    tell(f"{groups.groups:,} groups, {groups.mixed:,} of them with right and wrong answers")
+    tell(f"the wrong answer earns as much as the right one: {_percent(groups.wrong_first)} of pairs in a group")
+    tell(f"of two equally correct the slower earns more: {_percent(groups.slow_first)} of pairs in a group")
     other = f"; most of the rest is {groups.loudest}" if groups.loudest else ""
-    say(
+    tell(
         f"correctness explains {_percent(groups.explained)} of advantages,"
         f" {_percent(groups.explained_std)} if divided by the deviation{other}"
     )
-    say(
+    tell(
         f"advantages in groups all right or all wrong, over those in the other groups: {number(groups.even)},"
-        f" {number(groups.even_std)} if divided by the deviation\n"
+        f" {number(groups.even_std)} if divided by the deviation"
     )
+    say()
 
 
 def _print_searches(searches: tuple[Search, ...]) -> None:
@@ -298,11 +300,11 @@ def _print_searches(searches: tuple[Search, ...]) -> None:
     show(lines)
     for each in searches:
         if each.reason:
-            say(f"{each.exploit}: {each.reason}")
+            tell(f"{each.exploit}: {each.reason}")
     open_to = sum(each.pair is not None for each in searches)
     if open_to:
         say(f"\nopen to {open_to} of {len(searches)} exploits")
-        say(LEGEND)
+        tell(LEGEND)
         return
     kinds = "kind" if len(searches) == 1 else "kinds"
     climbed = sum(each.tried for each in searches if EXPLOITS[each.exploit].guided)

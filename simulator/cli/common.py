@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, TimeElapsedColumn
 from rich.table import Table
 
+from simulator.cli.layout import fitted, prose
 from simulator.cli.report import printable
 from simulator.errors import ConfigError, FormatError, SimulatorError
 from simulator.formats import writable
@@ -58,6 +59,9 @@ class _Stdout:
 
 stdout: Any = _Stdout()
 
+MIN_WIDTH = 40
+"""Tables are no narrower, whatever the terminal says of itself."""
+
 
 @contextmanager
 def _told() -> Iterator[None]:
@@ -83,16 +87,23 @@ def table(*titles: str, **style: Any) -> Table:
 
 
 def show(table: Table) -> None:
-    """Print a table."""
-    console = Console(file=stdout, width=max(screen_width(), 80), highlight=False)
+    """Print a table, in parts below each other where the screen has no room for it."""
+    width = max(screen_width(), MIN_WIDTH)
+    console = Console(file=stdout, width=width, highlight=False)
     with console.capture() as captured:  # rich would end the process where its output is not wanted
-        console.print(table)
+        for part in fitted(table, width):
+            console.print(part)
     stdout.write(captured.get())
 
 
 def say(line: str = "") -> None:
     """Print a line."""
     stdout.write(line + "\n")
+
+
+def tell(text: str) -> None:
+    """Print a paragraph in lines that the screen has room for."""
+    stdout.write(prose(text, max(screen_width(), MIN_WIDTH)) + "\n")
 
 
 def wrote(path: str, json: bool = False) -> None:

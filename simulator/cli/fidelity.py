@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from simulator.cli.common import Input, Json, Paths, complain, picked, print_json, say, show, table, wrote
+from simulator.cli.common import Input, Json, Paths, complain, picked, print_json, say, show, table, tell, wrote
 from simulator.cli.options import Capacity, grouped
 from simulator.cli.report import number, printable
 from simulator.errors import ConfigError, FormatError
@@ -28,7 +28,12 @@ Where = Annotated[
     list[str] | None, typer.Option(metavar="KEY=PATTERN", help="Only runs whose meta matches, such as run=gemma-*.")
 ]
 
-HELD_OUT = "Held out: predicted by a fit to other runs. 95 %: of what resampled runs give."
+HELD_OUT = 'What is "held out" is predicted by a fit to the other runs. The 95 % are of what resampled runs give.'
+
+VALIDATE_LEGEND = """\
+An error is predicted / measured - 1, and the bias is its mean; mean, p50, p90, p95 and max are of its absolute
+value. "repeats differ by" is the mean (and the largest) difference between recorded repeats of one query, relative
+to their mean: no simulation can be expected to come closer than that."""
 
 
 @dataclass(frozen=True)
@@ -163,12 +168,12 @@ def _show_calibration(found: Calibration) -> None:
         _add(lines, "runs, held out", found.held_out_runs)
     _add(lines, f"{what}, fitted", found.fitted_steps)
     show(lines)
-    say(found.describe())
+    tell(found.describe())
     drift = f"; runs differ in speed by {_percent(found.drift)} (standard deviation)" if found.drift else ""
-    say(f"{_percent(found.outliers)} of the {what} count less, as something interrupted them{drift}")
+    tell(f"{_percent(found.outliers)} of the {what} count less, as something interrupted them{drift}")
     for note in found.notes:
-        say(note)
-    say(HELD_OUT)
+        tell(note)
+    tell(HELD_OUT)
 
 
 def _calibration_record(found: Calibration) -> dict[str, Any]:
@@ -263,8 +268,7 @@ def _show_validation(found: Validation, rows: int) -> None:
             values = (number(speedup.measured), number(speedup.predicted), f"{100 * speedup.error:+.1f} %")
             lines.add_row(printable(speedup.trace, 60), *values)
         show(lines)
-    say("error: predicted / measured - 1. bias: its mean. p50, p90, p95: of its absolute values, as mean and max.")
-    say("repeats differ by: mean (max) difference of recorded repeats, relative to their mean: noise to compare with.")
+    tell(VALIDATE_LEGEND)
 
 
 def _validation_record(found: Validation) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.text import Text
 
 from simulator.audit import FORGERIES, TextSearch, Written, load_own, text_reward
-from simulator.cli.common import say, screen_width, show, table
+from simulator.cli.common import say, screen_width, show, table, tell
 from simulator.cli.report import number, printable
 from simulator.errors import ConfigError
 from simulator.integrations import Scorer
@@ -18,8 +18,9 @@ from simulator.rewards import Reward, load_reward
 from simulator.trace.protocol import Protocol
 
 LEGEND = """\
-A and B hold the same thoughts and end in the same answer; A says something of them that is not true, and earns more.
-found: how many of the pairs tried are like that. The one shown is the shortest. most: largest gain."""
+A and B hold the same thoughts and end in the same answer, but A says something about them that is not true, and
+earns more. "found" counts the pairs that are like this, "most" is the largest gain, and the pair that is shown is
+the shortest."""
 
 
 def reward_of(name: str) -> Reward | Scorer | Callable[..., Any]:
@@ -80,7 +81,7 @@ def print_texts(found: Sequence[TextSearch]) -> None:
     tried = sum(each.tried for each in found)
     if open_to:
         say(f"\nopen to {open_to} of {len(found)} forgeries")
-        say(LEGEND)
+        tell(LEGEND)
     else:
         say(f"\nno forgery found in {tried:,} pairs of texts, {len(found)} {'kind' if len(found) == 1 else 'kinds'}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from simulator.cli.common import Json, picked, print_json, say, screen_width, show, table
+from simulator.cli.common import Json, picked, print_json, screen_width, show, table, tell
 from simulator.errors import ConfigError
 from simulator.machine.profiles import Profile, profiles, read_profile
 
@@ -12,16 +12,22 @@ CONTEXT = 2048
 BATCHES = (1, 8, 64)
 PROMPT = 2048
 
-LEGEND = f"""\
-TP: tensor-parallel degree, GPUs in all; GB: their memory; KV: KiB of cache a
-token; 2k, 8k: sequences of so many tokens that fit into the cache, beside the
-weights in 0.9 of the memory. b=1, 8, 64: ms of a decode step of so many
-sequences of {CONTEXT} tokens; prompt: ms of a step that reads {PROMPT} tokens (-: free).
-Names say what the times are. -roofline, a datasheet's: a bound from peak
-numbers, faster than any engine. -database: operators timed one by one and added
-up. -engine: the same, held against runs of an engine. Nothing, fitted: a law
-for such times. ± %: mean error against what they were made from, or, -engine,
-against the runs. --json has everything, with the sources."""
+
+def _legend(narrow: bool) -> str:
+    kv = "" if narrow else ", and KV the KiB of cache that a token takes"
+    fit = "2k is the number" if narrow else "2k and 8k are the numbers"
+    more = " A wider terminal shows more columns, and" if narrow else ""
+    return (
+        f"TP is the tensor-parallel degree, which is the number of GPUs; GB is their memory{kv}. {fit} of "
+        "sequences of so many tokens that fit into the cache, which is 0.9 of the memory less the weights. b=1,"
+        f" 8 and 64 are the milliseconds of a decode step of so many sequences of {CONTEXT} tokens, and prompt "
+        f"those of a step that reads {PROMPT} tokens; a dash says that prompts are free on that profile. "
+        "The end of a name says where the times come from: -roofline is a bound from the peak numbers "
+        "of a datasheet, faster than any engine; -database adds up operators that were timed one by one; "
+        "-engine is the same, held against runs of an engine; without an ending, a simple law was fitted to "
+        "such times. ± % is the mean error of the law against what it was fitted to, or, for -engine, against "
+        f"the runs.{more or ' Option'} --json has everything, with the sources."
+    )
 
 
 def gpus(json: Json = False) -> int:
@@ -53,7 +59,7 @@ def gpus(json: Json = False) -> int:
         row = (cell for title, cell in zip(titles, cells, strict=True) if title in shown)
         lines.add_row(profile.name, *row, end_section=last)
     show(lines)
-    say(LEGEND)
+    tell(_legend(narrow))
     return 0
 
 

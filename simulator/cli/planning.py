@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import typer
 from rich.progress import SpinnerColumn, TimeElapsedColumn
 from rich.text import Text
 
-from simulator.cli.common import Json, complain, on_stderr, picked, print_json, say, screen_width, show, table
+from simulator.cli.common import Json, complain, on_stderr, picked, print_json, say, show, table, tell
 from simulator.cli.options import grouped
 from simulator.cli.ranges import named_values, searched
 from simulator.cli.report import printable
@@ -39,15 +38,16 @@ from simulator.study.executors import executor_from
 from simulator.study.inputs import unreadable
 
 LEGEND = """\
-In brackets: the interval that the verdict goes by, wide enough for all verdicts to hold together. busy: share of the
-makespan in which a GPU has a step under way. left over: share of the arrivals by which the open queries grow. <: the
-answer."""
+The brackets hold the interval that the verdict goes by; it is wide enough for all verdicts to hold together. "busy"
+is the share of the makespan in which a GPU has a step under way. "left over" is the share of the arrivals by which
+the number of open queries grows. The answer is marked with "<"."""
 
 STEP_LEGEND = """\
-tail after 90 %: share of the makespan that is left when nine tenths of the queries are answered. idle: share of the
-makespan in which a replica has no step under way. saved: intervals are of the paired difference, each alone. tokens
-cut: never decoded, because a worker was stopped at its cap; what its answer would then be is not known. longest first:
-queries asked in order of their critical paths, as only an oracle could."""
+"tail after 90 %" is the share of the makespan that is left when nine tenths of the queries are answered. "idle" is
+the share of the makespan in which a replica has no step under way. The intervals of "saved" are those of the paired
+difference, each by itself. "tokens cut" are never decoded, because a worker was stopped at its cap; what its answer
+would then have been is not known. "longest first" asks the queries in the order of their critical paths, which only
+an oracle could do."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _tell(asked: Study, alternatives: Sequence[Alternative], name: str, rules: R
     if len(alternatives) > 1:
         _ranking(alternatives, name, rules)
         say()
-    say(LEGEND)
+    tell(LEGEND)
 
 
 def _trials(found: Found, name: str, unit: str) -> None:
@@ -279,7 +279,7 @@ def _ranking(alternatives: Sequence[Alternative], name: str, rules: Rules) -> No
 
 def _paragraph(text: str) -> None:
     """Print a sentence over as many lines as it needs."""
-    say(textwrap.fill(printable(text, 2000), min(screen_width(), 120), break_long_words=False, break_on_hyphens=False))
+    tell(printable(text, 2000))
 
 
 def _gpus(count: float) -> str:
@@ -345,7 +345,7 @@ def _tell_step(planned: StepPlan) -> None:
     for each in planned.savings:
         if each.why:
             say(printable(f"{each.change.name}: {each.why}", 1000))
-    say(STEP_LEGEND)
+    tell(STEP_LEGEND)
 
 
 def _step_records(planned: StepPlan) -> None:

@@ -16,15 +16,13 @@ from simulator.metrics import BOUNDS, METRICS, Metrics
 from simulator.rewards import FORMAT_ERROR, Score
 from simulator.trace import Violation
 
-LEGEND = """\
-T: decode steps to the answer, on the paper's clock. eta: mean active agents during T; peak: most. c: pool capacity.
-latency: on the simulated machine. bound by: what most of it was spent on. speed-up: over one agent that does it all;
-saved: share of that agent's steps that T does without."""
-"""What the columns of `metrics_table` mean."""
+NARROW = 110
+"""A screen of fewer columns has no room for all columns of the tables below."""
 
 REWARD_LEGEND = """\
-reward = accuracy + concurrency, or R_FE if there is a format error; concurrency = lambda * min(eta/c, tau) / tau.
-T: decode steps to the answer. eta: mean number of active agents during T."""
+The reward is accuracy + concurrency, or R_FE where there is a format error; concurrency is lambda * min(eta/c, tau)
+/ tau. T is the number of decode steps until the answer, and eta the mean number of agents that are active during
+them."""
 """What the columns of `rewards_table` mean."""
 
 
@@ -123,6 +121,19 @@ def metrics_table(rows: Iterable[Metrics], unit: str, *, title: str | None = Non
         name, violations = Text(printable(metrics.name)), faults(metrics.violations)
         table.add_row(name, *cells.values(), bound_by(metrics), violations)
     return table
+
+
+def metrics_legend(*, narrow: bool, summed: bool) -> str:
+    """Return what the columns of `metrics_table` mean, and, if `summed`, the lines of `summary_table`."""
+    wide = "" if narrow else ', "peak" the largest number of them, and c the pool capacity'
+    saved = '; "saved" is the share of that agent\'s decode steps that need not be waited for' if summed else ""
+    more = " A wider terminal also shows the tokens, eta/c and the peak." if narrow else ""
+    return (
+        "T is the number of decode steps until the answer, on the paper's clock; eta is the mean number of "
+        f'agents that are active during them{wide}. The latency is that of the simulated machine, and "bound by"'
+        " names what most of it was spent on. The speed-up is over a single agent that does all the work "
+        f"itself{saved}.{more}"
+    )
 
 
 def _cell(value: float, unit: str) -> str:

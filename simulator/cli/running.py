@@ -23,11 +23,12 @@ from simulator.cli.common import (
     say,
     screen_width,
     show,
+    tell,
     wrote,
 )
 from simulator.cli.load import ARRIVALS, Load
 from simulator.cli.options import MachineOptions, PoolOptions, ReadOptions, grouped
-from simulator.cli.report import LEGEND, Tally, count, metrics_table, summary_table
+from simulator.cli.report import NARROW, Tally, count, metrics_legend, metrics_table, summary_table
 from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError, GraphError
 from simulator.graph import ExecutionGraph
@@ -180,15 +181,17 @@ class _Files:
 
 
 def _print(shown: list[Metrics], tally: Tally, unit: str, run: dict[str, float] | None, gpus: int) -> None:
+    narrow = screen_width() < NARROW
     if shown:
-        show(metrics_table(shown, unit, narrow=screen_width() < 110))
+        show(metrics_table(shown, unit, narrow=narrow))
     if tally.traces > len(shown):
         say(f"and {tally.traces - len(shown):,} more (--rows, --json or --out show all)\n")
     if tally.traces > 1:
         show(summary_table(tally, unit))
     if run:
         facts = ", ".join(f"{SUMMARIES[name].title_on(unit)} {count(value)}" for name, value in run.items())
-        say(f"{'one GPU' if gpus == 1 else f'{gpus:,} GPUs'} for all: {facts}\n")
-    say(tally.sentence())
+        tell(f"{'one GPU' if gpus == 1 else f'{gpus:,} GPUs'} for all: {facts}")
+        say()
+    tell(tally.sentence())
     if shown:
-        say(LEGEND)
+        tell(metrics_legend(narrow=narrow, summed=tally.traces > 1))

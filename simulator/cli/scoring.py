@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from simulator.cli.common import Formulas, Input, Json, Paths, print_json, say, screen_width, show
+from simulator.cli.common import Formulas, Input, Json, Paths, print_json, say, screen_width, show, tell
 from simulator.cli.options import ReadOptions, grouped
-from simulator.cli.report import REWARD_LEGEND, Tally, number, rewards_table, summary_table
+from simulator.cli.report import NARROW, REWARD_LEGEND, Tally, number, rewards_table, summary_table
 from simulator.errors import ConfigError, FormatError, SimulatorError
 from simulator.rewards import FORMAT_ERROR, REWARDS, Reward, Rollout, Score, load_reward, score_batch
 from simulator.rewards.batch import CHUNK
@@ -89,24 +89,24 @@ def score(
         print_json({"summary": tally.summary()})
     elif tally.traces:
         if shown:
-            show(rewards_table(shown, narrow=screen_width() < 110))
+            show(rewards_table(shown, narrow=screen_width() < NARROW))
         if out is None and tally.traces > len(shown):
             say(f"and {tally.traces - len(shown):,} more (--rows or --json show all)\n")
         if tally.traces > 1:
             show(summary_table(tally))
-        say(tally.sentence())
+        tell(tally.sentence())
         _say_constants(reward, rules)
         if shown and reward == "asyncthink":
-            say(REWARD_LEGEND)
+            tell(REWARD_LEGEND)
     return source.exit_code
 
 
 def _say_constants(reward: str, rules: Protocol) -> None:
     if reward == "asyncthink":
         weight, tau, error = map(number, (rules.eta_weight, rules.eta_threshold, rules.format_error_reward))
-        say(f"scored with c = {rules.capacity}, lambda = {weight}, tau = {tau}, R_FE = {error}")
+        tell(f"scored with c = {rules.capacity}, lambda = {weight}, tau = {tau}, R_FE = {error}")
     else:
-        say(f"scored with {reward}, c = {rules.capacity}")
+        tell(f"scored with {reward}, c = {rules.capacity}")
 
 
 def _print(

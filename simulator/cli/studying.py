@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from simulator.cli.common import Json, complain, on_stderr, print_json, say, screen_width, show, wrote
+from simulator.cli.common import Json, complain, on_stderr, print_json, say, screen_width, show, tell, wrote
 from simulator.cli.pieces import asked, with_imports
 from simulator.cli.study_tables import Shown, comparison_table, study_table
 from simulator.cli.studying_plot import plot
@@ -182,7 +182,8 @@ def _print(stored: Stored, metrics: list[str] | None, json: bool) -> int:
 
 
 def _show(shown: Shown) -> None:
-    say(shown.title)
+    tell(shown.title)
     show(shown.table)
     if shown.note:
-        say(shown.note + "\n")
+        tell(shown.note)
+        say()

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from simulator.cli.common import Json, Paths, print_json, say, show, table, wrote
+from simulator.cli.common import Json, Paths, print_json, say, show, table, tell, wrote
 from simulator.cli.options import MachineOptions, PoolOptions, ReadOptions, grouped
 from simulator.cli.report import count, number, printable
 from simulator.engine.simulation import simulate
@@ -21,9 +21,11 @@ from simulator.sensitivity.changes import check_scale
 from simulator.trace import ORGANIZER
 
 LEGEND = """\
-latency, saved: if this thread alone takes SCALE times as long, simulated again. bound by: what most of that latency is.
-saved at 0: if the thread took no time; instead: why not more, what the answer then waits for. on path: share of the
-latency spent on the thread. slack: how much longer it could take without moving the answer, if nothing ever queued."""
+Each thread in turn takes SCALE times as long, and the query is simulated again: "latency" is what comes of it,
+"saved" how much earlier the answer comes, and "bound by" what most of that latency is spent on. "saved at 0" is
+what would be saved if the thread took no time at all, and "instead" what the answer then waits for. "on path" is
+the share of the latency that is spent on the thread. "slack" is how much longer the thread could take without
+moving the answer if nothing ever queued."""
 """What the columns of the table mean."""
 
 _WAITS = {"wait_batch": "batch", "wait_pool": "pool slot"}
@@ -75,13 +77,14 @@ def whatif(
             if len(result.threads) > rows:
                 say(f"and {len(result.threads) - rows:,} more (--rows or --json show all)")
             if result.left_out:
-                say(f"{result.left_out:,} threads were not simulated (--most): the critical path spends less on them")
-            say(_sentence(result) + "\n")
+                tell(f"{result.left_out:,} threads were not simulated (--most): the critical path spends less on them")
+            tell(_sentence(result))
+            say()
         first = first or (graph, result)
     if first is None:
         return source.exit_code
     if not json:
-        say(LEGEND)
+        tell(LEGEND)
     if out is not None:
         _draw(*first, out, run)
         wrote(out, json)

@@ -39,7 +39,8 @@ def test_the_question_is_answered_in_words(forksim):
     def sentence(*arguments):
         code, out, err = forksim(*arguments)
         assert (code, err) == (0, "")
-        return next(line for line in out.splitlines() if " times its length: " in line)
+        paragraphs = (" ".join(part.split()) for part in re.split(r"\n\s*\n", out))
+        return next(part for part in paragraphs if " times its length: " in part)
 
     assert sentence("drawn.jsonl") == (
         "Worker 2 at 0.5 times its length: the answer comes 3 steps (13%) earlier; if it took no time, 3, as the answer"
