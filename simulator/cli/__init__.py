@@ -1,8 +1,8 @@
 """The ``forksim`` command: the same nouns as the API.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 all is well; 1 (``check`` only) a trace violates the
-protocol; 2 something could not be read or was asked for wrongly, in one line each, while the good records were still
-processed; 130 interrupted; 143 terminated.
+protocol; 2 something could not be read, was asked for wrongly, or (``run`` only) ends in a deadlock, in one line each,
+while the good records were still processed; 130 interrupted; 143 terminated.
 """
 
 from __future__ import annotations

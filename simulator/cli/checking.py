@@ -33,7 +33,8 @@ def check(
             if json:
                 print_json({"trace": trace.id, **picked(violation, "kind", "thread", "action", "offset", "message")})
             else:
-                say(printable(f"{trace.id}: {violation}", 1000))
+                kind, _, what = str(violation).partition(": ")
+                say(printable(f"{trace.id}: {what} [{kind}]", 1000))
     tally.unreadable = source.unreadable
     if json:
         print_json({"summary": tally.summary()})

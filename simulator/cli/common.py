@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from simulator.cli.report import printable
 from simulator.errors import ConfigError, FormatError, SimulatorError
 from simulator.formats import writable
 from simulator.formats.reading import read
-from simulator.trace import Trace
+from simulator.trace import Think, Trace
 from simulator.trace.tokens import COUNTERS, TokenCounter, load_tokenizer
 
 Paths = Annotated[list[str], typer.Argument(metavar="TRACE...", help="Files of traces, or - for standard input.")]
@@ -169,7 +170,11 @@ class Input:
                     progress.advance(task)
 
     def _read(self, path: str) -> Iterator[Trace | FormatError]:
-        return read(path, format=self.format, count=self.count, keep_text=self.keep_text, block_size=self.block_size)
+        how: dict[str, Any] = {"count": self.count, "keep_text": self.keep_text, "block_size": self.block_size}
+        for item in read(path, format=self.format, **how):
+            if self.format is None and isinstance(item, Trace) and _is_prose(item, path):
+                complain(f"{path}: holds no tag of any format, so it is one thought, without Forks or an answer")
+            yield item
 
     def refuse(self, error: SimulatorError) -> None:
         """Report a trace that was read but cannot be used."""
@@ -180,6 +185,14 @@ class Input:
     def exit_code(self) -> int:
         """2 if something could not be read."""
         return 2 if self.unreadable else 0
+
+
+def _is_prose(trace: Trace, path: str) -> bool:
+    """Return whether a trace is a whole file of plain text: such a one is called like the file."""
+    name = "stdin" if path == "-" else os.path.splitext(os.path.basename(path))[0]
+    if trace.id != name or trace.faults or len(trace.threads) > 1:
+        return False
+    return [*map(type, trace.organizer.actions)] == [Think]
 
 
 @contextmanager

@@ -81,12 +81,14 @@ def run(
     shown: list[Metrics] = []
     unit = unit_of(machines[0].cost)
     shared = None
+    deadlocks = 0
     with ExitStack() as stack:
         files = _Files(stack, out, output) if out else None
         for timeline, query in runs:
             metrics = measure(timeline, query)
             for deadlock in timeline.deadlocks:
                 if deadlock.query == query:
+                    deadlocks += 1
                     complain(f"{metrics.name}: deadlock: {', '.join(deadlock.cycle)}")
             tally.add(metrics.values.__getitem__, (violation.kind.value for violation in metrics.violations))
             if json:
@@ -108,7 +110,7 @@ def run(
         _print(shown, tally, unit, summary.get("run"), len(machines))
         if out:
             wrote(out)
-    return source.exit_code
+    return source.exit_code or (2 if deadlocks else 0)
 
 
 def _timelines(

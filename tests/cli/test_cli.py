@@ -261,7 +261,7 @@ NESTED = parse(
 def test_a_deadlock_is_named_on_stderr_and_the_rest_goes_on(here, forksim):
     write("stuck.jsonl", NESTED, ALONE)
     code, out, err = forksim("run", "stuck.jsonl", "-c", 2)
-    assert code == 0
+    assert code == 2
     assert err == "forksim: stuck: deadlock: 1.1 waits for a slot held by 1, 1 waits to join 1.1\n"
     assert re.search(r"^ ?stuck .* deadlock .* -  +pool_overflow", out, re.MULTILINE)
     assert re.search(r"^ ?alone ", out, re.MULTILINE)
@@ -271,7 +271,7 @@ def test_queries_that_nobody_is_left_to_ask_are_counted_on_stderr(here, forksim)
     """One user; the first query waits for a place that its own worker has, and the others never come."""
     write("stuck.jsonl", NESTED, ALONE, ALONE)
     code, out, err = forksim("run", "stuck.jsonl", "--arrivals", "closed:1", "--max-workers", 1)
-    assert code == 0
+    assert code == 2
     deadlock, lost = err.splitlines()
     assert "1.1 waits for one of the max_workers seats, and all are taken" in deadlock
     assert lost == "forksim: 2 of 3 queries never arrived: each user waits for an answer in a deadlock"
@@ -414,7 +414,17 @@ def test_nested_forks_can_be_forbidden(here, forksim):
     assert forksim("check", "nested.jsonl")[0] == 0
     code, out, _ = forksim("check", "nested.jsonl", "--no-nested-forks")
     assert code == 1
-    assert out.startswith("trace: nested_fork: thread 1 action 0: a worker may not Fork in this protocol\n")
+    assert out.startswith("trace: thread 1 action 0: a worker may not Fork in this protocol [nested_fork]\n")
+
+
+def test_plain_prose_is_told_to_be_prose(here, forksim):
+    Path("prose.txt").write_text("The answer is nine, as everybody knows.\n")
+    Path("lower.txt").write_text("<fork-1>q</fork-1><answer>9</answer>\n")  # told by unknown_tags
+    said = "forksim: prose.txt: holds no tag of any format, so it is one thought, without Forks or an answer\n"
+    for command in ("run", "check", "score"):
+        assert forksim(command, "prose.txt")[2] == said
+        assert forksim(command, "lower.txt")[2] == ""
+    assert forksim("run", "prose.txt", "--format", "asyncthink")[2] == ""
 
 
 # ---------------------------------------------------------------- generate, convert, gantt

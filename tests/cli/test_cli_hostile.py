@@ -323,16 +323,20 @@ def test_a_pipe_is_read(here, forksim, command):
     assert ids(command, out) == 2
 
 
+PROSE = ["hostile.txt: holds no tag of any format, so it is one thought, without Forks or an answer"]
+
+
 @pytest.mark.parametrize("unit", ["<FORK-1>", "<JOIN-1>", "<", "<WORKER-1>", "<Path>", "\ud7ff"])
 def test_a_megabyte_of_hostile_text_is_a_trace_with_violations(here, forksim, unit):
     Path("hostile.txt").write_text(unit * (2**20 // len(unit)), encoding="utf-8")
+    told = PROSE if len(unit) == 1 else []
     for command in ("run", "score"):
         code, out, err = forksim(command, "hostile.txt")
-        assert (code, err) == (0, [])
+        assert (code, err) == (0, told)
         assert "1 trace: 0 ok, 1 with violations" in out
         assert max(map(len, out.splitlines())) <= 200
     code, out, err = forksim("check", "hostile.txt")
-    assert (code, err) == (1, [])
+    assert (code, err) == (1, told)
     assert max(map(len, out.splitlines()[:-1])) <= 1000
 
 
