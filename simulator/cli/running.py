@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -98,6 +99,8 @@ def run(
             if files:
                 files.add(timeline, query, metrics)
             shared = timeline if len(timeline) > 1 else None
+    if files:
+        files.tidy()
     if shared is not None and (lost := sum(math.isnan(arrival) for arrival in shared.arrivals.tolist())):
         complain(f"{lost:,} of {len(shared):,} queries never arrived: each user waits for an answer in a deadlock")
     tally.unreadable = source.unreadable
@@ -159,7 +162,7 @@ class _Files:
         self.plots, self.formulas = output.plots, output.formulas
         self.metrics = self._open(stack, "metrics.csv", ("trace", *METRICS, "kinds"))
         self.spans = self._open(stack, "spans.csv", SPAN_FIELDS)
-        self.drawn = 0
+        self.drawn: list[str] = []
 
     def _open(self, stack: ExitStack, name: str, header: tuple[str, ...]) -> Any:
         file: IO[str] = stack.enter_context(atomic(os.path.join(self.folder, name)))
@@ -173,13 +176,19 @@ class _Files:
         name = metrics.name if self.formulas else inert(metrics.name)
         self.metrics.writerow((name, *metrics.values.values(), " ".join(kinds)))
         self.spans.writerows(span_rows(timeline, query, formulas=self.formulas))
-        if self.drawn < self.plots:
+        if len(self.drawn) < self.plots:
             from simulator import plots  # matplotlib takes a second to load: only where a chart is drawn
 
             safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in metrics.name)[:80]
             axes = plots.gantt(timeline, query=query)
-            plots.save(axes, os.path.join(self.folder, f"gantt-{self.drawn:03d}-{safe}.png"))
-            self.drawn += 1
+            self.drawn.append(f"gantt-{len(self.drawn):03d}-{safe}.png")
+            plots.save(axes, os.path.join(self.folder, self.drawn[-1]))
+
+    def tidy(self) -> None:
+        """Remove the charts that an earlier run has left in the folder: they do not go with the new tables."""
+        for name in os.listdir(self.folder):
+            if re.fullmatch(r"gantt-\d{3,}-.*\.png", name) and name not in self.drawn:
+                os.unlink(os.path.join(self.folder, name))
 
 
 def _print(shown: list[Metrics], tally: Tally, unit: str, run: dict[str, float] | None, gpus: int) -> None:

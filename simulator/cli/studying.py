@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated
 
 import numpy as np
@@ -14,7 +15,7 @@ from simulator.cli.pieces import asked, with_imports
 from simulator.cli.study_tables import Shown, comparison_table, study_table
 from simulator.cli.studying_plot import plot
 from simulator.errors import ConfigError
-from simulator.study import Failure, Stored, executor_from, load_results, load_study, rerun, run_in_folder
+from simulator.study import Failure, Stored, Table, executor_from, load_results, load_study, rerun, run_in_folder
 from simulator.study.inputs import unreadable
 from simulator.study.store.folder import ResultFolder
 
@@ -45,7 +46,14 @@ _BAR = (
 def run(
     study: Annotated[str, typer.Argument(metavar="STUDY.toml", help="A study file, see docs/studies.md.")],
     out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder of results.", show_default="results/STUDY")
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Folder of results.",
+            show_default="results/NAME",
+        ),
     ] = None,
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, help="Processes that share the runs.", show_default="1")
@@ -67,7 +75,7 @@ def run(
     faults = unreadable(given)
     for fault in faults:
         complain(str(fault))
-    path = out or os.path.join("results", os.path.splitext(os.path.basename(study))[0])
+    path = out or os.path.join("results", _folder_name(given.name) or os.path.splitext(os.path.basename(study))[0])
     runs = given.n_points * given.replications
     ended = 0
     try:
@@ -103,6 +111,15 @@ def run(
     failed = _print(Stored(given, table, 0), metric, json)
     wrote(path, json)
     return 2 if failed or faults else 0
+
+
+def _folder_name(name: str) -> str:
+    """Return a study's name as a folder can have it.
+
+    >>> _folder_name("which GPU?"), _folder_name("../x")
+    ('which_GPU', 'x')
+    """
+    return "_".join(re.findall(r"[\w-]+", name))[:80]
 
 
 @app.command("show", short_help="Show the results of a study.")
@@ -152,10 +169,7 @@ def _print(stored: Stored, metrics: list[str] | None, json: bool) -> int:
         except ConfigError:  # its runs have not ended
             if not stored.missing:
                 raise
-    for metric in metrics or ():
-        if metric not in table.metrics:
-            table[metric]  # which says what there is
-            raise ConfigError(f"{metric} is no metric; there are {', '.join(table.metrics)}")
+    metrics = [column for metric in metrics or () for column in _columns_of(table, metric)]
     if json:
         for row in summary.rows():
             print_json(row)
@@ -179,6 +193,16 @@ def _print(stored: Stored, metrics: list[str] | None, json: bool) -> int:
     if stored.missing:
         complain(f"{stored.missing:,} runs have not ended; forksim study run goes on")
     return len(errors)
+
+
+def _columns_of(table: Table, metric: str) -> list[str]:
+    """Return the columns that a name stands for: one of them, or all of a metric that has several, as ``latency``."""
+    if metric in table.metrics:
+        return [metric]
+    if all_of_it := [name for name in table.metrics if name.rpartition("_")[0] == metric]:
+        return all_of_it
+    table[metric]  # which says what there is
+    raise ConfigError(f"{metric} is no metric; there are {', '.join(table.metrics)}")
 
 
 def _show(shown: Shown) -> None:

@@ -281,6 +281,18 @@ def test_queries_that_nobody_is_left_to_ask_are_counted_on_stderr(here, forksim)
 # --out
 
 
+def test_old_charts_do_not_stay_beside_new_tables(here, forksim):
+    write("two.jsonl", TWO, ALONE)
+    write("one.jsonl", ALONE)
+    assert forksim("run", "two.jsonl", "--out", "results")[0] == 0
+    Path("results/gantt-mine.png").write_text("kept: its name is none of forksim's")
+    assert len(list(Path("results").glob("gantt-0*.png"))) == 2
+    assert forksim("run", "one.jsonl", "--out", "results")[0] == 0
+    assert sorted(path.name for path in Path("results").iterdir()) == [
+        "gantt-000-alone.png", "gantt-mine.png", "metrics.csv", "spans.csv",
+    ]  # fmt: skip
+
+
 def test_files(here, forksim):
     code, out, err = forksim("run", "traces.jsonl", "-c", 2, "--out", "new/out", "--plots", 2)
     assert (code, err) == (0, "")

@@ -52,6 +52,25 @@ def call(capsys, *arguments):
     return end.value.code, out.out, out.err
 
 
+def test_the_folder_is_called_like_the_study(study, capsys):
+    text = Path(study).read_text()
+    Path("other.toml").write_text(text.replace('name = "knee"', 'name = "my knee: ../2"'))
+    assert call(capsys, "study", "run", "other.toml")[1].endswith("wrote results/my_knee_2\n")
+    Path("unnamed.toml").write_text(text.replace('name = "knee"\n', ""))
+    assert call(capsys, "study", "run", "unnamed.toml")[1].endswith("wrote results/unnamed\n")
+
+
+def test_a_metric_is_named_by_one_of_its_columns_or_as_a_whole(study, capsys):
+    call(capsys, "study", "run", study)
+    _, out, _ = call(capsys, "study", "show", "results/knee", "-m", "latency")
+    header = next(line for line in out.splitlines() if "capacity" in line and "n" in line.split())
+    assert header.split()[-3:] == ["latency_mean", "latency_p50", "latency_p95"]
+    _, one, _ = call(capsys, "study", "show", "results/knee", "-m", "latency_p50")
+    assert "latency_p50" in one and "latency_mean" not in one
+    code, out, err = call(capsys, "study", "show", "results/knee", "-m", "latenci")
+    assert (code, out) == (2, "") and "latency_mean" in err
+
+
 def test_run_shows_a_table_and_leaves_files(study, capsys):
     code, out, err = call(capsys, "study", "run", study)
     assert (code, err) == (0, "")
