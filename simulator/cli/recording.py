@@ -201,7 +201,7 @@ def _record(
         stack.callback(engine.shut)
         writer = _Writer(lines.write if lines else lambda line: (stdout.write(line + "\n"), stdout.flush()))
         with writer:
-            for number, (rep, name, group) in enumerate(_runs(queries, plan.repeat, plan.prefix)):
+            for number, (rep, name, group) in enumerate(_runs(queries, plan.repeat, plan.prefix, kind)):
                 if step_lines:
                     step_lines.run = name
                 times = _times(group, kind, rate, plan.seed + number)
@@ -243,8 +243,11 @@ def _times(group: list[Query], kind: str, rate: float, seed: int) -> list[float]
     return times
 
 
-def _runs(queries: list[Query], repeat: int, prefix: str) -> Iterator[tuple[int, str, list[Query]]]:
-    """Yield each run with the number of its repeat and its name: the traces with one ``meta["run"]``, or all."""
+def _runs(queries: list[Query], repeat: int, prefix: str, arrivals: str) -> Iterator[tuple[int, str, list[Query]]]:
+    """Yield each run with the number of its repeat and its name: the traces with one ``meta["run"]``, or all.
+
+    What is asked again in just the same way has the same ``meta["spec"]``, by which ``forksim validate`` knows repeats.
+    """
 
     def run(query: Query) -> str:
         return str(query.meta.get("run", "run")) if isinstance(query, Trace) else "run"
@@ -256,8 +259,15 @@ def _runs(queries: list[Query], repeat: int, prefix: str) -> Iterator[tuple[int,
     for rep in range(repeat):  # all once, then all again: what differs between repeats includes the time of day
         mark = "" if repeat == 1 else f"#{rep}"
         for name, members in groups:
-            named = [msgspec.structs.replace(each, id=f"{prefix}{each.id}{mark}") for each in members]
+            spec = {} if arrivals == "poisson" else {"spec": f"{prefix}{name} {arrivals}"}
+            named = [_named(each, f"{prefix}{each.id}{mark}", spec) for each in members]
             yield rep, prefix + (name if repeat == 1 else f"{name}-{rep}"), named
+
+
+def _named(query: Query, name: str, meta: dict[str, str]) -> Query:
+    if isinstance(query, Trace):  # the answer to a question is another one each time
+        return msgspec.structs.replace(query, id=name, meta={**meta, **query.meta})
+    return msgspec.structs.replace(query, id=name)
 
 
 class _Source:

@@ -88,6 +88,8 @@ class Agent:
     """The text that its Return holds."""
     decoded: bool = False
     """Whether it has had a generation."""
+    ending: str = "answer"
+    """What `Trace.meta` says of how it ended, of an organizer whose program is over."""
 
     def saw_prompt(self, generation: Generation, host: Agent, *, sure: bool) -> None:
         """Take over what the engine says of the context of a generation in `host`.

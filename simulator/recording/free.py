@@ -251,6 +251,9 @@ class _Thinker:
                 return
 
     def _run_out(self) -> None:
+        """End without the tag that ends a thread: the tokens are used up, or the model has stopped by itself."""
+        if not any(isinstance(action, Answer) for action in self.me.actions):
+            self.me.ending = "max_tokens" if self.left <= 0 else "no_answer"
         opened = self.scanner.opened
         if opened is not None:
             tag = f"<{opened[0]}>" if opened[1] < 0 else f"<{opened[0]}-{opened[1]}>"

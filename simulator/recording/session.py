@@ -329,7 +329,7 @@ class Session:
         if agent.parent is None:
             query.answered = self.now
             if self.protocol.after_answer == "cancel":
-                self.end(query, "answer")
+                self.end(query, query.agents[0].ending)
                 return
         else:
             joined = bool(agent.waiters)
@@ -344,7 +344,7 @@ class Session:
         if all(child is None or child.begun for child in agent.children.values()):
             self.engine.close(agent.key)  # else a child still needs its context
         if query.answered is not None and all(agent.ended for agent in query.agents):
-            self.end(query, "answer")
+            self.end(query, query.agents[0].ending)
 
     def _cancel(self, agent: Agent) -> None:
         """End a thread as it stands."""

@@ -11,7 +11,9 @@ import pytest
 
 from simulator import Answer, Think, Thread, Trace, check
 from simulator.cli import _run
+from simulator.fidelity import validate
 from simulator.formats import native
+from simulator.machine.profiles import gpu_from_text
 from simulator.trace import ORGANIZER
 from tests.recording.test_recording import BOOK, TWO, model
 from tests.support.fake_server import FakeServer
@@ -79,6 +81,9 @@ def test_repeats_are_runs_of_their_own(here, forksim):
     assert [(trace.id, trace.meta["run"], trace.meta["rep"]) for trace in found] == [
         ("x-two#0", "x-run-0", 0), ("x-other#0", "x-b-0", 0), ("x-two#1", "x-run-1", 1), ("x-other#1", "x-b-1", 1),
     ]  # fmt: skip
+    assert [trace.meta["spec"] for trace in found] == ["x-run closed", "s", "x-run closed", "s"]  # its own stays
+    checked = validate(found, gpu=gpu_from_text("rate:50"))
+    assert checked.repeats() is not None
     bursts = [json.loads(line) for line in Path("b.jsonl").read_text().splitlines()]
     decoded = {}
     for row in bursts:

@@ -376,6 +376,14 @@ def test_free_budget_and_unclosed_tags():
     )
     assert trace.organizer.actions == (Think(20, "a <FORK-1>never clos", 0.0, 20.0),)
     assert [v.kind for v in check(trace)] == [ViolationKind.UNCLOSED_TAG, ViolationKind.MISSING_ANSWER]
+    assert trace.meta["ended"] == "max_tokens"
+
+
+def test_free_thinking_without_an_answer_does_not_say_answer():
+    endings = {"so it goes": "no_answer", "<ANSWER>9</ANSWER>": "answer", "so \\boxed{9}": "answer"}
+    for text, ended in endings.items():
+        [trace] = play([Question("q", "sum")], StepEngine(model({"Question": text})), prompts=PROMPTS)
+        assert trace.meta["ended"] == ended
 
 
 def test_a_model_that_never_stops_forking():

