@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simulator.plots.findings import WITHIN, near_best
-from simulator.plots.means import Line, Mean, Points, higher_is_better, label_of, shown
+from simulator.plots.means import Line, Mean, Points, axis_name, higher_is_better, label_of, reach, shown
 from simulator.plots.style import INK
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from simulator.study.table import Table
 
+_SHARE = f"{100 * WITHIN:g} %"
 _BANDS = 3  # lines that may each have a region of their own bounds
 
 
@@ -31,7 +32,8 @@ def latency_capacity(
     """Draw a metric of a study along one of its axes, with intervals, bounds and the knee.
 
     The knee is the smallest value of the axis whose mean is within 5 % of the best one of its line. Less is better, but
-    for metrics such as throughput and utilization.
+    for metrics such as throughput and utilization. Where that is the largest number of the axis, the knee is not
+    reached: more might be better still.
 
     Parameters
     ----------
@@ -78,9 +80,10 @@ def latency_capacity(
     ax = canvas.one_panel(8, 4.2) if ax is None else ax
     place = Mean(along, *np.full((2, points.count), np.nan))
     entries: list[tuple[Any, str]] = []
-    knees = []
+    knees: list[tuple[Line, Any]] = []
+    missed: list[Line] = []
     limits = _bounds(points, metric) if bounds else (None, None)
-    seen = [found.value, found.low, found.high, *(limit for limit in limits if limit is not None)]
+    seen = [reach(found), *(limit for limit in limits if limit is not None)]
     for number, line in enumerate(lines):
         look, some = marks.look_of(number), line.points
         marks.draw_intervals(ax, place, found, some, look.color)
@@ -90,6 +93,9 @@ def latency_capacity(
         best = None if higher is None else near_best(found.value[some], higher=higher)
         if best is not None and len(some) > 1:
             knee = some[best]
+            if best == len(some) - 1 and along[knee] != unlimited:
+                missed.append(line)  # who knows what more would give
+                continue
             knees.append((line, knee))
             marks.ring(ax, along[knee], found.value[knee])
     if knees:
@@ -100,10 +106,10 @@ def latency_capacity(
         floor = np.full(len(broken), 0.02)
         marks.mark_failed(ax, along[broken], floor, transform=ax.get_xaxis_transform(), clip_on=False)
         entries.append((marks.swatch("failed"), "a run failed"))
-    marks.number_axis(ax, "x", along, x, ticks=True, unlimited=unlimited)
+    marks.number_axis(ax, "x", along, axis_name(x), ticks=True, unlimited=unlimited)
     marks.number_axis(ax, "y", np.concatenate(seen), label_of(metric, table.unit))
-    facts = [*_knees(points, metric, x, knees), *points.facts(metric)]
-    marks.finish(ax, f"{points.title(metric)} by {x}", facts, entries, own=own)
+    facts = [*_knees(points, metric, x, knees), *_missed(points, x, missed), *points.facts(metric)]
+    marks.finish(ax, f"{points.title(metric)} by {axis_name(x)}", facts, entries, own=own)
     return ax
 
 
@@ -121,6 +127,16 @@ def _knees(points: Points, metric: str, x: str, knees: list[tuple[Line, Any]]) -
     there = f"{shown(float(found[best]))} at {shown(values[best])}"
     here = "the best" if best == knee else f"within {100 * WITHIN:g} % of the best ({there})"
     return [f"knee at {shown(values[knee])}: {shown(float(found[knee]))}, {here}"]
+
+
+def _missed(points: Points, x: str, lines: list[Line]) -> list[str]:
+    """Return in words where no value was enough."""
+    if not lines:
+        return []
+    values = points.axis(x)
+    most = ", ".join(dict.fromkeys(shown(values[line.points[-1]]) for line in lines))
+    which = ", ".join(line.label for line in lines if line.label)
+    return [f"no knee up to {most}{f' ({which})' if which else ''}: the last value is the best by more than {_SHARE}"]
 
 
 def _bounds(points: Points, metric: str) -> tuple[Any, Any]:

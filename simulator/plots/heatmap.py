@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
-from simulator.plots.means import Points, higher_is_better, label_of, short, shown
+from simulator.plots.means import Points, axis_name, higher_is_better, label_of, shown
 from simulator.plots.style import FONT, INK
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def heatmap(table: Table, *, x: str, y: str, metric: str = "latency_mean", ax: A
     kept = np.ma.masked_invalid(values)
     mesh = ax.pcolormesh(kept, cmap=shades, norm=norm, edgecolors="white", linewidth=0.6, gid="cells")
     _hatch(ax, ~np.isfinite(values))
-    _name(ax, "x", list(columns), x)
-    _name(ax, "y", list(rows), y)
+    _name(ax, "x", list(columns), axis_name(x))
+    _name(ax, "y", list(rows), axis_name(y))
     _colour_bar(ax, mesh, label_of(metric, table.unit))
     figure: Any = ax.figure
     figure.draw_without_rendering()  # lays it out, so that the room of the title and of the numbers is known
@@ -96,7 +96,7 @@ def heatmap(table: Table, *, x: str, y: str, metric: str = "latency_mean", ax: A
         loss = np.where(np.isfinite(values), -values if higher else values, np.inf)
         row, column = (int(i) for i in np.unravel_index(int(loss.argmin()), shape))
         _frame(ax, column, row)
-        where = f"{x} = {shown(list(columns)[column])}, {y} = {shown(list(rows)[row])}"
+        where = f"{axis_name(x)} = {shown(list(columns)[column])}, {axis_name(y)} = {shown(list(rows)[row])}"
         facts.insert(0, f"best: {shown(float(values[row, column]))} at {where}")
     entries: list[tuple[Any, str]] = []
     if failed.any():
@@ -105,7 +105,7 @@ def heatmap(table: Table, *, x: str, y: str, metric: str = "latency_mean", ax: A
         entries.append((marks.swatch("failed"), "a run failed"))
     if not np.isfinite(values).all():
         entries.append((_swatch_of_nothing(), "no value"))
-    marks.finish(ax, f"{points.title(metric)} by {' and '.join(short([x, y]))}", facts, entries, own=own, grid="")
+    marks.finish(ax, f"{points.title(metric)} by {axis_name(x)} and {axis_name(y)}", facts, entries, own=own, grid="")
     ax.grid(False)
     ax.spines[:].set_visible(False)
     _write(ax, values, lambda value: shades(norm(value)))

@@ -30,6 +30,18 @@ class Mean(NamedTuple):
     high: NDArray[np.float64]
 
 
+def reach(*means: Mean) -> NDArray[np.float64]:
+    """Return the numbers for which an axis must have room. Where no mean is below zero, no interval is drawn there.
+
+    >>> reach(Mean(np.array([1.0, 4.0]), np.array([-2.0, 3.0]), np.array([4.0, 5.0]))).tolist()
+    [1.0, 4.0, 0.0, 3.0, 4.0, 5.0]
+    """
+    values = np.concatenate([mean.value for mean in means])
+    all_of_it = np.concatenate([np.concatenate(mean) for mean in means])
+    positive = not np.any(values < 0)
+    return np.maximum(all_of_it, 0.0) if positive else all_of_it
+
+
 class Line(NamedTuple):
     """Points that belong together, in order of the axis along which they lie."""
 
@@ -172,6 +184,29 @@ def shown(value: Any) -> str:
     if size >= 1e10:
         return f"{value:.4g}"
     return f"{value:,.0f}" if size >= 1000 else f"{value:.4g}"
+
+
+_AXES = {
+    "protocol.capacity": "pool capacity c",
+    "arrivals.rate": "arrival rate",
+    "arrivals.users": "users",
+    "arrivals.speed": "speed of the recorded arrivals",
+    "cluster.replicas": "replicas",
+    "cluster.max_num_seqs": "sequences in a batch at most",
+    "cluster.max_workers": "workers of all queries at most",
+    "cluster.num_kv_blocks": "KV blocks",
+    "queries": "queries",
+    "samples": "samples of each query",
+}
+
+
+def axis_name(name: str) -> str:
+    """Return what people call an axis of a study.
+
+    >>> axis_name("protocol.capacity"), axis_name("traces.math.options.workers")
+    ('pool capacity c', 'traces.math.options.workers')
+    """
+    return _AXES.get(name, printable(name, 2 * _LABEL))
 
 
 def label_of(metric: str, clock: str) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
 from simulator.plots.findings import pareto_front
-from simulator.plots.means import MOST_LINES, Points, higher_is_better, label_of, short, shown
+from simulator.plots.means import MOST_LINES, Points, higher_is_better, label_of, reach, short, shown
 from simulator.plots.style import INK
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ def pareto(
             ax.plot(across.value[at], up.value[at], **style)
         if by:
             entries.append((marks.swatch(**look.line() | {"linewidth": 0}), f"{short([by])[0]} = {name}"))
-    marks.number_axis(ax, "x", np.concatenate(across), label_of(cost, table.unit))
-    marks.number_axis(ax, "y", np.concatenate(up), label_of(latency, table.unit))
+    marks.number_axis(ax, "x", reach(across), label_of(cost, table.unit))
+    marks.number_axis(ax, "y", reach(up), label_of(latency, table.unit))
     corners = _staircase(ax, across.value[front], up.value[front], signs)
     stairs: dict[str, Any] = {"color": INK.path, "linewidth": 1.1}
     ax.plot(*corners, gid="staircase", zorder=2.5, **stairs)

@@ -20,7 +20,7 @@ from simulator.plots.findings import near_best, power_knee, saturated
 from simulator.plots.means import Points
 from simulator.study import Table
 
-C, RATE, GPU = "protocol.capacity", "arrivals.rate", "cluster.gpu"
+C, RATE, GPU, USERS = "protocol.capacity", "arrivals.rate", "cluster.gpu", "arrivals.users"
 
 
 def table(axes, found, runs=3, failed=(), noise=0.05, **options):
@@ -142,10 +142,13 @@ def test_a_line_through_the_means_with_intervals_bounds_and_knee():
     assert ends == pytest.approx([1 - half, 1 + half])
     assert spots(ax, "lower bound")[2] == (4, 650) and spots(ax, "upper bound")[0] == (1, 2600)
     assert len(artists(ax, "bounds")) == 1
-    assert spots(ax, "knee") == [(16, pytest.approx(work_law({C: 16})["latency_mean"]))]
-    assert "knee at 16: 710.9, the best" in facts(ax)
+    assert not artists(ax, "knee")  # a pool of 32 might be better still
+    assert "no knee up to 16: the last value is the best by more than 5 %" in facts(ax)
+    assert ax.get_xlabel() == "pool capacity c" and ax.get_title("left") == "mean latency by pool capacity c"
+    open_end = latency_capacity(table({C: [1, 2, None]}, lambda at: {"latency_mean": {1: 9, 2: 6}.get(at[C], 5)}))
+    assert "knee at none: 5, the best" in facts(open_end)  # there is nothing beyond
     assert "means of 3 runs, 95 % Student-t intervals" in facts(ax) and "failed" not in facts(ax)
-    assert legend_of(ax) == ["smallest within 5 % of the best", "between Brent's and Graham's bounds"]
+    assert legend_of(ax) == ["between Brent's and Graham's bounds"]
 
 
 def test_the_knee_is_the_smallest_that_is_nearly_the_best():
@@ -153,7 +156,9 @@ def test_the_knee_is_the_smallest_that_is_nearly_the_best():
     assert spots(ax, "knee") == [(2, pytest.approx(5.2))] and ax.get_xscale() == "linear"
     assert "knee at 2: 5.2, within 5 % of the best (5 at 3)" in facts(ax)
     more = latency_capacity(table({C: [1, 2, 4, 8, 64]}, work_law), metric="throughput")  # of which more is better
-    assert spots(more, "knee") == [(64, pytest.approx(64 / 67))] and not artists(more, "bounds")
+    assert not artists(more, "knee") and not artists(more, "bounds") and "no knee up to 64" in facts(more)
+    most = latency_capacity(table({C: [1, 2, 64, 65]}, work_law), metric="throughput")
+    assert spots(most, "knee") == [(64, pytest.approx(64 / 67))]
 
 
 def test_other_axes_are_a_line_each_and_never_mixed():
@@ -198,7 +203,7 @@ def test_failed_runs_and_missing_values_are_told_and_marked():
 def test_without_replications_there_is_no_interval():
     for draw in (latency_capacity, knee, pareto):
         metrics = {"latency_mean": 1.0, "latency_p95": 2.0, "throughput": 3.0, "cost_per_query": 4.0}
-        ax = draw(table({C: [1, 2]}, lambda at, metrics=metrics: metrics, runs=1))
+        ax = draw(table({RATE if draw is knee else C: [1, 2]}, lambda at, metrics=metrics: metrics, runs=1))
         assert not artists(ax, "interval") and "one run each, so no intervals" in facts(ax)
     alone = latency_capacity(table({C: [4]}, work_law, runs=1))
     assert not artists(alone, "knee") and "knee" not in facts(alone)
@@ -212,13 +217,13 @@ def test_the_knee_of_mm1_is_at_half_its_capacity():
     ax = knee(table({RATE: rates}, mm1))
     assert [x for x, _ in spots(ax, "line")] == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9, 1, 1])
     assert spots(ax, "knee") == [(pytest.approx(0.5), pytest.approx(2))]
-    assert "knee at arrivals.rate = 0.5: the greatest throughput / latency" in facts(ax)
+    assert "knee at arrival rate 0.5: the greatest throughput / latency" in facts(ax)
     assert [x for x, _ in spots(ax, "saturated")] == pytest.approx([1.0, 1.0])
     ray = np.array(spots(ax, "ray"))
     assert ray[:, 1] / ray[:, 0] == pytest.approx(np.full(len(ray), 4.0))
     assert {"0.5", "0.1"} <= set(labels(ax)) <= {
         str(rate) for rate in rates
-    } and "labelled with arrivals.rate" in facts(ax)
+    } and "labelled with the arrival rate" in facts(ax)
     assert ax.get_ylabel() == "p95 latency, seconds" and ax.get_xlabel() == "throughput, queries per second"
     assert ax.get_yscale() == "log"  # 40 is more than 30 times 1.1
 
@@ -232,8 +237,33 @@ def test_the_load_is_found_or_asked_for():
     other = {"a": [1, 2], "b": [1, 2]}
     with pytest.raises(ConfigError, match="say which axis is the load; the study has a, b"):
         knee(table(other, lambda at: {"latency_p95": 1.0, "throughput": 1.0}))
-    with pytest.raises(ConfigError, match=r"the axis cluster.gpu must be of numbers to be drawn along, got x"):
-        knee(table({GPU: ["x", "y"]}, lambda at: {"latency_p95": 1.0, "throughput": 1.0}))
+    with pytest.raises(ConfigError, match=r"the axis slow must be of numbers to be drawn along, got x"):
+        knee(table({"slow": ["x", "y"]}, lambda at: {"latency_p95": 1.0, "throughput": 1.0}))
+
+
+@pytest.mark.parametrize("axis", [C, "cluster.replicas"])
+def test_what_meets_the_load_is_no_load(axis):
+    alone = table({axis: [1, 2, 4]}, lambda at: {"latency_p95": 1.0, "throughput": 1.0})
+    with pytest.raises(ConfigError, match=rf"a knee is along a load, such as arrivals.rate; the study has {axis}"):
+        knee(alone)
+    with pytest.raises(ConfigError, match=f"a knee is along a load, and {axis} is what the load meets"):
+        knee(alone, load=axis)
+
+
+@pytest.mark.parametrize(("rates", "end"), [([0.1, 0.3, 0.5], "highest, 0.5"), ([0.6, 0.7, 0.9], "lowest, 0.6")])
+def test_a_knee_at_the_edge_is_not_declared(rates, end):
+    ax = knee(table({RATE: rates}, mm1))
+    assert not artists(ax, "knee") and not artists(ax, "ray")
+    assert f"no knee among these loads: throughput / latency is greatest at the {end}" in facts(ax)
+
+
+def test_nothing_positive_is_drawn_below_zero():
+    """The interval of three runs, 0.05, 1 and 1.95, reaches below zero; the mean does not."""
+    for draw in (latency_capacity, knee, pareto):
+        metrics = {"latency_mean": 1.0, "latency_p95": 1.0, "throughput": 1.0, "cost_per_query": 1.0}
+        at = {RATE if draw is knee else C: [1, 2, 4]}
+        ax = draw(table(at, lambda at, metrics=metrics: metrics, noise=0.95))
+        assert ax.get_ylim()[0] >= 0 and ax.get_xlim()[0] >= 0
 
 
 # ---------------------------------------------------------------- heat map
@@ -284,7 +314,7 @@ def test_a_crowded_heat_map_leaves_numbers_out_and_thins_ticks():
     shown = boxes_of(ax.get_xticklabels(), ax)
     assert all(a.x1 <= b.x0 for a, b in itertools.pairwise(shown))
     more = heatmap(table({C: [1, 2], RATE: [1]}, lambda at: {"throughput": at[C]}), x=C, y=RATE, metric="throughput")
-    assert "best: 2 at protocol.capacity = 2" in facts(more)
+    assert "best: 2 at pool capacity c = 2" in facts(more)
 
 
 def boxes_of(texts, ax):
@@ -337,11 +367,13 @@ def test_points_that_are_equal_are_all_on_the_front():
 
 @pytest.mark.parametrize("draw", [knee, pareto])
 def test_a_hundred_points_have_labels_that_do_not_overlap(draw):
+    axis = RATE if draw is knee else C
+
     def found(at):
-        c = at[C]
+        c = at[axis]
         return {"throughput": c / (c + 20), "latency_p95": 5 + c**2 / 400, "cost_per_query": 100.0 / c}
 
-    ax = draw(table({C: range(1, 101)}, found, noise=0.01))
+    ax = draw(table({axis: range(1, 101)}, found, noise=0.01))
     placed = boxes(ax)
     assert 10 < len(placed) <= 100
     assert not any(a.overlaps(b) for a, b in itertools.combinations(placed, 2))
@@ -357,23 +389,23 @@ LONG = "cluster." + "no_end_of_a_name_" * 9
 
 
 @pytest.mark.parametrize(
-    "draw",
+    ("axis", "draw"),
     [
-        latency_capacity,
-        lambda t: knee(t, load=C),
-        lambda t: pareto(t, by=LONG),
-        lambda t: heatmap(t, x=C, y=LONG),
-        lambda t: heatmap(t, x=LONG, y=C),
+        (C, latency_capacity),
+        (USERS, lambda t: knee(t, load=USERS)),
+        (C, lambda t: pareto(t, by=LONG)),
+        (C, lambda t: heatmap(t, x=C, y=LONG)),
+        (C, lambda t: heatmap(t, x=LONG, y=C)),
     ],
 )
 @pytest.mark.parametrize("scale", [1e-12, 1e15])
-def test_long_names_and_huge_numbers_stay_within_the_figure(draw, scale):
+def test_long_names_and_huge_numbers_stay_within_the_figure(axis, draw, scale):
     def found(at):
         return {
-            name: scale * (9 + 9 / at[C]) for name in ("latency_mean", "latency_p95", "throughput", "cost_per_query")
+            name: scale * (9 + 9 / at[axis]) for name in ("latency_mean", "latency_p95", "throughput", "cost_per_query")
         }
 
-    ax = draw(table({C: [2**i for i in range(9)], LONG: ["$x_1$" + "W" * 300, "a\x00\nb", "c"]}, found))
+    ax = draw(table({axis: [2**i for i in range(9)], LONG: ["$x_1$" + "W" * 300, "a\x00\nb", "c"]}, found))
     ax.figure.draw_without_rendering()
     edge = ax.figure.bbox
     texts = [ax.title, ax.xaxis.label, ax.yaxis.label, *artists(ax, "numbers"), *artists(ax, "label")]
