@@ -65,15 +65,14 @@ def load_pieces(name: str, base: str = "") -> ModuleType:
     Traceback (most recent call last):
     simulator.errors.ConfigError: 'nowhere.py' cannot be imported (No such file or directory)
     """
-    try:
-        piece = _piece(os.path.join(base, name) if name.endswith(".py") else name, name)
-    except OSError as error:
-        raise ConfigError(f"{name!r} cannot be imported ({error.strerror or error})") from None
-    return _load(piece)
+    piece = _piece(os.path.join(base, name) if name.endswith(".py") else name, name)
+    module = _load(piece)
+    _LOADED[piece.module] = piece
+    return module
 
 
 def load_own(name: str) -> Any:
-    """Return what ``MODULE:NAME`` or ``FILE.py:NAME`` says. It is imported, so it runs.
+    """Return what ``MODULE:NAME`` or ``FILE.py:NAME`` says. It is imported, so it runs, but in this process only.
 
     Raises
     ------
@@ -85,7 +84,7 @@ def load_own(name: str) -> Any:
     """
     place, _, attribute = name.rpartition(":")
     try:
-        module = load_pieces(place)
+        module = _load(_piece(place, place))
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
     if not hasattr(module, attribute):
@@ -109,8 +108,11 @@ def _piece(path: str, name: str) -> Piece:
     if not name.endswith(".py"):
         return Piece(name, name)
     require_plain(path, "program")
-    with open(path, "rb") as file:
-        source = file.read(MAX_BYTES + 1)
+    try:
+        with open(path, "rb") as file:
+            source = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{name!r} cannot be imported ({error.strerror or error})") from None
     if len(source) > MAX_BYTES:
         raise ConfigError(f"{name!r} cannot be imported (over {MAX_BYTES:,} bytes)")
     place = os.path.realpath(path)
@@ -133,7 +135,6 @@ def _load(piece: Piece) -> ModuleType:
         lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == piece.name]
         where = f"line {lines[-1]}: " if lines else ""
         raise ConfigError(f"{piece.name!r} cannot be imported ({where}{why(error, limit=200)})") from None
-    _LOADED[piece.module] = piece
     return module
 
 
@@ -184,6 +185,8 @@ class _Imports:
 
 def _import_all(pieces: tuple[tuple[str, str, bytes | None], ...]) -> _Imports:
     for name, module, source in pieces:
+        piece = Piece(name, module, source)
         if module not in _LOADED:
-            _load(Piece(name, module, source))
+            _load(piece)
+            _LOADED[module] = piece
     return _Imports()

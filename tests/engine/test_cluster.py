@@ -204,7 +204,8 @@ def test_unlike_replicas_are_told_apart_by_a_function_of_ones_own():
         ("replicas must be GPUs, at least one", lambda: Cluster(replicas=[1])),
         ("replicas must be GPUs, at least one", lambda: Cluster(replicas=GPU())),
         ("all take steps", lambda: Cluster(replicas=[GPU(), PROMPTS])),
-        ("routing must be a function", lambda: Cluster(replicas=[GPU()], routing="round-robin")),
+        ("routing must be a function", lambda: Cluster(replicas=[GPU()], routing=5)),
+        ("did you mean round-robin", lambda: Cluster(replicas=[GPU()], routing="round-robins")),
         (
             "routing must return a replica from 0 to 1; got 2",
             lambda: simulate(query(0, 1), gpu=Cluster(replicas=[GPU()] * 2, routing=lambda choice: 2)),

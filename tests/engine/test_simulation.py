@@ -309,7 +309,7 @@ def test_workers_that_wait_for_a_slot_at_the_answer_are_no_deadlock():
     ("error", "message", "options"),
     [
         (GraphError, "nothing to simulate", {"graphs": []}),
-        (GraphError, "takes execution graphs .* got Trace", {"graphs": [traced([Answer(1)])]}),
+        (GraphError, "takes an ExecutionGraph, and this is a Trace", {"graphs": [traced([Answer(1)])]}),
         (GraphError, "charge_inserted shapes the graph", {"protocol": Protocol(charge_inserted=True)}),
         (ConfigError, "1 queries need as many arrivals; got shape", {"arrivals": [0, 1]}),
         (ConfigError, "1 queries need as many arrivals; got shape", {"arrivals": 0.0}),

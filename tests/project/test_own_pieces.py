@@ -188,6 +188,13 @@ def test_the_option_is_remembered_like_the_line_of_the_file(here):
     assert load_results("out").study.imports == (os.path.join("..", "mine.py"),)
 
 
+def test_a_function_that_is_asked_for_by_name_is_not_sent_to_other_processes(here):
+    assert own.load_own("mine.py:Twofold").__name__ == "Twofold"
+    assert not own._LOADED and own.with_pieces(abs) is abs
+    own.load_pieces("mine.py")
+    assert len(own._LOADED) == 1 and own.with_pieces(abs)(-3) == 3
+
+
 def test_a_file_runs_once_and_has_a_name_of_its_own(here):
     Path("random.py").write_text("RUNS = 0\nRUNS += 1\n")
     module = own.load_pieces("random.py")
