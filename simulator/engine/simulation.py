@@ -13,9 +13,9 @@ from simulator.engine.server import Leap
 from simulator.errors import ConfigError, GraphError, mistaken
 from simulator.graph import ExecutionGraph
 from simulator.machine.gpu import GPU, STEP_CLOCK, Cluster
-from simulator.machine.policy import Policy, QueuePolicy, fcfs
+from simulator.machine.policy import POLICIES, Policy, QueuePolicy, fcfs
 from simulator.machine.profiles import gpu_from_text
-from simulator.support.checks import whole
+from simulator.support.checks import choose, whole
 from simulator.timeline import Timeline
 from simulator.trace.protocol import Protocol
 from simulator.workload import ClosedLoop
@@ -27,7 +27,7 @@ def simulate(
     gpu: GPU | Cluster | str = STEP_CLOCK,
     protocol: Protocol | None = None,
     arrivals: Sequence[float] | npt.NDArray[Any] | ClosedLoop | None = None,
-    policy: Policy = fcfs,
+    policy: Policy | str = fcfs,
     max_workers: int | None = None,
     on_deadlock: Literal["raise", "record"] = "raise",
     observe: Callable[[Leap], None] | None = None,
@@ -46,8 +46,8 @@ def simulate(
     arrivals : sequence of float or ClosedLoop, optional
         Seconds at which the queries arrive, one a graph; or how many users ask them one after another. Default: all
         at 0.
-    policy : callable or QueuePolicy
-        Order of admission to a full batch; see `simulator.machine.policy`.
+    policy : callable, QueuePolicy or str
+        Order of admission to a full batch; see `simulator.machine.policy`. A text is a name in `POLICIES`.
     max_workers : int, optional
         Workers of all queries that run at once, at most; more wait, first come first served. Default: no limit.
     on_deadlock : {"raise", "record"}
@@ -103,6 +103,8 @@ def simulate(
         raise ConfigError(f"gpu must be a GPU, the name of one, or a Cluster, got {gpu!r:.80}; {way}")
     times = arrivals if isinstance(arrivals, ClosedLoop) else _times(arrivals, len(queries))
     whole("max_workers", max_workers, "from 1, or None for no limit")
+    if isinstance(policy, str):
+        policy = POLICIES[choose(policy, POLICIES, "policy")]
     if not callable(policy) and not isinstance(policy, QueuePolicy):
         raise ConfigError(f"policy must be a function from a graph to keys, or a QueuePolicy; got {policy!r:.80}")
     if on_deadlock not in ("raise", "record"):

@@ -222,7 +222,10 @@ def parse(
         return asyncthink.parse(text, workers=workers, id=id, count=count, keep_text=keep_text, outcome=outcome)
     form = lookup(detect(text) if format is None else format)
     reads = (form.parse_file or form.parse) if whole_file else form.parse
-    return reads(text, id=id, count=count, keep_text=keep_text, outcome=outcome)
+    trace = reads(text, id=id, count=count, keep_text=keep_text, outcome=outcome)
+    if not isinstance(trace, Trace):
+        raise FormatError(f"parse of the format {form.name!r} must return a Trace; it returned {trace!r:.80}")
+    return trace
 
 
 def render(trace: Trace, format: str) -> str:

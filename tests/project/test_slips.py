@@ -24,7 +24,9 @@ from simulator import (
     simulate,
     summarize,
 )
+from simulator.formats import FORMATS, Format
 from simulator.graph import critical_path
+from simulator.machine.policy import shortest_first
 from simulator.machine.routing import ROUTINGS
 from simulator.study.table import Table
 
@@ -149,3 +151,18 @@ def test_no_line_of_help_is_cut(group, capsys):
 
     assert _run([*group, "--help"]) == 0
     assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
+
+
+def test_a_format_whose_parse_returns_something_else(monkeypatch):
+    monkeypatch.setitem(
+        FORMATS, "mine", Format("mine", "one of mine", lambda text, **how: 42, None, lambda text: False)
+    )
+    with pytest.raises(FormatError, match="parse of the format 'mine' must return a Trace; it returned 42"):
+        parse("anything", format="mine")
+
+
+def test_a_policy_by_name():
+    graph = compile_trace(TRACE)
+    assert simulate(graph, policy="shortest-first").makespan == simulate(graph, policy=shortest_first).makespan
+    with pytest.raises(ConfigError, match="no policy is called 'shortest'; did you mean shortest-first"):
+        simulate(graph, policy="shortest")
