@@ -57,18 +57,18 @@ def test_capacity_is_drawn_by_default(forksim, folder, tmp_path):
     code, out, err, ax = forksim(folder, "-o", "new/a.png")
     assert (code, out, err) == (0, "wrote new/a.png\n", "")
     assert (tmp_path / "new" / "a.png").read_bytes().startswith(b"\x89PNG")
-    assert title(ax) == "mean latency by protocol.capacity" and len(lines(ax)) == 3
+    assert title(ax) == "mean latency by pool capacity c" and len(lines(ax)) == 3
     *_, ax = forksim(folder, "-o", "a.svg", "-x", RATE, "-m", "makespan", "--by", C)
-    assert title(ax) == "makespan by arrivals.rate" and len(lines(ax)) == 2
+    assert title(ax) == "makespan by arrival rate" and len(lines(ax)) == 2
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--kind", "knee"], "p95 latency against throughput"),
-        (["--kind", "knee", "-x", C, "-m", "latency_mean", "--by", RATE], "mean latency against throughput"),
-        (["-k", "heatmap"], "mean latency by capacity and rate"),
-        (["-k", "heatmap", "-x", RATE, "-y", C, "-m", "throughput"], "throughput by rate and capacity"),
+        (["--kind", "knee", "-x", RATE, "-m", "latency_mean", "--by", C], "mean latency against throughput"),
+        (["-k", "heatmap"], "mean latency by pool capacity c and arrival rate"),
+        (["-k", "heatmap", "-x", RATE, "-y", C, "-m", "throughput"], "throughput by arrival rate and pool capacity c"),
         (["-k", "pareto"], "p95 latency against cost per query"),
         (["-k", "pareto", "-x", "makespan", "-m", "latency_mean", "--by", C], "mean latency against makespan"),
     ],
