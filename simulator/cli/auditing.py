@@ -30,6 +30,7 @@ from simulator.cli.against import Compared
 from simulator.cli.common import Input, Json, print_json, say, screen_width, show, table, tell, wrote
 from simulator.cli.forging import of_texts, print_texts, reward_of
 from simulator.cli.forging import records as text_records
+from simulator.cli.layout import NARROW
 from simulator.cli.options import ReadOptions, grouped
 from simulator.cli.report import number, printable
 from simulator.engine.simulation import simulate
@@ -286,7 +287,7 @@ def _print_corpus(corpus: Corpus) -> None:
 
 
 def _print_searches(searches: tuple[Search, ...]) -> None:
-    narrow = screen_width() < 110
+    narrow = screen_width() < NARROW
     columns = ("found", "A earns", "B earns", "gain", "most", "slower", "actions")
     lines = table("exploit: A ...", *columns[: 6 if narrow else 7])
     for each in searches:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from simulator.cli.report import printable
 from simulator.errors import ConfigError, FormatError, SimulatorError
 from simulator.formats import writable
 from simulator.formats.reading import read
+from simulator.support.files import stem
 from simulator.trace import Think, Trace
 from simulator.trace.tokens import COUNTERS, TokenCounter, load_tokenizer
 
@@ -76,7 +76,7 @@ def _told() -> Iterator[None]:
 
 def screen_width() -> int:
     """Return the columns of the terminal, or enough for every table where there is none."""
-    return shutil.get_terminal_size((140, 24)).columns if stdout.isatty() else 140
+    return max(shutil.get_terminal_size((140, 24)).columns, MIN_WIDTH) if stdout.isatty() else 140
 
 
 def table(*titles: str, **style: Any) -> Table:
@@ -89,7 +89,7 @@ def table(*titles: str, **style: Any) -> Table:
 
 def show(table: Table) -> None:
     """Print a table, in parts below each other where the screen has no room for it."""
-    width = max(screen_width(), MIN_WIDTH)
+    width = screen_width()
     console = Console(file=stdout, width=width, highlight=False)
     with console.capture() as captured:  # rich would end the process where its output is not wanted
         for part in fitted(table, width):
@@ -104,7 +104,7 @@ def say(line: str = "") -> None:
 
 def tell(text: str) -> None:
     """Print a paragraph in lines that the screen has room for."""
-    stdout.write(prose(text, max(screen_width(), MIN_WIDTH)) + "\n")
+    stdout.write(prose(text, screen_width()) + "\n")
 
 
 def wrote(path: str, json: bool = False) -> None:
@@ -189,7 +189,7 @@ class Input:
 
 def _is_prose(trace: Trace, path: str) -> bool:
     """Return whether a trace is a whole file of plain text: such a one is called like the file."""
-    name = "stdin" if path == "-" else os.path.splitext(os.path.basename(path))[0]
+    name = stem(path)
     if trace.id != name or trace.faults or len(trace.threads) > 1:
         return False
     return [*map(type, trace.organizer.actions)] == [Think]

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from simulator.audit import FORGERIES, TextSearch, Written, load_own, text_reward
 from simulator.cli.common import say, screen_width, show, table, tell
+from simulator.cli.layout import NARROW
 from simulator.cli.report import number, printable
 from simulator.errors import ConfigError
 from simulator.integrations import Scorer
@@ -64,7 +65,7 @@ def records(found: Sequence[TextSearch]) -> list[dict[str, Any]]:
 
 def print_texts(found: Sequence[TextSearch]) -> None:
     """Print a table, and the beginning of each text that earns too much."""
-    narrow = screen_width() < 110
+    narrow = screen_width() < NARROW
     lines = table("forgery: A ...", "found", "A earns", "B earns", "most" if narrow else "largest gain")
     for each in found:
         cells = [f"{each.found:,} of {each.tried:,}"]

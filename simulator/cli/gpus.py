@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from simulator.cli.common import Json, picked, print_json, screen_width, show, table, tell
+from simulator.cli.layout import NARROW
 from simulator.errors import ConfigError
 from simulator.machine.profiles import Profile, profiles, read_profile
 
@@ -37,7 +38,7 @@ def gpus(json: Json = False) -> int:
         for profile in found:
             print_json(_record(profile))
         return 0
-    narrow = screen_width() < 110
+    narrow = screen_width() < NARROW
     titles = ("TP", "GB", "KV", "2k", "8k", *(f"b={batch}" for batch in BATCHES), "prompt", "kind", "± %")
     shown = [title for title in titles if not narrow or title not in ("KV", "8k", "kind")]
     lines = table("profile", *shown, padding=(0, int(not narrow), 0, 1))

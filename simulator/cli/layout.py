@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import measure_renderables
 from rich.table import Column, Table
-from rich.text import Text
 
+NARROW = 110
+"""A screen of fewer columns has no room for all columns of the large tables."""
 PROSE = 120
 """Longer lines are hard to read."""
 FIRST = 24
@@ -106,10 +107,7 @@ def _copy(table: Table, places: Sequence[int], headers: Sequence[str] | None = N
             overflow=column.overflow,
             min_width=column.min_width,
         )
-    for row, cells in zip(table.rows, _rows(table, places), strict=True):
+    lines = zip(*([*table.columns[place].cells] for place in places), strict=True)
+    for row, cells in zip(table.rows, lines, strict=True):
         made.add_row(*cells, end_section=row.end_section)
     return made
-
-
-def _rows(table: Table, places: Sequence[int]) -> Iterator[tuple[str | Text, ...]]:
-    yield from zip(*([*table.columns[place].cells] for place in places), strict=True)

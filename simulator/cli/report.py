@@ -16,9 +16,6 @@ from simulator.metrics import BOUNDS, METRICS, Metrics
 from simulator.rewards import FORMAT_ERROR, Score
 from simulator.trace import Violation
 
-NARROW = 110
-"""A screen of fewer columns has no room for all columns of the tables below."""
-
 REWARD_LEGEND = """\
 The reward is accuracy + concurrency, or R_FE where there is a format error; concurrency is lambda * min(eta/c, tau)
 / tau. T is the number of decode steps until the answer, and eta the mean number of agents that are active during

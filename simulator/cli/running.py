@@ -27,9 +27,10 @@ from simulator.cli.common import (
     tell,
     wrote,
 )
+from simulator.cli.layout import NARROW
 from simulator.cli.load import ARRIVALS, Load
 from simulator.cli.options import MachineOptions, PoolOptions, ReadOptions, grouped
-from simulator.cli.report import NARROW, Tally, count, metrics_legend, metrics_table, summary_table
+from simulator.cli.report import Tally, count, metrics_legend, metrics_table, summary_table
 from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError, GraphError
 from simulator.graph import ExecutionGraph

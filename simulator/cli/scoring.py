@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from simulator.cli.common import Formulas, Input, Json, Paths, print_json, say, screen_width, show, tell
+from simulator.cli.layout import NARROW
 from simulator.cli.options import ReadOptions, grouped
-from simulator.cli.report import NARROW, REWARD_LEGEND, Tally, number, rewards_table, summary_table
+from simulator.cli.report import REWARD_LEGEND, Tally, number, rewards_table, summary_table
 from simulator.errors import ConfigError, FormatError, SimulatorError
 from simulator.rewards import FORMAT_ERROR, REWARDS, Reward, Rollout, Score, load_reward, score_batch
 from simulator.rewards.batch import CHUNK

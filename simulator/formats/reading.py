@@ -34,6 +34,7 @@ from simulator.errors import FormatError, SimulatorError
 from simulator.formats import LOGS, LogFormat, detect, lookup, readable, refusal, writable
 from simulator.formats.logs.base import Line, Reading, check_block_size
 from simulator.formats.records import line_of, traces_of
+from simulator.support.files import stem
 from simulator.trace import Trace
 from simulator.trace.tokens import TokenCounter, by_characters
 
@@ -88,7 +89,7 @@ def read(
         raise refusal(format, "", readable())
     check_block_size(block_size)
     path = os.fspath(path)
-    name = "stdin" if path == "-" else os.path.splitext(os.path.basename(path))[0]
+    name = stem(path)
     return _read(path, format, Reading(name, count or by_characters, keep_text, block_size))
 
 

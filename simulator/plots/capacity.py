@@ -99,7 +99,7 @@ def latency_capacity(
             knees.append((line, knee))
             marks.ring(ax, along[knee], found.value[knee])
     if knees:
-        entries.append((marks.swatch("knee"), f"smallest within {100 * WITHIN:g} % of the best"))
+        entries.append((marks.swatch("knee"), f"smallest within {_SHARE} of the best"))
     entries += _draw_bounds(ax, along, lines, limits)
     broken = np.flatnonzero(points.failures)
     if len(broken):
@@ -120,12 +120,12 @@ def _knees(points: Points, metric: str, x: str, knees: list[tuple[Line, Any]]) -
         return []
     if len(knees) > 1:
         each = ", ".join(f"{shown(values[knee])} ({line.label})" for line, knee in knees)
-        return [f"knee, the smallest within {100 * WITHIN:g} % of the best: {each}"]
+        return [f"knee, the smallest within {_SHARE} of the best: {each}"]
     line, knee = knees[0]
     sign = -1 if higher_is_better(metric) else 1
     best = min(line.points, key=lambda i: sign * found[i] if np.isfinite(found[i]) else np.inf)
     there = f"{shown(float(found[best]))} at {shown(values[best])}"
-    here = "the best" if best == knee else f"within {100 * WITHIN:g} % of the best ({there})"
+    here = "the best" if best == knee else f"within {_SHARE} of the best ({there})"
     return [f"knee at {shown(values[knee])}: {shown(float(found[knee]))}, {here}"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 
@@ -10,6 +9,7 @@ import msgspec
 
 from simulator.errors import FormatError
 from simulator.recording.free import Question
+from simulator.support.files import stem
 
 MAX_QUESTION = 2**20
 _KEYS = ("question", "prompt", "query", "problem")
@@ -51,7 +51,7 @@ def questions(path: str) -> Iterator[Question | FormatError]:
     'has no question; accepted is an object with a text under question, prompt, query or problem'
     """
     shown = "<stdin>" if path == "-" else path
-    name = "stdin" if path == "-" else os.path.splitext(os.path.basename(path))[0]
+    name = stem(path)
     try:
         if path == "-":
             data = sys.stdin.buffer.read()

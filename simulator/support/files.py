@@ -66,6 +66,15 @@ def atomic(path: str | os.PathLike[str], mode: str = "w", *, durable: bool = Fal
         raise
 
 
+def stem(path: str) -> str:
+    """Return what is called after a file: its name without folder and ending; ``stdin`` for ``-``.
+
+    >>> stem("traces/a.b.txt"), stem("-")
+    ('a.b', 'stdin')
+    """
+    return "stdin" if path == "-" else os.path.splitext(os.path.basename(path))[0]
+
+
 def require_plain(path: str | os.PathLike[str], what: str) -> None:
     """Raise `ConfigError` where a path is a device, a pipe or a folder: to read it could hang, or never end."""
     mode = os.stat(path).st_mode if os.path.exists(path) else stat.S_IFREG  # who opens it will say what is not there

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -180,13 +179,12 @@ class _Imports:
     """Read from a pickle, it imports."""
 
     def __reduce__(self) -> Any:
-        return _import_all, (tuple((piece.name, piece.module, piece.source) for piece in _LOADED.values()),)
+        return _import_all, (tuple(_LOADED.values()),)
 
 
-def _import_all(pieces: tuple[tuple[str, str, bytes | None], ...]) -> _Imports:
-    for name, module, source in pieces:
-        piece = Piece(name, module, source)
-        if module not in _LOADED:
+def _import_all(pieces: tuple[Piece, ...]) -> _Imports:
+    for piece in pieces:
+        if piece.module not in _LOADED:
             _load(piece)
-            _LOADED[module] = piece
+            _LOADED[piece.module] = piece
     return _Imports()
