@@ -40,7 +40,6 @@ class _Nothing(msgspec.Struct, tag_field="schema", tag="forksim.trace/0"):
 
 
 _decoder: msgspec.json.Decoder[Trace | _Nothing] = msgspec.json.Decoder(Trace | _Nothing)
-_OBJECT = re.compile(r"\s*\{")
 _SCHEMA = re.compile(rb'"schema"\s*:\s*"forksim\.trace/')
 
 
@@ -160,7 +159,7 @@ def detect(text: str) -> bool:
     >>> detect('{"schema": "forksim.trace/1"}'), detect("{1, 2}")
     (True, False)
     """
-    return _OBJECT.match(text) is not None and '"schema"' in text
+    return base.is_object(text) and '"schema"' in text
 
 
 def sniff(line: bytes) -> bool:

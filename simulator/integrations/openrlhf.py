@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from simulator.errors import ConfigError
 from simulator.integrations.scorer import Scorer, row_of, scorer_of
 
 
@@ -96,6 +95,5 @@ def make_reward_func(scorer: Scorer | None = None, **options: Any) -> Any:
     -1.0
     """
     made = scorer_of(scorer, options)
-    if made.compares:
-        raise ConfigError("the reward compares the rollouts of one query, and OpenRLHF passes one at a time")
+    made.refuse_groups(", and OpenRLHF passes one at a time")
     return partial(reward_func, scorer=made)

@@ -209,6 +209,11 @@ class Scorer:
         """Whether the reward compares the rollouts of one query, and so needs them all at once."""
         return self._reward.grouped is not None
 
+    def refuse_groups(self, why: str) -> None:
+        """Raise `ConfigError` if the reward compares the rollouts of one query, where these do not come together."""
+        if self.compares:
+            raise ConfigError(f"the reward compares the rollouts of one query{why}")
+
     @property
     def _reward(self) -> Reward:
         assert isinstance(self.reward, Reward)  # since __post_init__

@@ -45,8 +45,8 @@ async def custom_rm(args: Any, sample: Any, *, scorer: Scorer, share: Share = "r
     samples = sample if grouped else [sample]
     if not grouped and _metadata(sample).get("thread") not in (None, ORGANIZER):
         raise ConfigError("a sample of a worker is scored together with its organizer's: run slime with --group-rm")
-    if not grouped and scorer.compares:
-        raise ConfigError("the reward compares the rollouts of one query: run slime with --group-rm")
+    if not grouped:
+        scorer.refuse_groups(": run slime with --group-rm")
     found = score_rows(scorer, [_row(each) for each in samples], share=share)
     rewards: list[Any] = found.rewards
     key = getattr(args, "reward_key", None)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from simulator.errors import ConfigError, SimulatorError
+from simulator.errors import SimulatorError
 from simulator.formats.logs import verifiers
 from simulator.integrations.scorer import Scorer, means, row_of, scorer_of, texts_of
 from simulator.integrations.siblings import Row, Share, score_rows
@@ -93,6 +93,7 @@ async def forksim_episode(
     >>> [round(reward, 3) for reward in asyncio.run(forksim_episode(traces, answer="9", scorer=scorer))]
     [1.281, 1.281]
     """
+    scorer.refuse_groups(", and an episode is one of them")
     truth = getattr(task, "answer", None) if answer is None else answer
     rows = []
     for trace in traces:
@@ -103,8 +104,6 @@ async def forksim_episode(
         text = said or getattr(trace, "last_reply", None)
         rollout = None if thread is None else 0
         rows.append(Row(text, None, None, truth, rollout, thread and str(thread), notes.get("workers")))
-    if scorer.compares:
-        raise ConfigError("the reward compares the rollouts of one query, and an episode is one of them")
     found = score_rows(scorer, rows, share=share)
     for trace, reward, place in zip(traces, found.rewards, found.rollouts, strict=True):
         record = getattr(trace, "record_metrics", None)
@@ -132,8 +131,7 @@ def make_reward(scorer: Scorer | None = None, **options: Any) -> Any:
     -1.0
     """
     made = scorer_of(scorer, options)
-    if made.compares:
-        raise ConfigError("the reward compares the rollouts of one query, and a task scores one trace at a time")
+    made.refuse_groups(", and a task scores one trace at a time")
     return partial(forksim_reward, scorer=made)
 
 

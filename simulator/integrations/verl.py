@@ -64,8 +64,7 @@ def compute_score(
     (1.25, 1.0, 0.25, 6.0)
     """
     scorer = scorer or _scorer_of(others)
-    if scorer.compares:
-        raise ConfigError("the reward compares the rollouts of one query: verl's manager must be the one for batches")
+    scorer.refuse_groups(": verl's manager must be the one for batches")
     return compute_score_batch([data_source], [solution_str], [ground_truth], [extra_info], scorer=scorer)[0]
 
 
@@ -135,8 +134,7 @@ def reward_outputs(
     >>> round(outputs[1].reward_score, 3)
     1.281
     """
-    if scorer.compares:
-        raise ConfigError("the reward compares the rollouts of one query, and an agent loop sees one of them")
+    scorer.refuse_groups(", and an agent loop sees one of them")
     rows = []
     for output in outputs:
         info = getattr(output, "extra_fields", None)

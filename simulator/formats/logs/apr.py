@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from simulator.errors import FormatError, TraceError
-from simulator.formats.logs.base import Line, Reading, decode
+from simulator.formats.logs.base import Line, Reading, decode, is_object
 from simulator.formats.texts import MAX_WORKERS
 from simulator.trace import (
     MAX_NESTING,
@@ -50,7 +50,6 @@ _CALLING = "<Calling Sub Searches>"
 _CALL = re.compile(r"^<Start Sub Search [0-9]{1,9} [^>\n]{0,64}>([^\n]*)", re.MULTILINE)
 _GOT = re.compile(r"^<[^<>\n]{1,64} in Sub Search [0-9]{1,9} ", re.MULTILINE)
 _RESULTS, _RESULTS_END = "<Sub Searches>", "<End Sub Searches>"
-_OBJECT = re.compile(r"\s*\{")
 
 
 class _Search(msgspec.Struct):
@@ -77,7 +76,7 @@ def detect(text: str) -> bool:
     >>> detect('{"main_calls": ["x"], "sub_calls": []}'), detect("<Calling Sub Searches>")
     (True, False)
     """
-    return _OBJECT.match(text) is not None and sniff(text.encode(errors="replace"))
+    return is_object(text) and sniff(text.encode(errors="replace"))
 
 
 def sniff(line: bytes) -> bool:

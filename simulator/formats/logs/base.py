@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -14,6 +15,7 @@ from simulator.trace import MAX_SECONDS, MAX_TOKENS, Trace
 from simulator.trace.tokens import TokenCounter, by_characters
 
 T = TypeVar("T")
+_OBJECT = re.compile(r"\s*\{")
 Line = tuple[int, bytes]
 """The number of a line, from 1 on, and the line. A document is one line."""
 
@@ -66,6 +68,15 @@ class LogFormat:
     unit: Literal["record", "lines", "document"] = "lines"
     """What `read` takes at once. ``lines``: all lines of a file, which `sniff` knows by the first. ``record``: one
     line, which may stand among lines of other formats. ``document``: all of a file, which need not be lines."""
+
+
+def is_object(text: str) -> bool:
+    r"""Return whether a text begins as a JSON object does.
+
+    >>> is_object('\n {"id": 1}'), is_object("[{}]")
+    (True, False)
+    """
+    return _OBJECT.match(text) is not None
 
 
 def decode(decoder: Callable[[bytes | str], T], line: bytes | str, what: str) -> T:

@@ -17,7 +17,6 @@ the model calls that made some of them (``calls`` with ``usage`` and ``time``). 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -26,7 +25,7 @@ import msgspec
 from simulator.errors import FormatError, TraceError
 from simulator.formats import asyncthink
 from simulator.formats.groups import GROUPS
-from simulator.formats.logs.base import Line, Reading
+from simulator.formats.logs.base import Line, Reading, is_object
 from simulator.formats.logs.branches import GraphRollout, Strand, strands_of, turns_of
 from simulator.trace import (
     ORGANIZER,
@@ -49,7 +48,6 @@ class _Episode(msgspec.Struct):
     traces: list[GraphRollout] | None = None
 
 
-_OBJECT = re.compile(r"\s*\{")
 _decode_episode = msgspec.json.Decoder(_Episode).decode
 _decode_rollout = msgspec.json.Decoder(GraphRollout).decode
 
@@ -60,7 +58,7 @@ def detect(text: str) -> bool:
     >>> detect('{"task": {}, "nodes": [{"message": {}, "sampled": true}]}'), detect('{"output": "nodes"}')
     (True, False)
     """
-    return _OBJECT.match(text) is not None and sniff(text.encode(errors="replace"))
+    return is_object(text) and sniff(text.encode(errors="replace"))
 
 
 def parse(
