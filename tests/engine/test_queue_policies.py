@@ -118,8 +118,10 @@ def test_what_a_policy_sees():
 def test_what_was_not_offered_is_refused():
     with pytest.raises(ConfigError, match="a policy must choose one of those that wait; got None"):
         simulate(one_thread(1), policy=QueuePolicy(lambda queue: None))
-    with pytest.raises(ConfigError, match="policy must be a function from a graph to keys, or a QueuePolicy; got"):
-        simulate(one_thread(1), policy="fcfs")
+    with pytest.raises(ConfigError, match="policy must be a function from a graph to keys, or a QueuePolicy; got 3"):
+        simulate(one_thread(1), policy=3)
+    with pytest.raises(ConfigError, match=r"no policy is called 'fast'; did you mean fcfs\?"):
+        simulate(one_thread(1), policy="fast")
 
 
 def test_leaps_are_steps():
