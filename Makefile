@@ -16,7 +16,7 @@ help:  ## list the targets
 
 demo: .venv/stamp  ## the main job on the shipped traces: a table, and a Gantt chart in build/demo/
 	$(BIN)/forksim run traces/asyncthink/*.txt traces/siblings/*.txt traces/recorded/*.jsonl \
-		--gpu h100-qwen3-8b --capacity 13 --rows 20 --out build/demo
+		--gpu h100-qwen3-8b-database --capacity 13 --rows 20 --out build/demo
 	$(BIN)/forksim score traces/judged.jsonl --capacity 4
 
 test: .venv/stamp  ## all fast tests and doctests

@@ -14,7 +14,7 @@ from simulator import compile_trace, measure, simulate, summarize
 from simulator.machine.profiles import load_profile
 from simulator.workload import generate, poisson_arrivals
 
-gpu = replace(load_profile("h100-qwen3-8b"), max_num_seqs=64)
+gpu = replace(load_profile("h100-qwen3-8b-database"), max_num_seqs=64)
 graphs = [compile_trace(trace) for trace in generate("batch", 200, seed=1, workers=4, rounds=1)]
 
 print("queries/s  p50 s  p95 s  mean batch  critical path waiting for the batch")

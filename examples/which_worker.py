@@ -28,7 +28,7 @@ workers = (Thread("1", (Return(300),)), Thread("2", (Return(420),)), Thread("3",
 graph = compile_trace(Trace("search", (organizer, *workers)))
 
 for capacity in (4, 3):
-    result = sensitivity(graph, gpu=load_profile("h100-qwen3-8b"), protocol=Protocol(capacity=capacity))
+    result = sensitivity(graph, gpu=load_profile("h100-qwen3-8b-database"), protocol=Protocol(capacity=capacity))
     print(f"{capacity - 1} slots: answered after {result.latency:.2f} s")
     print("  thread     slack  half as long  saved  at 0  then it waits for")
     for row in result.threads:

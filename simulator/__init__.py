@@ -8,7 +8,15 @@ The path of data, one verb a step::
 
 import simulator.support.interrupts  # noqa: F401  # first: it answers Ctrl-C while the rest is loaded
 from simulator.engine.simulation import simulate
-from simulator.errors import ConfigError, DeadlockError, FormatError, GraphError, SimulatorError, TraceError
+from simulator.errors import (
+    ConfigError,
+    DeadlockError,
+    FormatError,
+    FreePromptWarning,
+    GraphError,
+    SimulatorError,
+    TraceError,
+)
 from simulator.fidelity import calibrate, validate
 from simulator.formats import FORMATS, parse, render
 from simulator.formats.reading import dump, read
@@ -60,6 +68,7 @@ __all__ = [
     "ExecutionGraph",
     "Fork",
     "FormatError",
+    "FreePromptWarning",
     "GraphError",
     "Join",
     "LinearBatch",

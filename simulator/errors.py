@@ -21,6 +21,10 @@ class SimulatorError(Exception):
         )
 
 
+class FreePromptWarning(UserWarning):
+    """Long prompts were simulated on a machine that takes no time for them."""
+
+
 class TraceError(SimulatorError, ValueError):
     """A value no trace can hold, such as a negative token count."""
 

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 from simulator.errors import ConfigError, DeadlockError, SimulatorError
 from simulator.graph.clock import decode_clock
 from simulator.machine.gpu import GPU
-from simulator.machine.profiles import gpu_from_text
+from simulator.machine.profiles import DEFAULT_GPU, gpu_from_text
 from simulator.rewards import Reward, Rollout, Score, simulated_seconds
 from simulator.support.checks import one_of, real
 from simulator.trace import Answer, Thread, Trace
@@ -86,7 +86,7 @@ class Judge:
 
     reward: Reward
     protocol: Protocol
-    gpu: GPU | str = "h100-qwen3-8b"
+    gpu: GPU | str = DEFAULT_GPU
     """As ``--gpu`` takes it."""
     load: int = 1
     """Queries like this one that arrive at the machine at once (see `simulator.rewards.simulated_seconds`)."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ from simulator.cli import (
 )
 from simulator.cli.common import complain, say, stdout
 from simulator.cli.pieces import with_imports
-from simulator.errors import SimulatorError
+from simulator.errors import FreePromptWarning, SimulatorError
 from simulator.support.own import load_installed
 from simulator.support.version import VERSION
 
@@ -126,6 +127,24 @@ def _with_address(arguments: Sequence[str]) -> list[str]:
 
 def _run(arguments: Sequence[str]) -> int:
     # Not `app()`: typer and click would have their own way with interrupts and broken pipes.
+    with warnings.catch_warnings():
+        warnings.showwarning = _warned(warnings.showwarning)
+        return _invoke(arguments)
+
+
+def _warned(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """Return what prints a warning: ours as a line like all others."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, FreePromptWarning):
+            complain(f"note: {message}")
+        else:
+            otherwise(message, category, *where, **more)
+
+    return show
+
+
+def _invoke(arguments: Sequence[str]) -> int:
     try:
         for fault in load_installed():
             complain(fault)

@@ -39,6 +39,7 @@ from simulator.formats.reading import dump
 from simulator.graph.compiler import compile_trace
 from simulator.integrations import Scorer
 from simulator.machine.gpu import GPU
+from simulator.machine.profiles import DEFAULT_GPU
 from simulator.rewards import FORMAT_ERROR, REWARDS, Reward
 from simulator.support.files import atomic
 from simulator.trace import Trace
@@ -86,9 +87,7 @@ def audit(
         list[str] | None,
         typer.Argument(metavar="[TRACE]...", help="Files of judged traces; by default synthetic ones."),
     ] = None,
-    gpu: Annotated[
-        str, typer.Option(help="Machine that times are simulated on; as for forksim run.")
-    ] = "h100-qwen3-8b",
+    gpu: Annotated[str, typer.Option(help="Machine that times are simulated on; as for forksim run.")] = DEFAULT_GPU,
     load: Annotated[int, typer.Option(help="Queries alike that arrive at it at once.")] = 1,
     capacity: Annotated[
         int | None, typer.Option("--capacity", "-c", help="Pool capacity c.", show_default="the reward file's, or 4")

@@ -12,8 +12,8 @@ from simulator.trace import Trace
 from simulator.workload import ClosedLoop, poisson_arrivals
 
 ARRIVALS = (
-    "alone: each trace on a GPU of its own; together: all at 0 on one; recorded; poisson:PER_SECOND;"
-    " closed:USERS, the next when one is answered."
+    "alone: each trace on a GPU of its own; together: all at 0 on one; recorded; poisson:PER_SECOND; closed:USERS, each"
+    " of whom asks the next when one is answered. Without --gpu there are no seconds: poisson:RATE/step."
 )
 
 
@@ -23,6 +23,9 @@ class Load:
 
     kind: str
     rate: float = 0.0
+    """Queries a second or, where the text says so, a decode step."""
+    unit: str = ""
+    """What time a rate is in: ``seconds`` or ``steps``; empty without a rate."""
     users: ClosedLoop | None = None
 
     @classmethod
@@ -35,10 +38,24 @@ class Load:
                 f"--arrivals takes alone, together, recorded, poisson:PER_SECOND or closed:USERS; got {text!r}"
             )
         if kind == "poisson":
-            return cls(kind, rate=poisson_rate(number))
+            unit = "steps" if number.endswith("/step") else "seconds"
+            return cls(kind, rate=poisson_rate(number.removesuffix("/step")), unit=unit)
         if kind == "closed":
             return cls(kind, users=_users(number))
         return cls(kind)
+
+    def check(self, unit: str) -> None:
+        """Raise ConfigError if the machine counts time in another unit than the rate."""
+        if self.unit and self.unit != unit:
+            if unit == "steps":
+                raise ConfigError(
+                    f"--arrivals poisson:{self.rate:g} is a rate per second, and without --gpu time is counted in"
+                    f" decode steps: give --gpu, or say poisson:{self.rate:g}/step"
+                )
+            raise ConfigError(
+                f"--arrivals poisson:{self.rate:g}/step is a rate per decode step, and this --gpu counts seconds: say"
+                f" poisson:{self.rate:g}"
+            )
 
     def time(self, trace: Trace) -> float:
         """Return when a trace arrives, where it does not depend on the others."""

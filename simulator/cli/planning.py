@@ -38,9 +38,10 @@ from simulator.study.executors import executor_from
 from simulator.study.inputs import unreadable
 
 LEGEND = """\
-The brackets hold the interval that the verdict goes by; it is wide enough for all verdicts to hold together. "busy"
-is the share of the makespan in which a GPU has a step under way. "left over" is the share of the arrivals by which
-the number of open queries grows. The answer is marked with "<"."""
+The brackets hold the interval that the verdict goes by. It is wide enough for all verdicts to hold together.
+"occupancy" is how full the GPUs are on average: the share of the places in the batch, or of the KV memory, that is
+taken, whichever is larger. "left over" is the share of the arrivals by which the number of open queries grows. The
+answer is marked with "<"."""
 
 STEP_LEGEND = """\
 "tail after 90 %" is the share of the makespan that is left when nine tenths of the queries are answered. "idle" is
@@ -224,8 +225,9 @@ def _trials(found: Found, name: str, unit: str) -> None:
     """Print every value that was tried."""
     asked = [each for each in found.objectives]
     grows = any(estimate.objective.metric == BACKLOG for trial in found.trials for estimate in trial.estimates)
-    titles = [each.metric + " s" * (each.column.metric.unit_on(unit) == "seconds") for each in asked]
-    lines = table(name, "runs", *titles, *(["left over"] if grows else []), "busy", "verdict")
+    columns = [each.column for each in asked]
+    titles = [f"{each.statistic} {each.metric.heading_on(unit)}".strip() for each in columns]
+    lines = table(name, "runs", *titles, *(["left over"] if grows else []), "occupancy", "verdict")
     for trial in found.trials:
         cells = []
         for place in range(len(asked) + grows):
@@ -235,9 +237,13 @@ def _trials(found: Found, name: str, unit: str) -> None:
             elif estimate.objective.metric == BACKLOG:
                 cells.append(_percent(estimate.mean))
             else:
-                cells.append(f"{figure(estimate.mean)} ({figure(estimate.low)} to {figure(estimate.high)})")
-        busy = trial.mean("utilization")
-        shown = "-" if busy != busy else f"{busy:.0%}"
+                metric = columns[place].metric
+                mean, low, high = (
+                    figure(metric.shown_on(unit, value)) for value in (estimate.mean, estimate.low, estimate.high)
+                )
+                cells.append(f"{mean} ({low} to {high})")
+        full = trial.mean("occupancy")
+        shown = "-" if full != full else f"{full:.0%}"
         mark = " <" if trial.value == found.value else ""
         verdict = Text(trial.verdict.value + mark, style="bold" if mark else "")
         lines.add_row(figure_or_text(trial.value), str(trial.replications), *cells, shown, verdict)
@@ -252,22 +258,22 @@ def _ranking(alternatives: Sequence[Alternative], name: str, rules: Rules) -> No
         return
     best = gaps[0].alternative
     known = priced(alternatives)
-    what, scale = ("$ per 1,000 queries", 1000) if known else ("GPUs", 1)
+    what = "$ per 1,000 queries" if known else "GPUs"
     sure = f"{100 * rules.confidence:.4g} %"
     lines = table("alternative", name, *(["GPUs"] if known else []), what, f"more than the cheapest ({sure})")
     for gap in gaps:
         each = gap.alternative
         trial = each.found.trial(each.found.value)
         gpus = [f"{each.gpus:g}"]
-        price = [figure(scale * each.price)] if known else []
-        more = f"{figure(scale * gap.mean)} ({figure(scale * gap.low)} to {figure(scale * gap.high)})"
+        price = [figure(each.price)] if known else []
+        more = f"{figure(gap.mean)} ({figure(gap.low)} to {figure(gap.high)})"
         cells = (figure_or_text(trial.value), *gpus, *price, "" if gap is gaps[0] else more)
         lines.add_row(printable(each.label), *cells)
     for each in alternatives:
         if each.found.value is None:
             lines.add_row(printable(each.label), "none")
     show(lines)
-    cost = f"{figure(scale * best.price)} {what}" if known else _gpus(best.gpus)
+    cost = f"{figure(best.price)} {what}" if known else _gpus(best.gpus)
     said = f"Cheapest: {best.label} with {name} = {figure_or_text(best.found.value)}, {cost}."
     close = [gap.alternative.label for gap in gaps[1:] if not gap.low > 0]
     if close:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from simulator.metrics import BOUNDS, METRICS, Metrics
+from simulator.metrics import BOUNDS, METRICS, SUMMARIES, Metrics
 from simulator.rewards import FORMAT_ERROR, Score
+from simulator.study.measures import RUN_METRICS
 from simulator.trace import Violation
 
 REWARD_LEGEND = """\
@@ -93,6 +94,8 @@ def _table(titles: Iterable[str], *, title: str | None = None, narrow: bool = Fa
 
 
 _COLUMNS = ("work", "critical_path_steps", "latency", "speedup", "eta", "eta_over_c", "peak_concurrency")
+_TIMED = ("critical_path_steps", "latency", "ttft", "tpot", "speedup", "eta", "eta_over_c")
+"""Columns on the decode-step clock, and where there are seconds."""
 _NEEDED = ("critical_path_steps", "latency", "speedup", "eta")
 """Those of them for which a narrow screen has room."""
 
@@ -109,10 +112,12 @@ def metrics_table(rows: Iterable[Metrics], unit: str, *, title: str | None = Non
     narrow : bool
         Leave out what a screen of 80 columns has no room for.
     """
-    names = _NEEDED if narrow else _COLUMNS
+    names = _NEEDED if narrow else _TIMED if unit == "seconds" else _COLUMNS
     table = _table((*(METRICS[name].heading_on(unit) for name in names), "bound by"), title=title, narrow=narrow)
     for metrics in rows:
-        cells = {name: _cell(metrics[name], METRICS[name].unit_on(unit)) for name in names}
+        cells = {
+            name: _cell(METRICS[name].shown_on(unit, metrics[name]), METRICS[name].unit_on(unit)) for name in names
+        }
         if math.isnan(metrics.latency):
             cells["latency"] = "deadlock"
         name, violations = Text(printable(metrics.name)), faults(metrics.violations)
@@ -120,17 +125,49 @@ def metrics_table(rows: Iterable[Metrics], unit: str, *, title: str | None = Non
     return table
 
 
-def metrics_legend(*, narrow: bool, summed: bool) -> str:
+def metrics_legend(unit: str, *, narrow: bool, summed: bool) -> str:
     """Return what the columns of `metrics_table` mean, and, if `summed`, the lines of `summary_table`."""
-    wide = "" if narrow else ', "peak" the largest number of them, and c the pool capacity'
-    saved = '; "saved" is the share of that agent\'s decode steps that need not be waited for' if summed else ""
-    more = " A wider terminal also shows the tokens, eta/c and the peak." if narrow else ""
+    timed = unit == "seconds"
+    means = [
+        '"bound by" names what most of the latency was spent on',
+        "the speed-up is over one agent that does it all",
+    ]
+    if timed and (summed or not narrow):
+        means.append("TTFT is the time to the first token of the organizer")
+        means.append("TPOT is the mean time between its tokens, waits included")
+    if timed and summed:
+        means.append("ITL is the mean time between tokens of any thread while it decodes")
+        means.append("the queue time is how long the organizer's first request waits for a place in the batch")
+    if summed:
+        means.append('"saved" is the share of that one agent\'s decode steps that need not be waited for')
+    if not narrow:
+        means.append("c is the pool capacity")
+    if not timed and (summed or not narrow):
+        means.append('"peak" is the largest number of active agents')
+    hidden = "the TTFT, the TPOT and eta/c" if timed else "the tokens, eta/c and the peak"
+    more = f" A wider terminal also shows {hidden}." if narrow else ""
     return (
-        "T is the number of decode steps until the answer, on the paper's clock; eta is the mean number of "
-        f'agents that are active during them{wide}. The latency is that of the simulated machine, and "bound by"'
-        " names what most of it was spent on. The speed-up is over a single agent that does all the work "
-        f"itself{saved}.{more}"
+        "T is the number of decode steps until the answer, on the paper's clock, and eta the mean number of agents that"
+        " are active during them. The latency is that of the simulated machine, from arrival to answer. Further,"
+        f" {'; '.join(means)}.{more}"
     )
+
+
+_ELSEWHERE = ("latency_mean", "latency_p50", "latency_p95", "latency_p99")
+
+
+def run_table(run: Mapping[str, float], unit: str, gpus: int) -> Table:
+    """Return what is true of all queries together, one line a metric; the latency is in `summary_table`."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("one GPU for all queries" if gpus == 1 else f"{gpus:,} GPUs for all queries")
+    table.add_column("", justify="right")
+    table.add_column("unit")
+    for name, value in run.items():
+        metric = RUN_METRICS[name] if name in RUN_METRICS else SUMMARIES[name]
+        if name not in _ELSEWHERE and not math.isnan(value):
+            title, counted = metric.title_on(unit), metric.unit_on(unit)
+            table.add_row(title, count(value), counted if counted != title else "")
+    return table
 
 
 def _cell(value: float, unit: str) -> str:
@@ -207,9 +244,8 @@ class Tally:
             sample = np.array(column)
             sample = sample[~np.isnan(sample)]
             if len(sample):
-                middle, high = np.percentile(sample, [50, 95])
-                mean = self.sums[name] / self.known[name]
-                result[name] = {"mean": mean, "p50": float(middle), "p95": float(high)}
+                middle, high, highest = np.percentile(sample, [50, 95, 99]).tolist()
+                result[name] = {"mean": self.sums[name] / self.known[name], "p50": middle, "p95": high, "p99": highest}
         return result
 
     def sentence(self) -> str:
@@ -222,13 +258,15 @@ class Tally:
 
 
 def summary_table(tally: Tally, unit: str = "steps") -> Table:
-    """Return the totals as a table: mean, median and 95th percentile of each number."""
+    """Return the totals as a table: mean, median and two percentiles of each number."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("over all traces")
-    for title in ("mean", "median", "p95"):
+    for title in ("mean", "median", "p95", "p99"):
         table.add_column(title, justify="right")
     for name, value in tally.summary().items():
         if isinstance(value, dict) and "mean" in value:
-            title = METRICS[name].heading_on(unit) if name in METRICS else name.replace("_", " ")
-            table.add_row(title, *(number(value[key]) for key in ("mean", "p50", "p95")))
+            metric = METRICS.get(name)
+            title = metric.heading_on(unit) if metric else name.replace("_", " ")
+            numbers = [value[key] for key in ("mean", "p50", "p95", "p99")]
+            table.add_row(title, *(number(metric.shown_on(unit, each) if metric else each) for each in numbers))
     return table

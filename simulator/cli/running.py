@@ -6,7 +6,7 @@ import csv
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -30,20 +30,39 @@ from simulator.cli.common import (
 from simulator.cli.layout import NARROW
 from simulator.cli.load import ARRIVALS, Load
 from simulator.cli.options import MachineOptions, PoolOptions, ReadOptions, grouped
-from simulator.cli.report import Tally, count, metrics_legend, metrics_table, summary_table
+from simulator.cli.report import Tally, metrics_legend, metrics_table, run_table, summary_table
 from simulator.engine.simulation import simulate
 from simulator.errors import ConfigError, GraphError
 from simulator.graph import ExecutionGraph
 from simulator.graph.compiler import compile_trace
 from simulator.machine.cost import unit_of
-from simulator.metrics import METRICS, SUMMARIES, Metrics, measure, summarize
+from simulator.metrics import METRICS, Metrics, measure, summarize
+from simulator.metrics.slo import Target, meets, parse_targets
 from simulator.support.files import atomic
 from simulator.support.tables import inert
 from simulator.timeline import Timeline
 from simulator.timeline.export import SPAN_FIELDS, span_rows
 from simulator.trace.protocol import Protocol
 
-SUMMARIZED = ("critical_path_steps", "latency", "work", "saved", "speedup", "eta", "eta_over_c", "peak_concurrency")
+_STEPS = ("critical_path_steps", "latency", "work", "saved", "speedup", "eta", "eta_over_c", "peak_concurrency")
+_SECONDS = (*_STEPS[:2], "ttft", "tpot", "itl", "queue_time", *_STEPS[2:])
+"""What is summed up over all traces, on each clock."""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """When the queries arrive, and what each must keep to."""
+
+    arrivals: Annotated[str, typer.Option(help=ARRIVALS)] = "alone"
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the Poisson arrivals.")] = 0
+    slo: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OBJECTIVE",
+            help="What each query must keep to, such as 'ttft < 1 s' or 'tpot < 50 ms': goodput counts those that do;"
+            " repeatable.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -65,36 +84,37 @@ def run(
     machine: MachineOptions,
     pool: PoolOptions,
     reading: ReadOptions,
+    queries: Queries,
     output: Output,
-    *,
-    arrivals: Annotated[str, typer.Option(help=ARRIVALS)] = "alone",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the Poisson arrivals.")] = 0,
 ) -> int:
     """Simulate traces and measure them: one line a trace, and a summary."""
     options, rules = machine.run(), pool.protocol()
     out, json = output.out, output.json
     if out == "":
         raise ConfigError("--out takes the name of a folder, got ''")
-    load = Load.of(arrivals)
-    source = reading.input(traces, streams=json)
-    runs = _timelines(source, rules, partial(simulate, on_deadlock="record", **options), load, seed)
     machines = options["gpu"].replicas
-    tally = Tally(SUMMARIZED)
-    shown: list[Metrics] = []
     unit = unit_of(machines[0].cost)
+    load = Load.of(queries.arrivals)
+    load.check(unit)
+    targets = parse_targets(queries.slo or (), unit)
+    source = reading.input(traces, streams=json)
+    runs = _timelines(source, rules, partial(simulate, on_deadlock="record", **options), load, queries.seed)
+    tally = Tally(_SECONDS if unit == "seconds" else _STEPS)
+    shown: list[Metrics] = []
     shared = None
-    deadlocks = 0
+    deadlocks = good = 0
     with ExitStack() as stack:
-        files = _Files(stack, out, output) if out else None
+        files = _Files(stack, out, output, targets) if out else None
         for timeline, query in runs:
             metrics = measure(timeline, query)
             for deadlock in timeline.deadlocks:
                 if deadlock.query == query:
                     deadlocks += 1
                     complain(f"{metrics.name}: deadlock: {', '.join(deadlock.cycle)}")
+            good += meets(targets, metrics.values)
             tally.add(metrics.values.__getitem__, (violation.kind.value for violation in metrics.violations))
             if json:
-                print_json(_record(metrics, unit))
+                print_json(_record(metrics, unit, targets))
             elif len(shown) < output.rows:
                 shown.append(metrics)
             if files:
@@ -108,10 +128,22 @@ def run(
     summary: dict[str, Any] = dict(tally.summary())
     if shared is not None:
         summary["run"] = summarize(shared)
+    if targets:
+        summary["slo"] = {"objectives": [str(target) for target in targets], "met": good}
+        if shared is not None:
+            summary["run"]["goodput"] = good / shared.makespan if shared.makespan else 0.0
     if json:
         print_json({"summary": summary})
     elif tally.traces:
-        _print(shown, tally, unit, summary.get("run"), len(machines))
+        _print(shown, tally, unit)
+        if shared is not None:
+            show(run_table(summary["run"], unit, len(machines)))
+        if targets:
+            limits = " and ".join(target.said_on(unit) for target in targets)
+            tell(f"{good:,} of {tally.traces:,} queries keep to {limits}.")
+        tell(tally.sentence())
+        if shown:
+            tell(metrics_legend(unit, narrow=screen_width() < NARROW, summed=tally.traces > 1))
         if out:
             wrote(out)
     return source.exit_code or (2 if deadlocks else 0)
@@ -146,11 +178,12 @@ def _timelines(
         yield timeline, query
 
 
-def _record(metrics: Metrics, unit: str) -> dict[str, Any]:
+def _record(metrics: Metrics, unit: str, targets: Sequence[Target]) -> dict[str, Any]:
     return {
         "trace": metrics.name,
         "unit": unit,
         **metrics.values,
+        **({"meets_slo": meets(targets, metrics.values)} if targets else {}),
         "kinds": sorted({violation.kind.value for violation in metrics.violations}),
     }
 
@@ -158,10 +191,13 @@ def _record(metrics: Metrics, unit: str) -> dict[str, Any]:
 class _Files:
     """The files of ``--out``: rows are written as they come, and the files appear when all went well."""
 
-    def __init__(self, stack: ExitStack, folder: str, output: Output) -> None:
+    def __init__(self, stack: ExitStack, folder: str, output: Output, targets: Sequence[Target]) -> None:
         self.folder = folder
+        self.targets = targets
         self.plots, self.formulas = output.plots, output.formulas
-        self.metrics = self._open(stack, "metrics.csv", ("trace", *METRICS, "kinds"))
+        self.metrics = self._open(
+            stack, "metrics.csv", ("trace", *METRICS, *(("meets_slo",) if targets else ()), "kinds")
+        )
         self.spans = self._open(stack, "spans.csv", SPAN_FIELDS)
         self.drawn: list[str] = []
 
@@ -175,7 +211,8 @@ class _Files:
         """Write one query's rows, and its chart while there are charts left."""
         kinds = sorted({violation.kind.value for violation in metrics.violations})
         name = metrics.name if self.formulas else inert(metrics.name)
-        self.metrics.writerow((name, *metrics.values.values(), " ".join(kinds)))
+        kept = (int(meets(self.targets, metrics.values)),) if self.targets else ()
+        self.metrics.writerow((name, *metrics.values.values(), *kept, " ".join(kinds)))
         self.spans.writerows(span_rows(timeline, query, formulas=self.formulas))
         if len(self.drawn) < self.plots:
             from simulator import plots  # matplotlib takes a second to load: only where a chart is drawn
@@ -192,18 +229,10 @@ class _Files:
                 os.unlink(os.path.join(self.folder, name))
 
 
-def _print(shown: list[Metrics], tally: Tally, unit: str, run: dict[str, float] | None, gpus: int) -> None:
-    narrow = screen_width() < NARROW
+def _print(shown: list[Metrics], tally: Tally, unit: str) -> None:
     if shown:
-        show(metrics_table(shown, unit, narrow=narrow))
+        show(metrics_table(shown, unit, narrow=screen_width() < NARROW))
     if tally.traces > len(shown):
         say(f"and {tally.traces - len(shown):,} more (--rows, --json or --out show all)\n")
     if tally.traces > 1:
         show(summary_table(tally, unit))
-    if run:
-        facts = ", ".join(f"{SUMMARIES[name].title_on(unit)} {count(value)}" for name, value in run.items())
-        tell(f"{'one GPU' if gpus == 1 else f'{gpus:,} GPUs'} for all: {facts}")
-        say()
-    tell(tally.sentence())
-    if shown:
-        tell(metrics_legend(narrow=narrow, summed=tally.traces > 1))

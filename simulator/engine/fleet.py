@@ -5,9 +5,11 @@ On one GPU nothing is routed, and nothing here costs more than a call.
 
 from __future__ import annotations
 
+from array import array
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from simulator.engine.clock import EventClock
 from simulator.engine.kv import Holder
@@ -91,7 +93,7 @@ class Fleet:
     def record(self) -> tuple[Replica, ...]:
         """Return what each replica did."""
         return tuple(
-            Replica(server.gpu, np.frombuffer(server.log, dtype=np.float64).reshape(-1, 2), server.busy, server.step)
+            Replica(server.gpu, _pairs(server.log), _pairs(server.kv_log), server.busy, server.step)
             for server in self.servers
         )
 
@@ -183,3 +185,7 @@ class Fleet:
                 return Holder(above.holders[replica], shared)
             shared, above = min(shared, above.spec.shared), above.above
         return Holder(None, 0)
+
+
+def _pairs(log: array[float]) -> npt.NDArray[np.float64]:
+    return np.frombuffer(log, dtype=np.float64).reshape(-1, 2)

@@ -181,8 +181,20 @@ class PagedServer(BatchServer):
         BatchServer._leave(self, request)
         self._note_end(request, behind + self.step)
 
+    def plan(self) -> None:
+        """Start the next leap, and note the memory that it begins with."""
+        boundary = self.boundary
+        super().plan()
+        if boundary is None and self.boundary is not None:
+            self._note_memory()
+
+    def _note_memory(self) -> None:
+        cache = self.cache
+        self.kv_log.extend((self.clock.now, cache.blocks - cache.free - cache.evictable))
+
     def _arrive(self, event: object) -> None:
         self._take_until(self.leap_steps)
+        self._note_memory()
         self.taken, self.passed = 1, 0
         BatchServer._arrive(self, event)
 

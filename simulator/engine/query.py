@@ -183,8 +183,8 @@ class QueryRun:
     """The state of one query."""
 
     __slots__ = (
-        "alive", "graph", "index", "keys", "last_forks", "less_prefill", "less_tokens", "over", "pool", "protocol",
-        "threads",
+        "alive", "first_token", "graph", "index", "keys", "last_forks", "less_prefill", "less_tokens", "over", "pool",
+        "protocol", "threads",
     )  # fmt: skip
 
     def __init__(
@@ -201,6 +201,8 @@ class QueryRun:
         self.keys = keys
         capacity = protocol.capacity
         self.pool: Pool[ThreadRun] = Pool(None if capacity is None else capacity - 1)
+        self.first_token = math.nan
+        """When its organizer had decoded a token."""
         self.alive = 0
         """Threads that were forked and have not left."""
         self.over = False

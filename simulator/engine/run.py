@@ -56,6 +56,7 @@ class Run:
         self.order: list[int] = np.argsort(self.arrivals, kind="stable").tolist()  # not arrived yet is last
         self.arrived, self.arriving = 0, False  # how many have; whether some do now
         self.due = 0  # queries of a closed loop that may arrive now
+        self.first_token = [math.nan] * len(graphs)
         self.answered = [math.nan] * len(graphs)
         self.prefixes: dict[str, ThreadRun | None] = {g.prefix_of: None for g in graphs if g.prefix_of is not None}
         self.clock = EventClock()
@@ -86,12 +87,15 @@ class Run:
 
     def end(self, on_deadlock: str) -> Timeline:
         """Return what happened."""
+        for index, query in self.threads.open.items():
+            self.first_token[index] = query.first_token
         deadlocks = tuple(explain_deadlock(query) for _, query in sorted(self.threads.open.items()))
         if deadlocks and on_deadlock == "raise":
             raise DeadlockError(f"{self.graphs[deadlocks[0].query].name}: deadlock: {deadlocks[0]}")
         return Timeline(
             self.graphs,
             np.array(self.arrivals),
+            np.array(self.first_token),
             np.array(self.answered),
             np.array([self.threads.overflows.get(index, 0) for index in range(len(self.graphs))]),
             in_order(np.frombuffer(self.threads.rows, dtype=ROW)),
@@ -124,6 +128,7 @@ class Run:
     def answer(self, query: QueryRun) -> None:
         """Note that a query is answered now; in a closed loop, its user has the next one after a pause."""
         now = self.clock.now
+        self.first_token[query.index] = query.first_token
         self.answered[query.index] = now
         if self.users and not self.users.think:
             self.due += 1

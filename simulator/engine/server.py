@@ -8,6 +8,7 @@ prompt tokens to process is never leapt over.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import deque
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from simulator.engine.clock import Call, EventClock
-from simulator.engine.query import DECODING, GONE, PREFILLING, Request
+from simulator.engine.query import DECODING, GONE, PREFILLING, Request, ThreadRun
 from simulator.errors import ConfigError
 from simulator.machine.gpu import GPU
 from simulator.machine.policy import Entry, Queue
@@ -75,6 +76,11 @@ class Settings(NamedTuple):
     """Engine steps that one event may stand for. With 1 every step is an event, and the result is the same."""
 
 
+def _is_first(thread: ThreadRun) -> bool:
+    """Whether the next token of `thread` is the first that its query decodes for its user."""
+    return not thread.number and math.isnan(thread.query.first_token)
+
+
 class BatchServer:
     """Plays a `GPU`: holds the batch, waits out each leap, and reports finished sequences."""
 
@@ -109,6 +115,8 @@ class BatchServer:
         self.chunks: list[tuple[Request, int]] = []
         self.busy = 0.0
         self.log = array("d")  # (time, sequences in the batch) at each change
+        self.kv_log = array("d")  # (time, blocks pinned), where memory is modelled
+        self.fresh: list[Request] = []  # whose next token may be the first of their query
 
     def submit(self, request: Request) -> None:
         """Put `request` in the queue; `plan` admits it."""
@@ -153,8 +161,18 @@ class BatchServer:
                 " let arrivals begin near 0, or take a slower cost model"
             )
         self.log.extend((now, self.n + len(self.prefilling)))
+        if self.fresh:
+            self._note_first_tokens(now, seconds)
         self.leap_start = now
         self.boundary = self.clock.call_at(now + seconds, self._arrive)
+
+    def _note_first_tokens(self, now: float, seconds: float) -> None:
+        """Note when organizers that begin to decode have a token: with the first of the next steps."""
+        first = now + (seconds if self.leap_steps == 1 else self._decode_seconds(1))
+        for request in self.fresh:
+            if request.state == DECODING:  # not preempted meanwhile
+                request.thread.query.first_token = first
+        self.fresh.clear()
 
     def _make_room(self) -> bool:
         """Take out what must go before the next step; return whether others may come in."""
@@ -224,6 +242,8 @@ class BatchServer:
         self.context += request.context
         request.finish_step = finish = self.step + request.tokens - request.emitted
         heappush(self.running, (finish, request.thread.order, request.task, request))
+        if not request.emitted and _is_first(request.thread):
+            self.fresh.append(request)
 
     def _prefill_step(self) -> float:
         """Fill the rest of the token budget with prompt chunks; return the step's seconds."""
@@ -353,6 +373,8 @@ class BatchServer:
             self.prefilling.popleft()
             request.decode_start = self.clock.now
             request.emitted += 1  # the step that ends the prompt yields a token
+            if _is_first(request.thread):
+                request.thread.query.first_token = self.clock.now
             if request.emitted == request.tokens:
                 self._end_prompt(request)
             else:

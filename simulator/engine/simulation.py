@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -10,11 +11,12 @@ import numpy.typing as npt
 
 from simulator.engine.run import Run
 from simulator.engine.server import Leap
-from simulator.errors import ConfigError, GraphError, mistaken
+from simulator.errors import ConfigError, FreePromptWarning, GraphError, mistaken
 from simulator.graph import ExecutionGraph
-from simulator.machine.gpu import GPU, STEP_CLOCK, Cluster
+from simulator.machine.cost import unit_of
+from simulator.machine.gpu import GPU, STEP_CLOCK, Cluster, free_prompts
 from simulator.machine.policy import POLICIES, Policy, QueuePolicy, fcfs
-from simulator.machine.profiles import gpu_from_text
+from simulator.machine.profiles import DEFAULT_GPU, gpu_from_text
 from simulator.support.checks import choose, whole
 from simulator.timeline import Timeline
 from simulator.trace.protocol import Protocol
@@ -64,6 +66,8 @@ def simulate(
     ------
     ConfigError
         If `arrivals` do not fit.
+    FreePromptWarning
+        As a warning: if a query has long prompts, and the machine takes no time for them.
     GraphError
         If there is no graph, or `protocol` would have compiled it otherwise.
     DeadlockError
@@ -98,7 +102,9 @@ def simulate(
     cluster = Cluster(replicas=(gpu,)) if isinstance(gpu, GPU) else gpu
     if not isinstance(cluster, Cluster):
         way = (
-            "GPU(cost=...) makes a GPU of a cost model" if hasattr(gpu, "decode_seconds") else "such as 'h100-qwen3-8b'"
+            "GPU(cost=...) makes a GPU of a cost model"
+            if hasattr(gpu, "decode_seconds")
+            else f"such as {DEFAULT_GPU!r}"
         )
         raise ConfigError(f"gpu must be a GPU, the name of one, or a Cluster, got {gpu!r:.80}; {way}")
     times = arrivals if isinstance(arrivals, ClosedLoop) else _times(arrivals, len(queries))
@@ -109,7 +115,16 @@ def simulate(
         raise ConfigError(f"policy must be a function from a graph to keys, or a QueuePolicy; got {policy!r:.80}")
     if on_deadlock not in ("raise", "record"):
         raise ConfigError(f"on_deadlock must be raise or record, got {on_deadlock!r}")
+    if cluster.replicas[0].cost.prefill_is_free:
+        _warn_of_free_prompts(queries, cluster)
     return Run(queries, cluster, protocol, times, policy, max_workers, observe).play(on_deadlock)
+
+
+def _warn_of_free_prompts(queries: Sequence[ExecutionGraph], cluster: Cluster) -> None:
+    if unit_of(cluster.replicas[0].cost) == "seconds":
+        note = free_prompts(cluster.replicas, max(query.prompt_tokens for query in queries))
+        if note is not None:
+            warnings.warn(note, FreePromptWarning, stacklevel=3)
 
 
 def _times(arrivals: Sequence[float] | npt.NDArray[Any] | None, n: int) -> npt.NDArray[np.float64]:

@@ -72,6 +72,11 @@ class ExecutionGraph:
         """Decode steps of `task` on the decode-step clock."""
         return self.tasks[task].tokens or self.protocol.delay_steps(self.tasks[task].seconds)
 
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens put into contexts without being decoded: prompts, those of workers too, and inserted text."""
+        return sum([task.prefill for task in self.tasks])
+
     def reader(self, task: int) -> int:
         """The first task from `task` on, in its thread, that decodes: it processes the context waiting there. Or -1."""
         while task >= 0 and not self.tasks[task].tokens:

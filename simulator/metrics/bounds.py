@@ -9,7 +9,7 @@ import numpy as np
 from simulator.graph import ExecutionGraph
 from simulator.graph.critical_path import critical_path
 from simulator.machine.cost import is_monotone
-from simulator.metrics.measures import QueryView
+from simulator.metrics.view import QueryView
 from simulator.trace.full_pool import WHEN_FULL, Admission
 
 

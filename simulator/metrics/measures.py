@@ -9,72 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from simulator.errors import ConfigError, mistaken
-from simulator.graph import ExecutionGraph
-from simulator.graph.clock import DecodeClock, decode_clock
 from simulator.graph.critical_path import critical_path
+from simulator.metrics import serving
 from simulator.metrics.metric import TIME, Metric, values_of
-from simulator.metrics.realised import BOUNDS, breakdown
+from simulator.metrics.realised import BOUNDS
 from simulator.metrics.uncontended import seconds_alone
+from simulator.metrics.view import QueryView
 from simulator.support.html import html_table
-from simulator.timeline import Span, SpanKind, Timeline
+from simulator.timeline import SpanKind, Timeline
 from simulator.trace import Outcome, Violation
-
-
-@dataclass(frozen=True)
-class QueryView:
-    """One query of a timeline, and what several metrics need of it, computed once."""
-
-    timeline: Timeline
-    query: int
-
-    @property
-    def graph(self) -> ExecutionGraph:
-        """Its execution graph."""
-        return self.timeline.graphs[self.query]
-
-    @property
-    def capacity(self) -> int | None:
-        """Its pool capacity."""
-        return self.timeline.protocol_of(self.query).capacity
-
-    @cached_property
-    def clock(self) -> DecodeClock:
-        """Its decode-step clock."""
-        protocol = self.timeline.protocol_of(self.query)
-        return decode_clock(self.graph.trace, protocol)
-
-    @cached_property
-    def stretches(self) -> tuple[Span, ...]:
-        """What its threads did, and waited for."""
-        return tuple(self.timeline.spans(self.query))
-
-    @cached_property
-    def spans(self) -> dict[SpanKind, float]:
-        """Time of all its threads by kind, in the timeline's unit."""
-        seconds = dict.fromkeys(SpanKind, 0.0)
-        for span in self.stretches:
-            seconds[span.kind] += span.finish - span.start
-        return seconds
-
-    @cached_property
-    def breakdown(self) -> dict[str, float]:
-        """What its latency was spent on, in shares; see `simulator.metrics.breakdown`. Empty without an answer."""
-        return breakdown(self.timeline, self.query) if not math.isnan(self.latency) else {}
-
-    @cached_property
-    def alone(self) -> list[float]:
-        """Time of each task alone in the batch, in the timeline's unit."""
-        return seconds_alone(self.timeline, self.query)
-
-    @property
-    def latency(self) -> float:
-        """Time from arrival to answer, in the timeline's unit; NaN without an answer."""
-        return float(self.timeline.latency[self.query])
 
 
 def _critical_path_steps(view: QueryView) -> float:
@@ -164,6 +111,10 @@ _BOUND_BY = {
 
 METRICS: dict[str, Metric[QueryView]] = {
     "latency": Metric(lambda view: view.latency, TIME, "lower", "latency"),
+    "ttft": Metric(serving.ttft, TIME, "lower", "time to first token", "TTFT"),
+    "tpot": Metric(serving.tpot, TIME, "lower", "time per output token", "TPOT", milli=True),
+    "itl": Metric(serving.itl, TIME, "lower", "inter-token latency", "ITL", milli=True),
+    "queue_time": Metric(serving.queue_time, TIME, "lower", "queue time"),
     "critical_path_steps": Metric(_critical_path_steps, "steps", "lower", "critical path", "T steps"),
     "critical_path_seconds": Metric(_critical_path_seconds, TIME, "lower", "critical path without queueing"),
     "eta": Metric(_eta, "", "higher", "eta"),
@@ -266,17 +217,9 @@ def _utilization(timeline: Timeline) -> float:
     return timeline.busy / timeline.makespan / len(timeline.replicas) if timeline.makespan else 0.0
 
 
-def _mean_batch(timeline: Timeline) -> float:
-    """Mean number of sequences in the batch over the makespan, of all replicas together."""
-    if not len(timeline.batch):
-        return 0.0
-    times, sizes = timeline.batch[:, 0], timeline.batch[:, 1]
-    return float(np.dot(sizes[:-1], np.diff(times)) / timeline.makespan) if timeline.makespan else 0.0
-
-
-def _slot_utilization(timeline: Timeline) -> float:
-    """Mean share of the batch limit in use; NaN without a limit."""
-    return _mean_batch(timeline) / timeline.max_num_seqs if timeline.max_num_seqs else math.nan
+def _queries_per_second(timeline: Timeline) -> float:
+    """Queries answered per unit of time, over the makespan."""
+    return float(np.count_nonzero(~np.isnan(timeline.answered)) / timeline.makespan) if timeline.makespan else 0.0
 
 
 def _tokens_per_second(timeline: Timeline) -> float:
@@ -307,8 +250,11 @@ SUMMARIES: dict[str, Metric[Timeline]] = {
     "latency_p95": Metric(_percentile(95), TIME, "lower", "latency p95"),
     "latency_p99": Metric(_percentile(99), TIME, "lower", "latency p99"),
     "utilization": Metric(_utilization, "", "higher", "utilization"),
-    "slot_utilization": Metric(_slot_utilization, "", "higher", "slot utilization"),
-    "mean_batch": Metric(_mean_batch, "sequences", "higher", "mean batch"),
+    "occupancy": Metric(serving.occupancy, "", "higher", "GPU occupancy"),
+    "batch_occupancy": Metric(serving.batch_occupancy, "", "higher", "batch occupancy"),
+    "kv_occupancy": Metric(serving.kv_occupancy, "", "higher", "KV occupancy"),
+    "mean_batch": Metric(serving.mean_batch, "sequences", "higher", "mean batch"),
+    "queries_per_second": Metric(_queries_per_second, "queries per time", "higher", "queries per time"),
     "tokens_per_second": Metric(_tokens_per_second, "tokens per time", "higher", "tokens per time"),
     "forks_on_full_pool": Metric(
         lambda timeline: int(timeline.overflows.sum()), "Forks", "lower", "forks on full pool"

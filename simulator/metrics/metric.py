@@ -41,6 +41,8 @@ class Metric(Generic[Of]):
     """What people call it, in tables and pictures. ``per time`` in it becomes ``per step`` or ``per second``."""
     heading: str = ""
     """A shorter title, for the column of a table. Default: the title."""
+    milli: bool = False
+    """Whether tables for people show its seconds in milliseconds."""
 
     def __post_init__(self) -> None:
         if not callable(self.function):
@@ -64,12 +66,22 @@ class Metric(Generic[Of]):
         return _on(clock, self.title)
 
     def heading_on(self, clock: str) -> str:
-        """Return the heading of its column; it says ``s`` of seconds.
+        """Return the heading of its column; it says ``s`` of seconds, or ``ms``.
 
         >>> Metric(len, TIME, "lower", "latency").heading_on("seconds")
         'latency s'
         """
-        return _on(clock, self.heading) + (" s" if self.unit_on(clock) == "seconds" else "")
+        unit = "" if self.unit_on(clock) != "seconds" else " ms" if self.milli else " s"
+        return _on(clock, self.heading) + unit
+
+    def shown_on(self, clock: str, value: float) -> float:
+        """Return a value as it stands under that heading.
+
+        >>> pace = Metric(len, TIME, "lower", "time per token", milli=True)
+        >>> pace.heading_on("seconds"), pace.shown_on("seconds", 0.0075), pace.shown_on("steps", 1.5)
+        ('time per token ms', 7.5, 1.5)
+        """
+        return 1000 * value if self.milli and self.unit_on(clock) == "seconds" else value
 
 
 def _on(clock: str, text: str) -> str:

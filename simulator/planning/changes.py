@@ -16,7 +16,7 @@ from simulator.graph.compiler import compile_trace
 from simulator.graph.critical_path import critical_path
 from simulator.planning.steps import RolloutStep, rollout_step
 from simulator.study import Executor, Failure, Serial, Study, simulate_one
-from simulator.study.inputs import compiled
+from simulator.study.inputs import compiled, warn_of_free_prompts
 from simulator.study.table import mean_and_interval
 from simulator.support.checks import whole
 from simulator.workload import cap_tokens
@@ -161,6 +161,7 @@ def plan_step(
             if name.partition(".")[0] not in ("cluster", "protocol"):
                 raise ConfigError(f"a change to a step is one of cluster or protocol, on the same queries; got {name}")
         study.at(change.settings)  # refuses what does not fit before anything runs
+    warn_of_free_prompts(study)
     found: dict[int, tuple[RolloutStep, list[_Run | str]]] = {}
     for replication, outcome in executor.imap(partial(_replication, study, tuple(changes)), range(count)):
         if isinstance(outcome, Failure):

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from simulator.errors import ConfigError
+from simulator.metrics.slo import ALIASES, RELATIONS, read_limit, scale
 from simulator.study.measures import Column, check_metric, is_of_run, percentile_column, read_column
 from simulator.support.checks import one_of, real
 
-_RELATIONS: dict[str, Callable[[float, float], bool]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-_UNITS = {"": {"%": 0.01}, "seconds": {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}}
-"""Ways to say a limit in the unit of a metric; in any other it is said in that unit itself."""
-_FORM = re.compile(
-    r"\s*(?P<metric>[^<>=\s]+)\s*(?P<relation><=|>=|<|>)"
-    r"\s*(?P<limit>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>(?:[^\s\d_.+<>=-][^<>=]*?)?)\s*",
-    re.ASCII,
-)
 _STATISTIC = re.compile(r"mean|p\d+(\.\d+)?", re.ASCII)
 
 
@@ -43,12 +30,12 @@ class Objective:
     """In the metric's unit."""
 
     def __post_init__(self) -> None:
-        one_of("an objective's relation", self.relation, _RELATIONS)
+        one_of("an objective's relation", self.relation, RELATIONS)
         real("an objective's limit", self.limit)
 
     def holds(self, value: float) -> bool:
         """Whether `value` keeps to the limit; NaN does not."""
-        return _RELATIONS[self.relation](value, self.limit)
+        return RELATIONS[self.relation](value, self.limit)
 
     def judge(self, low: float, high: float) -> bool | None:
         """Whether all values from `low` to `high` keep to the limit; None if only some do.
@@ -75,8 +62,9 @@ def parse_objective(text: str, unit: str = "seconds") -> Objective:
     Parameters
     ----------
     text : str
-        METRIC RELATION NUMBER [UNIT]. Metrics of a query end in ``_mean`` or a percentile such as ``_p95``; ``p95`` is
-        short for ``latency_p95``, ``mean`` for ``latency_mean``. Units: ms, s, min, h of a time in seconds; % of a
+        METRIC RELATION NUMBER [UNIT]. A metric of a query needs a statistic, ``mean`` or a percentile: ``p95 ttft``, or
+        as a study's column is called, ``ttft_p95``. Alone, ``p95`` is that of the latency, and ``e2e`` is another name
+        of the latency. Units: ms, s, min, h of a time in seconds; % of a
         plain number; else that of the metric, such as steps or tokens.
     unit : {"seconds", "steps"}
         What times are in.
@@ -88,26 +76,27 @@ def parse_objective(text: str, unit: str = "seconds") -> Objective:
 
     >>> parse_objective("p95 < 1500 ms")
     Objective(metric='latency_p95', relation='<', limit=1.5)
+    >>> parse_objective("p99 ttft <= 1")
+    Objective(metric='ttft_p99', relation='<=', limit=1.0)
     >>> parse_objective("thruput >= 5")
     Traceback (most recent call last):
     simulator.errors.ConfigError: 'thruput >= 5': no metric is called 'thruput'; did you mean throughput? ...
     """
-    form = _FORM.fullmatch(text) if isinstance(text, str) else None
-    if form is None:
-        raise ConfigError(
-            f"an objective is METRIC < NUMBER [UNIT], such as 'p95 < 10 s' or 'throughput >= 5'; got {text!r:.80}"
-        )
+    said = read_limit(text, "'p95 ttft < 1 s' or 'throughput >= 5'")
     try:
-        metric = _column(form["metric"])
-        plain = Objective(metric, form["relation"], float(form["limit"]))
+        plain = Objective(_column(said.metric, said.statistic), said.relation, said.limit)
+        return replace(plain, limit=plain.limit * scale(said, plain.metric, plain.column.metric, unit))
     except ConfigError as error:
         raise ConfigError(f"{text!r:.80}: {error}") from None
-    return Objective(metric, plain.relation, plain.limit * _scale(text, plain, form["unit"], unit))
 
 
-def _column(text: str) -> str:
-    """Return the column that `text` is, or is short for."""
+def _column(text: str, before: str) -> str:
+    """Return the column that `text` is, or is short for; `before` is a statistic that stood before it."""
     full = f"latency_{text}" if _STATISTIC.fullmatch(text) else text
+    name, statistic, _ = read_column(full)
+    if before and statistic:
+        raise ConfigError(f"{before} and {full}: say one statistic")
+    full = f"{ALIASES.get(name, name)}_{before or statistic}" if before or statistic else name
     name, statistic, _ = column = read_column(full)
     check_metric(name)
     if is_of_run(name):
@@ -123,17 +112,6 @@ def _column(text: str) -> str:
     return percentile_column(name, column.percentile)
 
 
-def _scale(text: str, objective: Objective, said: str, clock: str) -> float:
-    """Return what a limit is multiplied by that was said in some unit."""
-    unit = objective.column.metric.unit_on(clock)
-    accepted = _UNITS.get(unit, {unit: 1.0})
-    if said and said not in accepted:
-        what = f"a time in {unit}" if unit in ("seconds", "steps") else "no time"
-        takes = f"takes {', '.join(accepted)} or no unit; got {said!r:.40}"
-        raise ConfigError(f"{text!r:.80}: {objective.metric} is {what}, and {takes}")
-    return accepted[said] if said else 1.0
-
-
 def parse_objectives(texts: Iterable[str], unit: str = "seconds") -> tuple[Objective, ...]:
     """Return the objectives that `texts` say, all of which must hold; see `parse_objective`.
 
@@ -142,5 +120,5 @@ def parse_objectives(texts: Iterable[str], unit: str = "seconds") -> tuple[Objec
     """
     objectives = tuple(dict.fromkeys(parse_objective(text, unit) for text in texts))
     if not objectives:
-        raise ConfigError("there is no objective: say one, such as 'p95 < 10 s'")
+        raise ConfigError("there is no objective: say one, such as 'p95 ttft < 1 s'")
     return objectives

@@ -15,13 +15,14 @@ from simulator.planning.search import Found, Question, search
 from simulator.planning.verdicts import BACKLOG, Batch, Rules, Trial
 from simulator.study import Executor, Failure, Serial, Study, run_one
 from simulator.study.documents import label
+from simulator.study.inputs import warn_of_free_prompts
 from simulator.study.table import mean_and_interval
 from simulator.support.checks import real
 
 MOST_BACKLOG = 0.1
 """Share of the arrivals that may be left over before a load is called unstable: a tenth more work than can be done."""
 _CHECKED = 100
-_SHOWN = ("latency", "throughput", "utilization", "queries", "answered", "counted", "gpus", "cost_per_query")
+_SHOWN = ("latency", "throughput", "occupancy", "queries", "answered", "counted", "gpus", "cost_per_1000_queries")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,8 @@ class Alternative:
 
     @property
     def price(self) -> float:
-        """Dollars a query at the answer; NaN without a price, or without an answer."""
-        return self._mean("cost_per_query")
+        """Dollars per 1,000 queries at the answer; NaN without a price, or without an answer."""
+        return self._mean("cost_per_1000_queries")
 
     @property
     def gpus(self) -> float:
@@ -118,11 +119,14 @@ def plan(
     real("backlog", backlog, "above 0 and below 1, or None for no test", kind="a share")
     if name.partition(".")[0] in study.FIXED:
         raise ConfigError(f"{name} is how a study is run, not what is simulated: it cannot be searched")
-    if study.cluster.dollars_per_gpu_hour is None and any(each.metric == "cost_per_query" for each in objectives):
-        raise ConfigError("cost_per_query needs a price: dollars_per_gpu_hour in [cluster]")
+    if study.cluster.dollars_per_gpu_hour is None and any(
+        each.metric == "cost_per_1000_queries" for each in objectives
+    ):
+        raise ConfigError("cost_per_1000_queries needs a price: dollars_per_gpu_hour in [cluster]")
     asked = _measuring(study, objectives)
     for value in values if len(values) <= _CHECKED else (values[0], values[-1]):
         asked.at({name: value})  # refuses a name or a value before anything runs
+    warn_of_free_prompts(asked)
     is_open = study.arrivals.kind in ("poisson", "gamma")
     return search(
         question,
@@ -242,15 +246,15 @@ def compare(
 def cheapest(alternatives: Sequence[Alternative], confidence: float = 0.95) -> list[Gap]:
     """Return the alternatives that have an answer, cheapest first, and what each costs more than the cheapest.
 
-    Cost is dollars a query at the answer or, unless all of them have a price, GPUs; see `priced`. The intervals are
-    Student-t intervals of the paired differences, each of `confidence` alone; the order is by the means.
+    Cost is dollars per 1,000 queries at the answer or, unless all of them have a price, GPUs; see `priced`. The
+    intervals are Student-t intervals of the paired differences, each of `confidence` alone; the order is by the means.
     """
     known = priced(alternatives)
     answered = sorted(
         (each for each in alternatives if each.found.value is not None),
         key=lambda each: each.price if known else each.gpus,
     )
-    costs = [_costs(each, "cost_per_query" if known else "gpus") for each in answered]
+    costs = [_costs(each, "cost_per_1000_queries" if known else "gpus") for each in answered]
     gaps = []
     for each, own in zip(answered, costs, strict=True):
         n = min(len(own), len(costs[0]))

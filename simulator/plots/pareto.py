@@ -23,7 +23,7 @@ _FAINT = 0.35
 def pareto(
     table: Table,
     *,
-    cost: str = "cost_per_query",
+    cost: str = "cost_per_1000_queries",
     latency: str = "latency_p95",
     by: str | None = None,
     ax: Axes | None = None,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from simulator.machine.gpu import GPU
+from simulator.machine.profiles import DEFAULT_GPU
 from simulator.rewards import terms
 from simulator.rewards.spec import Gate, Reward, Schedule, Term
 from simulator.rewards.wallclock import wallclock as simulated_wallclock
@@ -174,7 +175,7 @@ def lamas(*, token_weight: float = 1e-5, cost_weight: float = 3.0, price: NonNeg
 def wallclock(
     *,
     per_minute: NonNegative = 1.0,
-    gpu: GPU | str = "h100-qwen3-8b",
+    gpu: GPU | str = DEFAULT_GPU,
     load: int = 1,
     only_if_correct: bool = True,
     format_error_reward: float | None = None,

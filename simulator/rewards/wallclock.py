@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from simulator.engine.simulation import simulate
 from simulator.machine.gpu import GPU
-from simulator.machine.profiles import gpu_from_text
+from simulator.machine.profiles import DEFAULT_GPU, gpu_from_text
 from simulator.rewards.result import Rollout
 from simulator.support.checks import NonNegative, whole
 
@@ -15,7 +15,7 @@ MAX_LOAD = 1024
 _gpu = lru_cache(maxsize=64)(gpu_from_text)
 
 
-def simulated_seconds(rollout: Rollout, *, gpu: GPU | str = "h100-qwen3-8b", load: int = 1) -> float:
+def simulated_seconds(rollout: Rollout, *, gpu: GPU | str = DEFAULT_GPU, load: int = 1) -> float:
     """Return the mean seconds to the answer when `load` queries like this one arrive at once at one GPU.
 
     Copies, because that is the load there would be if every query were organised like this one: a rollout that keeps
@@ -52,7 +52,7 @@ def wallclock(
     rollout: Rollout,
     *,
     per_minute: NonNegative = 1.0,
-    gpu: GPU | str = "h100-qwen3-8b",
+    gpu: GPU | str = DEFAULT_GPU,
     load: int = 1,
     only_if_correct: bool = True,
 ) -> float:

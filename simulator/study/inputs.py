@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
@@ -12,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simulator.errors import ConfigError, FormatError
+from simulator.errors import ConfigError, FormatError, FreePromptWarning, SimulatorError
 from simulator.formats.reading import read
 from simulator.graph import ExecutionGraph
 from simulator.graph.compiler import compile_trace
+from simulator.machine.gpu import LONG_PROMPT, free_prompts
 from simulator.study.documents import canonical
 from simulator.study.spec import Source
 from simulator.study.study import Study
@@ -176,6 +178,22 @@ def compiled(study: Study, seed: int) -> tuple[ExecutionGraph, ...]:
     while tasks > KEPT_TASKS and len(_kept) > 1:
         tasks -= _kept.pop(next(iter(_kept)))[1]
     return _kept[key][0]
+
+
+def warn_of_free_prompts(study: Study) -> None:
+    """Warn if some point of a study takes no time for prompts, and its queries have long ones."""
+    for point in study.points():
+        replicas = point.study.cluster.cluster(study.base).replicas
+        if free_prompts(replicas, LONG_PROMPT + 1) is None:
+            continue
+        try:
+            graphs = compiled(point.study, study.seed_of(0))
+        except SimulatorError:  # its row will say so
+            return
+        note = free_prompts(replicas, max(graph.prompt_tokens for graph in graphs))
+        if note is not None:
+            warnings.warn(note, FreePromptWarning, stacklevel=4)
+        return  # one point is enough: to look at all of them would take as long as to run them
 
 
 KEPT_TASKS = 100_000

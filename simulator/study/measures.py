@@ -16,6 +16,7 @@ import numpy.typing as npt
 from simulator.metrics import METRICS, SUMMARIES, TIME, Metric, QueryView
 from simulator.metrics.bounds import lower_bound, upper_bound
 from simulator.metrics.metric import record_of
+from simulator.metrics.slo import Target, query_meets
 from simulator.study.spec import Window
 from simulator.support.checks import choose
 from simulator.timeline import Timeline
@@ -30,6 +31,8 @@ class Observed:
     gpus: int
     max_workers: int | None = None
     dollars_per_gpu_hour: float | None = None
+    slo: tuple[Target, ...] = ()
+    """What a query must keep to."""
 
     @cached_property
     def start(self) -> float:
@@ -62,13 +65,31 @@ class Observed:
         answered = self.timeline.answered
         return float(np.count_nonzero((answered > self.start) & (answered <= self.end)) / length) if length > 0 else 0.0
 
+    @cached_property
+    def good(self) -> npt.NDArray[np.bool_]:
+        """Which queries were answered and keep to the service level objectives. Shape (queries,)."""
+        return np.array([query_meets(self.slo, self.timeline, query) for query in range(len(self.timeline))], np.bool_)
+
+    @property
+    def goodput(self) -> float:
+        """Queries answered per unit of time, while measuring, that keep to the objectives; NaN if there are none."""
+        length, answered = self.end - self.start, self.timeline.answered
+        if not self.slo or length <= 0:
+            return math.nan if not self.slo else 0.0
+        return float(np.count_nonzero(self.good & (answered > self.start) & (answered <= self.end)) / length)
+
+    @property
+    def attainment(self) -> float:
+        """Share of the queries measured that keep to the objectives; NaN if there are none."""
+        return float(self.good[self.counted].mean()) if self.slo and self.counted.any() else math.nan
+
     @property
     def cost(self) -> float:
-        """Dollars a query: what all GPUs cost while measuring, over the queries answered meanwhile."""
+        """Dollars per 1,000 queries: what all GPUs cost while measuring, over the queries answered meanwhile."""
         throughput = self.throughput
         if self.dollars_per_gpu_hour is None or not throughput or self.timeline.unit == "steps":
             return math.nan
-        return self.gpus * self.dollars_per_gpu_hour / 3600 / throughput
+        return 1000 * self.gpus * self.dollars_per_gpu_hour / 3600 / throughput
 
 
 QUERY_METRICS: ChainMap[str, Metric[QueryView]] = ChainMap(
@@ -86,8 +107,10 @@ RUN_METRICS: dict[str, Metric[Observed]] = {
     ),
     "counted": Metric(lambda seen: int(np.count_nonzero(seen.counted)), "queries", None, "counted"),
     "throughput": Metric(lambda seen: seen.throughput, "queries per time", "higher", "throughput"),
+    "goodput": Metric(lambda seen: seen.goodput, "queries per time", "higher", "goodput"),
+    "slo_attainment": Metric(lambda seen: seen.attainment, "", "higher", "SLO attainment"),
     "gpus": Metric(lambda seen: seen.gpus, "GPUs", "lower", "GPUs"),
-    "cost_per_query": Metric(lambda seen: seen.cost, "dollars", "lower", "cost per query"),
+    "cost_per_1000_queries": Metric(lambda seen: seen.cost, "dollars", "lower", "cost per 1,000 queries"),
 }
 """Metrics of the window of a run, by name. A study also takes those of the whole run, in
 `simulator.metrics.SUMMARIES`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import lru_cache, partial
@@ -12,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.engine.simulation import simulate
+from simulator.errors import FreePromptWarning
 from simulator.graph import ExecutionGraph
 from simulator.machine.policy import POLICIES
+from simulator.metrics.slo import parse_targets
 from simulator.study.axes import indices_at
 from simulator.study.documents import label
 from simulator.study.executors import Executor, Serial
-from simulator.study.inputs import arrival_times, compiled
+from simulator.study.inputs import arrival_times, compiled, warn_of_free_prompts
 from simulator.study.measures import Observed, columns_of, metric_columns
 from simulator.study.study import Study
 from simulator.study.table import Table
@@ -51,11 +54,17 @@ def simulate_one(study: Study, seed: int, graphs: Sequence[ExecutionGraph] | Non
         If it cannot be run: a trace that fits into no memory, a file without traces.
     """
     queries = compiled(study, seed) if graphs is None else tuple(graphs)
+    with warnings.catch_warnings():  # the caller says it, once: see `warn_of_free_prompts`
+        warnings.simplefilter("ignore", FreePromptWarning)
+        return _simulate(study, queries, seed)
+
+
+def _simulate(study: Study, queries: Sequence[ExecutionGraph], seed: int) -> Timeline:
     return simulate(
         queries,
         gpu=study.cluster.cluster(study.base),
         protocol=study.protocol,
-        arrivals=arrival_times(study, queries, seed),
+        arrivals=arrival_times(study, tuple(queries), seed),
         policy=POLICIES[study.cluster.policy],
         max_workers=study.cluster.max_workers,
         on_deadlock="record",
@@ -79,6 +88,7 @@ def run_one(study: Study, seed: int) -> Result:
         study.cluster.gpus(study.base),
         study.cluster.max_workers,
         study.cluster.dollars_per_gpu_hour,
+        parse_targets(study.slo, study.unit),
     )
     return Result(*columns_of(seen, study.metrics, study.percentiles))
 
@@ -224,6 +234,7 @@ def outcomes(
     study: Study, executor: Executor, done: Collection[RunKey] = (), keep_queries: bool = False
 ) -> Iterator[tuple[RunKey, Result | Failure]]:
     """Do the runs that are not done, and yield each as it ends. However this ends, so do the executor's workers."""
+    warn_of_free_prompts(study)
     work = partial(do_run, study, keep_queries)
     # All points of a replication have their traces in common.
     with closing(executor.imap(work, run_keys(study, done), by=attrgetter("replication"))) as results:

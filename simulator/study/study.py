@@ -14,6 +14,7 @@ import numpy as np
 
 from simulator.errors import ConfigError
 from simulator.machine.cost import unit_of
+from simulator.metrics.slo import parse_targets
 from simulator.study.axes import check_axes, check_baseline, indices_at, n_points, put
 from simulator.study.documents import canonical, label, plain
 from simulator.study.measures import check_metric, metric_columns
@@ -66,6 +67,8 @@ class Study:
         What is measured: metrics of a query (mean and percentiles of each), and of a run. See docs/studies.md.
     percentiles : sequence of float
         Percentiles of each metric of a query, from 0 to 100.
+    slo : sequence of str
+        What each query must keep to, such as ``"ttft < 1 s"``: what ``goodput`` and ``slo_attainment`` count by.
     confidence : float
         Confidence of the Student-t intervals.
     baseline : mapping, optional
@@ -108,8 +111,9 @@ class Study:
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     replications: int = 5
     seed: int = 0
-    metrics: tuple[str, ...] = ("latency", "throughput", "tokens_per_second", "utilization", "mean_batch", "makespan")
+    metrics: tuple[str, ...] = ("latency", "ttft", "throughput", "tokens_per_second", "occupancy", "makespan")
     percentiles: tuple[float, ...] = (50.0, 95.0, 99.0)
+    slo: tuple[str, ...] = ()
     confidence: Share = 0.95
     baseline: Mapping[str, Any] | None = None
     imports: tuple[str, ...] = ()
@@ -117,13 +121,13 @@ class Study:
     base: str = ""
 
     FIXED: ClassVar[tuple[str, ...]] = (
-        *("axes", "replications", "seed", "metrics", "percentiles", "confidence"),
+        *("axes", "replications", "seed", "metrics", "percentiles", "slo", "confidence"),
         *("baseline", "imports", "import", "name", "base"),
     )
     """What is said once for all points."""
 
     def __post_init__(self) -> None:
-        for name in ("metrics", "percentiles", "imports"):
+        for name in ("metrics", "percentiles", "slo", "imports"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         check_fields(self, "study")
@@ -141,6 +145,10 @@ class Study:
         self.cluster.cluster(self.base)
         if self.axes:
             self._check_axes()
+        else:
+            parse_targets(self.slo, self.unit)
+        if not self.slo and (named := [name for name in ("goodput", "slo_attainment") if name in self.metrics]):
+            raise ConfigError(f'{named[0]} counts by objectives of each query: say slo, such as slo = ["ttft < 1 s"]')
         if self.baseline is not None:
             object.__setattr__(self, "baseline", {name: label(value) for name, value in self.baseline.items()})
             check_baseline(self.axes, self.baseline)

@@ -117,6 +117,9 @@ class Replica:
     gpu: GPU
     batch: NDArray[np.float64]
     """Shape (changes, 2): time, and the number of sequences in the batch from then on."""
+    kv: NDArray[np.float64]
+    """Shape (2 * leaps, 2): time, and blocks of KV memory that the requests in the batch need; at the first and at the
+    last of the steps that were taken in one go. Empty where memory is not modelled."""
     busy: float
     """Seconds in which it had a step under way."""
     steps: int
@@ -131,6 +134,8 @@ class Timeline:
     """One a query."""
     arrivals: NDArray[np.float64]
     """Arrival of each query; NaN if it never came (a closed loop in a deadlock)."""
+    first_token: NDArray[np.float64]
+    """When the organizer of each query had decoded its first token; NaN if it never did."""
     answered: NDArray[np.float64]
     """When each query was answered; NaN if it never was (a deadlock)."""
     overflows: NDArray[np.int64]

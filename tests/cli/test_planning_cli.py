@@ -191,7 +191,10 @@ SLO = ("--slo", "p95 < 1")
         ((*SLO, "--highest", "arrivals.rate=1..5", "--for", "arrivals.rate=1"), "cannot be an axis as well"),
         (("--slo", "p95 <", "--highest", "arrivals.rate=1..5"), "an objective is METRIC < NUMBER"),
         (("--slo", "p95 < 3 steps", "--highest", "arrivals.rate=1..5"), "latency_p95 is a time in seconds"),
-        (("--slo", "cost_per_query < 1", "--highest", "arrivals.rate=1..5"), "cost_per_query needs a price"),
+        (
+            ("--slo", "cost_per_1000_queries < 1", "--highest", "arrivals.rate=1..5"),
+            "cost_per_1000_queries needs a price",
+        ),
     ],
 )
 def test_bad_input_is_one_line(plan, arguments, message):

@@ -23,7 +23,7 @@ KNEE = """
 name = "knee"
 queries = 8
 replications = 3
-metrics = ["latency", "throughput", "cost_per_query"]
+metrics = ["latency", "throughput", "cost_per_1000_queries"]
 percentiles = [50, 95]
 [traces.math]
 generate = "asyncthink_math"
@@ -76,7 +76,16 @@ def test_run_shows_a_table_and_leaves_files(study, capsys):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].startswith("knee: mean over n replications ± half the 95 % interval; times in seconds")
-    names = ["capacity", "cluster", "n", "latency_mean", "latency_p50", "latency_p95", "throughput", "cost_per_query"]
+    names = [
+        "capacity",
+        "cluster",
+        "n",
+        "latency_mean",
+        "latency_p50",
+        "latency_p95",
+        "throughput",
+        "cost_per_1000_queries",
+    ]
     assert lines[2].split() == names
     assert [line.split()[:3] for line in lines[4:8]] == [
         ["2", "one", "3"],
@@ -97,7 +106,7 @@ def test_run_shows_a_table_and_leaves_files(study, capsys):
     with open("results/knee/comparison.csv") as file:
         rows = list(csv.DictReader(file))
     assert abs(float(rows[1]["latency_mean"])) < 0.04  # waiting for a step to begin
-    assert float(rows[1]["cost_per_query_ratio"]) == pytest.approx(2)
+    assert float(rows[1]["cost_per_1000_queries_ratio"]) == pytest.approx(2)
 
 
 def test_again_and_from_processes_the_same_bytes(study, capsys):
@@ -278,7 +287,7 @@ def test_a_study_whose_baseline_has_not_run_is_shown(study, capsys):
 
 def test_what_differs_at_the_end_of_a_list_is_said(study, capsys):
     metrics = '["latency", "eta", "work", "throughput", "utilization", "mean_batch", "gpus"]'
-    Path(study).write_text(KNEE.replace('["latency", "throughput", "cost_per_query"]', metrics))
+    Path(study).write_text(KNEE.replace('["latency", "throughput", "cost_per_1000_queries"]', metrics))
     call(capsys, "study", "run", study, "-o", "out")
     Path(study).write_text(Path(study).read_text().replace('"gpus"', '"queries"'))
     code, _, err = call(capsys, "study", "run", study, "-o", "out")

@@ -17,7 +17,7 @@ STUDY = Study(
     arrivals=Arrivals(kind="poisson", rate=1.0),
     cluster=Hardware(gpu="rate:100", max_num_seqs=4, dollars_per_gpu_hour=2.0),
     axes={C: [2, 4], RATE: [0.5, 1.0, 2.0]},
-    metrics=("latency", "throughput", "cost_per_query", "makespan"),
+    metrics=("latency", "throughput", "cost_per_1000_queries", "makespan"),
     percentiles=(95.0,),
 )
 

@@ -150,7 +150,7 @@ def pairs():
     concurrent += " speedup concurrency makespan latency_mean latency_p50 latency_p95 latency_p99 tokens_per_second"
     yield run(ALONE), run(FORKED), f"{concurrent} throughput"
     one_a_second = GPU(cost=ConstantRate(1))
-    yield run(ALONE, gpu=one_a_second), run(FORKED, gpu=one_a_second), f"{concurrent} cost_per_query"
+    yield run(ALONE, gpu=one_a_second), run(FORKED, gpu=one_a_second), f"{concurrent} cost_per_1000_queries"
     yield run(TALKATIVE), run(ALONE), "work latency"
     yield run(FORKED, gpu=GPU(max_num_seqs=1)), run(FORKED), "queueing_delay wait_batch speedup"
     yield run(FORKED, 2), run(FORKED), "wait_pool overflows forks_on_full_pool queueing_delay violation_count"

@@ -271,7 +271,7 @@ def test_looks_double_up_to_the_most():
         ("mean <= 2 min", "latency_mean <= 120"),
         ("  latency_p50   <=   250ms ", "latency_p50 <= 0.25"),
         ("throughput >= 5", "throughput >= 5"),
-        ("cost_per_query <= 2e-3", "cost_per_query <= 0.002"),
+        ("cost_per_1000_queries <= 2e-3", "cost_per_1000_queries <= 0.002"),
         ("utilization < 80 %", "utilization < 0.8"),
         ("makespan < .5h", "makespan < 1800"),
         ("p99.90 < 3", "latency_p99.9 < 3"),

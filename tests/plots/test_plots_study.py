@@ -56,7 +56,7 @@ def mm1(at):
     rate = at[RATE]
     served = min(rate, 1.0)
     sojourn = 1 / (1 - rate) if rate < 1 else 40.0
-    return {"throughput": served, "latency_p95": sojourn * at.get("slow", 1), "cost_per_query": 2 / served}
+    return {"throughput": served, "latency_p95": sojourn * at.get("slow", 1), "cost_per_1000_queries": 2 / served}
 
 
 def artists(ax, gid):
@@ -202,7 +202,7 @@ def test_failed_runs_and_missing_values_are_told_and_marked():
 
 def test_without_replications_there_is_no_interval():
     for draw in (latency_capacity, knee, pareto):
-        metrics = {"latency_mean": 1.0, "latency_p95": 2.0, "throughput": 3.0, "cost_per_query": 4.0}
+        metrics = {"latency_mean": 1.0, "latency_p95": 2.0, "throughput": 3.0, "cost_per_1000_queries": 4.0}
         ax = draw(table({RATE if draw is knee else C: [1, 2]}, lambda at, metrics=metrics: metrics, runs=1))
         assert not artists(ax, "interval") and "one run each, so no intervals" in facts(ax)
     alone = latency_capacity(table({C: [4]}, work_law, runs=1))
@@ -260,7 +260,7 @@ def test_a_knee_at_the_edge_is_not_declared(rates, end):
 def test_nothing_positive_is_drawn_below_zero():
     """The interval of three runs, 0.05, 1 and 1.95, reaches below zero; the mean does not."""
     for draw in (latency_capacity, knee, pareto):
-        metrics = {"latency_mean": 1.0, "latency_p95": 1.0, "throughput": 1.0, "cost_per_query": 1.0}
+        metrics = {"latency_mean": 1.0, "latency_p95": 1.0, "throughput": 1.0, "cost_per_1000_queries": 1.0}
         at = {RATE if draw is knee else C: [1, 2, 4]}
         ax = draw(table(at, lambda at, metrics=metrics: metrics, noise=0.95))
         assert ax.get_ylim()[0] >= 0 and ax.get_xlim()[0] >= 0
@@ -358,7 +358,7 @@ def test_marks_tell_the_values_of_an_axis():
 
 
 def test_points_that_are_equal_are_all_on_the_front():
-    ax = pareto(table({C: [1, 2, 4]}, lambda at: {"cost_per_query": 1.0, "latency_p95": 2.0}))
+    ax = pareto(table({C: [1, 2, 4]}, lambda at: {"cost_per_1000_queries": 1.0, "latency_p95": 2.0}))
     assert len(spots(ax, "front")) == 3 and "3 of 3 points" in facts(ax)
 
 
@@ -371,7 +371,7 @@ def test_a_hundred_points_have_labels_that_do_not_overlap(draw):
 
     def found(at):
         c = at[axis]
-        return {"throughput": c / (c + 20), "latency_p95": 5 + c**2 / 400, "cost_per_query": 100.0 / c}
+        return {"throughput": c / (c + 20), "latency_p95": 5 + c**2 / 400, "cost_per_1000_queries": 100.0 / c}
 
     ax = draw(table({axis: range(1, 101)}, found, noise=0.01))
     placed = boxes(ax)
@@ -402,7 +402,8 @@ LONG = "cluster." + "no_end_of_a_name_" * 9
 def test_long_names_and_huge_numbers_stay_within_the_figure(axis, draw, scale):
     def found(at):
         return {
-            name: scale * (9 + 9 / at[axis]) for name in ("latency_mean", "latency_p95", "throughput", "cost_per_query")
+            name: scale * (9 + 9 / at[axis])
+            for name in ("latency_mean", "latency_p95", "throughput", "cost_per_1000_queries")
         }
 
     ax = draw(table({axis: [2**i for i in range(9)], LONG: ["$x_1$" + "W" * 300, "a\x00\nb", "c"]}, found))
@@ -485,10 +486,10 @@ def test_studies_without_axes_or_prices_say_so():
     with pytest.raises(ConfigError, match=r"the study has no axes, so there is no 'protocol.capacity' to draw over"):
         latency_capacity(table({}, lambda at: {"latency_mean": 1.0}))
     with pytest.raises(
-        ConfigError, match="no point has a value of cost_per_query: give the cluster dollars_per_gpu_hour"
+        ConfigError, match="no point has a value of cost_per_1000_queries: give the cluster dollars_per_gpu_hour"
     ):
-        pareto(table({C: [1, 2]}, lambda at: {"cost_per_query": math.nan, "latency_p95": 1.0}))
-    assert len(spots(pareto(table({}, lambda at: {"cost_per_query": 1.0, "latency_p95": 1.0})), "front")) == 1
+        pareto(table({C: [1, 2]}, lambda at: {"cost_per_1000_queries": math.nan, "latency_p95": 1.0}))
+    assert len(spots(pareto(table({}, lambda at: {"cost_per_1000_queries": 1.0, "latency_p95": 1.0})), "front")) == 1
 
 
 def test_nothing_is_loaded_before_a_picture():

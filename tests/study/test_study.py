@@ -516,13 +516,13 @@ def test_cost_by_hand(tmp_path):
         traces=files(tmp_path, by_hand("x"), by_hand("y")),
         base=str(tmp_path),
         cluster=Hardware(gpu="rate:1", replicas=2, dollars_per_gpu_hour=36.0),
-        metrics=("cost_per_query", "gpus", "makespan"),
+        metrics=("cost_per_1000_queries", "gpus", "makespan"),
         replications=1,
     )
     metrics = run_one(study, 0).metrics
     # Two GPUs for 35 seconds at a cent a second, two queries.
     assert (metrics["makespan"], metrics["gpus"]) == (35.0, 2)
-    assert metrics["cost_per_query"] == pytest.approx(0.35)
+    assert metrics["cost_per_1000_queries"] == pytest.approx(0.35)
 
 
 def test_closed_loop_with_one_user_is_isolated():

@@ -84,7 +84,7 @@ def agree(scenario: Scenario) -> OracleResult:
     timeline, expected = scenario.simulate(), scenario.oracle()
     for row, other in zip_longest([Row(*row) for row in timeline.rows.tolist()], expected.rows):
         assert row == other
-    for name in ("arrivals", "answered"):
+    for name in ("arrivals", "first_token", "answered"):
         for time, other in zip(getattr(timeline, name).tolist(), getattr(expected, name), strict=True):
             assert time == other or (time != time and other != other), name
     assert timeline.overflows.tolist() == expected.overflows
@@ -92,6 +92,12 @@ def agree(scenario: Scenario) -> OracleResult:
     for replica, other in zip(timeline.replicas, expected.replicas, strict=True):
         assert (replica.steps, replica.busy) == (other.steps, other.busy)
         assert changes(replica.batch.tolist()) == changes(other.batch)
+        begins, ends = ({step[i]: step[2] for step in other.pinned} for i in (0, 1))
+        steps = iter(replica.kv.tolist())
+        for (begin, first), (end, last) in zip(steps, steps, strict=True):
+            assert (first, last) == (begins.pop(begin), ends[end])
+        assert len(replica.kv) <= 2 * len(other.pinned)
+        assert bool(len(replica.kv)) == bool(other.pinned)
     together: dict[float, float] = {}
     for other in expected.replicas:
         before = 0

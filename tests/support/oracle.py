@@ -132,6 +132,7 @@ class Oracle:
         return OracleResult(
             sorted(self.rows, key=lambda row: (row.finish, row[:3])),
             [query.arrived for query in self.queries],
+            [query.first_token for query in self.queries],
             [query.answered for query in self.queries],
             [query.overflows for query in self.queries],
             stuck,

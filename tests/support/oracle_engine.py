@@ -36,7 +36,7 @@ class Engine:
         self.changes: list[tuple[float, int]] = []
 
     def result(self) -> ReplicaResult:
-        return ReplicaResult(self.steps, self.busy, self.changes, 0, 0, self.prefilled, 0)
+        return ReplicaResult(self.steps, self.busy, self.changes, 0, 0, self.prefilled, [], 0)
 
     # Routing
 
@@ -206,11 +206,14 @@ class Engine:
                     continue
                 self.world.state(request).decode_start = self.world.now
             request.tokens += 1
-            self.world.queries[request.query].context[request.holder[1]] += 1
+            query = self.world.queries[request.query]
+            if request.thread == 0 and isnan(query.first_token):
+                query.first_token = self.world.now
+            query.context[request.holder[1]] += 1
             if request.done:
                 # Reading: work cancelled in mid-step that gets its last token in that step was not cut short.
                 self.held[request.holder] = self.context(request)
                 self.world.write(*request.number, tokens=request.tokens, replica=self.number)
-                if not self.world.queries[request.query].cancelled:
+                if not query.cancelled:
                     finished.append(request)
         return finished

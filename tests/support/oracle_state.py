@@ -43,6 +43,8 @@ class ReplicaResult(NamedTuple):
     evictions: int
     prefilled: int
     """Prompt tokens processed, those processed again included."""
+    pinned: list[tuple[float, float, int]]
+    """Of each step: begin, end, and the blocks of KV memory that what is in the batch needs."""
     most: int
     """The most blocks of KV memory in use at once, blocks that nobody runs on included."""
 
@@ -54,6 +56,7 @@ class OracleResult:
     rows: list[Row]
     arrivals: list[float]
     """NaN if it never came."""
+    first_token: list[float]
     answered: list[float]
     """NaN if never."""
     overflows: list[int]
@@ -153,5 +156,7 @@ class QueryState:
     """The query with whose organizer's context this one's begins."""
     cancelled: bool = False
     arrived: float = nan
+    first_token: float = nan
+    """When the first token of the organizer was out."""
     answered: float = nan
     overflows: int = 0

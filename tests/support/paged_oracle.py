@@ -28,11 +28,13 @@ class PagedEngine(Engine):
         """How many tokens of that."""
         self.memory = Memory(gpu.num_kv_blocks, gpu.block_size, gpu.prefix_caching, self.parents.__getitem__)
         self.preemptions = 0
+        self.pinned: list[tuple[float, float, int]] = []
 
     def result(self) -> ReplicaResult:
         assert not any(block.pins for block in self.memory.blocks.values()), "nothing runs, but blocks are pinned"
         memory = self.memory
-        return super().result()._replace(preemptions=self.preemptions, evictions=memory.evictions, most=memory.most)
+        seen = {"preemptions": self.preemptions, "pinned": self.pinned}
+        return super().result()._replace(evictions=memory.evictions, most=memory.most, **seen)
 
     def kin(self, holder: Holder) -> tuple[Holder | None, int]:
         """The nearest ancestor that has had a request here, and what is shared with it."""
@@ -136,7 +138,12 @@ class PagedEngine(Engine):
         request.pinned = []
         return False
 
+    def start_step(self) -> None:
+        self.begun = self.world.now
+        super().start_step()
+
     def end_step(self) -> list[Request]:
+        self.pinned.append((self.begun, self.world.now, sum(block.pins > 0 for block in self.memory.blocks.values())))
         decoding = [(r, self.context(r)) for r in self.batch if not r.prompt]
         finished = super().end_step()
         for request, context in decoding:

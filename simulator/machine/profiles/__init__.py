@@ -7,7 +7,9 @@ Every other TOML file of this folder is one profile, and so is any file like it 
 from __future__ import annotations
 
 import difflib
+import math
 import os
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -18,6 +20,7 @@ from simulator.machine.profiles.reading import KINDS, MEMORY_SHARE, Profile, par
 from simulator.support.toml import load_toml
 
 __all__ = [
+    "DEFAULT_GPU",
     "KINDS",
     "MEMORY_SHARE",
     "Profile",
@@ -27,6 +30,9 @@ __all__ = [
     "profiles",
     "read_profile",
 ]
+
+DEFAULT_GPU = "h100-qwen3-8b-database"
+"""The machine of what needs one and is not told which: the wall-clock reward, and the audit. It charges for prompts."""
 
 
 def profiles() -> tuple[str, ...]:
@@ -54,13 +60,25 @@ def read_profile(name: str | os.PathLike[str]) -> Profile:
     if text in shipped():
         return shipped()[text]
     if not isinstance(text, str) or not text.endswith(".toml"):
-        near = difflib.get_close_matches(str(text).lower(), profiles(), n=4, cutoff=0.5)
-        near = near or [name for name in profiles() if text and str(text).lower() in name][:4]
+        near = _near(str(text).lower())
         hint = f"did you mean {', '.join(near)}? " if near else ""
         raise ConfigError(f"no GPU profile is called {text!r}; {hint}`forksim gpus` lists all")
     profile = load_toml("profile", text, partial(profile_of, name=text))
     stem = os.path.basename(text).removesuffix(".toml")
     return replace(profile, name=stem, gpu=replace(profile.gpu, name=stem))
+
+
+def _near(text: str) -> list[str]:
+    """Return names of profiles that somebody may have meant: the smallest models first, on the fewest GPUs."""
+    inside = [name for name in profiles() if text and text in name]
+    smallest = sorted(inside, key=lambda name: (_weights(name), shipped()[name].tensor_parallel))
+    return smallest[:4] or difflib.get_close_matches(text, profiles(), n=4, cutoff=0.5)
+
+
+def _weights(name: str) -> float:
+    """Return the billions of parameters of a profile's model, as its name says them."""
+    size = re.search(r"(\d+(?:\.\d+)?)(b|m)\b", shipped()[name].model)
+    return math.inf if size is None else float(size[1]) / (1000 if size[2] == "m" else 1)
 
 
 def load_profile(name: str | os.PathLike[str]) -> GPU:
@@ -72,6 +90,9 @@ def load_profile(name: str | os.PathLike[str]) -> GPU:
     >>> load_profile("h100-qwen3-8")
     Traceback (most recent call last):
     simulator.errors.ConfigError: no GPU profile is called 'h100-qwen3-8'; did you mean h100-qwen3-8b, ...
+    >>> load_profile("h100")
+    Traceback (most recent call last):
+    simulator.errors.ConfigError: no GPU profile is called 'h100'; did you mean h100-qwen3-4b-database, ...
     """
     return read_profile(name).gpu
 
