@@ -27,21 +27,14 @@ them."""
 def number(value: float) -> str:
     """Return `value` to three or four digits, a dash where it does not exist.
 
-    >>> number(0.64721), number(1), number(152.34), number(12345.678), number(float("nan"))
-    ('0.647', '1.000', '152.3', '12,346', '-')
+    >>> number(0.64721), number(1), number(99.999), number(12345.678), number(float("nan"))
+    ('0.647', '1.000', '100.0', '12,346', '-')
     """
     if math.isnan(value):
         return "-"
-    size = abs(value)
-    return (
-        f"{value:,.0f}"
-        if size >= 1000
-        else f"{value:.1f}"
-        if size >= 100
-        else f"{value:.2f}"
-        if size >= 10
-        else f"{value:.3f}"
-    )
+    size = float(f"{abs(value):.4g}")  # as it will be shown: 99.999 has four digits as 100.0
+    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3
+    return f"{value:,.{digits}f}"
 
 
 def count(value: float) -> str:

@@ -51,7 +51,7 @@ def test_json_says_what_the_library_says(forksim):
 def test_the_table_and_the_files(forksim, tmp_path):
     code, out, err = forksim("leverage", *QUICK, "-o", "found")
     assert (code, err) == (0, "")
-    assert "leverage, c = 4, times on h100-qwen3-8b under a load of 1" in out
+    assert "leverage, c = 4, times on h100-qwen3-8b-database under a load of 1" in out
     assert "256 rollouts: 135 right, 0 at the gate" in out
     assert "staggered: A earns 0.25 more because leverage pays 0.25 instead of 0" in out
     assert "open to 1 of 2 exploits" in out and out.endswith("wrote found\n")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import simulator
 from simulator import Outcome, Protocol, check, measure, read, score, simulate
 from simulator.cli import _run, app
 from simulator.cli.report import Tally, count, metrics_table, number, printable, rewards_table, summary_table
@@ -189,7 +190,7 @@ def test_the_summary_is_over_all_traces_also_those_not_shown(here, forksim):
     for name in ("latency", "critical_path_steps", "work", "speedup", "eta", "peak_concurrency"):
         values = [record[name] for record in records]
         assert summary[name] == pytest.approx(
-            {"mean": np.mean(values), "p50": np.percentile(values, 50), "p95": np.percentile(values, 95)}
+            {"mean": np.mean(values)} | {f"p{each}": np.percentile(values, each) for each in (50, 95, 99)}
         )
 
 
@@ -210,7 +211,63 @@ def test_together_they_share_a_gpu(here, forksim):
     assert "run" not in lines(alone)[-1]["summary"]
     run = lines(together)[-1]["summary"]["run"]
     assert list(run) == list(SUMMARIES)
-    assert (run["queries"], run["slot_utilization"]) == (2, 1.0)
+    assert (run["queries"], run["occupancy"]) == (2, 1.0)
+
+
+def test_an_slo_counts_the_queries_that_keep_to_it(here, forksim):
+    options = (
+        "--gpu",
+        "rate:10",
+        "--arrivals",
+        "together",
+        "--max-num-seqs",
+        1,
+        "--slo",
+        "e2e < 6",
+        "--slo",
+        "ttft<=3500ms",
+    )
+    code, out, err = forksim("run", "traces.jsonl", *options, "--json", "--out", "out", "--plots", 0)
+    assert (code, err) == (0, "")
+    *records, last = lines(out)
+    kept = [record["latency"] < 6 and record["ttft"] <= 3.5 for record in records]
+    assert [record["meets_slo"] for record in records] == kept and 0 < sum(kept) < 4
+    summary = last["summary"]
+    assert summary["slo"] == {"objectives": ["latency < 6", "ttft <= 3.5"], "met": sum(kept)}
+    assert summary["run"]["goodput"] == pytest.approx(sum(kept) / summary["run"]["makespan"])
+    rows = csv.DictReader(Path("out/metrics.csv").read_text().splitlines())
+    assert [row["meets_slo"] for row in rows] == [str(int(each)) for each in kept]
+    _, out, _ = forksim("run", "traces.jsonl", *options)
+    assert f"{sum(kept)} of 4 queries keep to latency < 6 s and TTFT <= 3.5 s." in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--slo", "p95 ttft < 1"), "'p95 ttft < 1': this is asked of each query, which has no p95: say ttft < 1"),
+        (("--slo", "ttft"), "an objective is METRIC < NUMBER [UNIT], such as 'ttft < 1 s'; got 'ttft'"),
+        (("--slo", "tfft < 1"), "'tfft < 1': no metric of a query is called 'tfft'; did you mean ttft?"),
+        (("--slo", "ttft < 1 s"), "'ttft < 1 s': ttft is a time in steps, and takes steps or no unit; got 's'"),
+        (("--arrivals", "poisson:2"), "is a rate per second, and without --gpu time is counted in decode steps: give"),
+        (("--arrivals", "poisson:2/step", "--gpu", "rate:9"), "is a rate per decode step, and this --gpu counts"),
+    ],
+)
+def test_what_time_a_limit_or_a_rate_is_in_must_be_clear(here, forksim, options, message):
+    code, out, err = forksim("run", "traces.jsonl", *options)
+    assert (code, out, err.count("\n")) == (2, "", 1) and message in err
+
+
+@pytest.mark.filterwarnings("default")
+def test_long_prompts_that_are_free_are_told(here, forksim):
+    organizer = simulator.Thread("organizer", (simulator.Answer(5),), prompt_tokens=1001)
+    write("long.jsonl", simulator.Trace("long", (organizer,)))
+    code, _, err = forksim("run", "long.jsonl", "long.jsonl", "--gpu", "h100-qwen3-8b")
+    assert code == 0 and err.splitlines() == [
+        "forksim: note: h100-qwen3-8b takes no time for prompts, and there are queries with more than 1,000 prompt"
+        " tokens: a profile whose name ends in -database or -engine charges for them"
+    ]
+    for gpu in ("h100-qwen3-8b-database", "steps"):
+        assert forksim("run", "long.jsonl", "--gpu", gpu)[2] == ""
 
 
 def test_recorded_arrivals(here, forksim):
@@ -275,7 +332,7 @@ def test_queries_that_nobody_is_left_to_ask_are_counted_on_stderr(here, forksim)
     deadlock, lost = err.splitlines()
     assert "1.1 waits for one of the max_workers seats, and all are taken" in deadlock
     assert lost == "forksim: 2 of 3 queries never arrived: each user waits for an answer in a deadlock"
-    assert "queries 3, answered 0" in out
+    assert re.search(r"^ queries +3  ", out, re.MULTILINE) and re.search(r"^ answered +0 ", out, re.MULTILINE)
 
 
 # --out
@@ -617,7 +674,7 @@ def test_a_tally_keeps_a_fair_sample(monkeypatch):
     assert summary["x"]["mean"] == 4999.5
     assert summary["x"]["p50"] == pytest.approx(5000, abs=400)
     assert summary["x"]["p95"] == pytest.approx(9500, abs=200)
-    assert summary["y"] == {"mean": 1.0, "p50": 1.0, "p95": 1.0}
+    assert summary["y"] == {"mean": 1.0, "p50": 1.0, "p95": 1.0, "p99": 1.0}
     assert (summary["traces"], summary["with_violations"], summary["violations"]) == (10_000, 3334, {"stray_tag": 3334})
 
 
@@ -625,7 +682,7 @@ def test_a_tally_of_few_is_exact():
     tally = Tally(("x",))
     for value in (3.0, 1.0, 2.0):
         tally.add({"x": value}.__getitem__, [])
-    assert tally.summary()["x"] == pytest.approx({"mean": 2.0, "p50": 2.0, "p95": 2.9})
+    assert tally.summary()["x"] == pytest.approx({"mean": 2.0, "p50": 2.0, "p95": 2.9, "p99": 2.98})
     assert "x" in rendered(summary_table(tally), 80)
 
 

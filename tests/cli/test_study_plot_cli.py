@@ -69,7 +69,7 @@ def test_capacity_is_drawn_by_default(forksim, folder, tmp_path):
         (["--kind", "knee", "-x", RATE, "-m", "latency_mean", "--by", C], "mean latency against throughput"),
         (["-k", "heatmap"], "mean latency by pool capacity c and arrival rate"),
         (["-k", "heatmap", "-x", RATE, "-y", C, "-m", "throughput"], "throughput by arrival rate and pool capacity c"),
-        (["-k", "pareto"], "p95 latency against cost per query"),
+        (["-k", "pareto"], "p95 latency against cost per 1,000 queries"),
         (["-k", "pareto", "-x", "makespan", "-m", "latency_mean", "--by", C], "mean latency against makespan"),
     ],
 )

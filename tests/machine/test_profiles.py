@@ -124,7 +124,7 @@ def test_the_page_prints_what_the_script_prints():
 def test_nearest_names_are_offered():
     with pytest.raises(ConfigError, match=r"'h100-qwen3-8'; did you mean h100-qwen3-8b, .*\? `forksim gpus` lists all"):
         load_profile("h100-qwen3-8")
-    with pytest.raises(ConfigError, match=r"'Llama'; did you mean a100x4-llama3.1-70b-roofline, a100x8-"):
+    with pytest.raises(ConfigError, match=r"'Llama'; did you mean a100-llama3.1-8b-roofline, b200-llama"):
         load_profile("Llama")
     with pytest.raises(ConfigError, match=r"'H100-Qwen3-8B'; did you mean h100-qwen3-8b, "):
         load_profile("H100-Qwen3-8B")

@@ -77,6 +77,10 @@ LONGER = Trace("longer", (*TWO_WORKERS.threads[:2], Thread("2", (Return(5),))))
 
 ALONE = {
     "latency": 24,
+    "ttft": 1,
+    "tpot": 23 / 17,  # the organizer decodes 18 tokens
+    "itl": 1,
+    "queue_time": 0,
     "critical_path_steps": 24,
     "critical_path_seconds": 24,
     "eta": 35 / 24,  # 13 + 5 steps of the organizer, 14 and 3 of the workers
@@ -131,6 +135,7 @@ def test_a_batch_of_one():
         {
             **ALONE,
             "latency": 35,
+            "tpot": 34 / 17,
             "speedup": 1,
             "concurrency": 1,
             "queueing_delay": 11,
@@ -157,7 +162,7 @@ FULL = {**ALONE, "eta_over_c": 37 / 24 / 2, "overflows": 1, "violation_count": 1
             # worker 2          :::::::::|-5--|              in the slot that worker 1 leaves at 19
             "queue",
             "o decode 0-5, o decode 5-10, 2 wait_pool 10-19, 2 worker 19-24, o decode 24-26",
-            {"latency": 26, "wait_pool": 9, "queueing_delay": 9, "wait_join": 6 + 2}
+            {"latency": 26, "tpot": 25 / 17, "wait_pool": 9, "queueing_delay": 9, "wait_join": 6 + 2}
             | {"speedup": 37 / 26, "concurrency": 37 / 26}
             | bounds(decode=12 / 26, wait_pool=9 / 26, worker=5 / 26),
         ),
@@ -167,7 +172,7 @@ FULL = {**ALONE, "eta_over_c": 37 / 24 / 2, "overflows": 1, "violation_count": 1
             # worker 2                     |-5--|
             "block",
             "o decode 0-5, o decode 5-10, o wait_pool 10-19, o decode 19-22, o decode 22-25, o decode 25-27",
-            {"latency": 27, "wait_pool": 9 + 9, "queueing_delay": 9, "wait_join": 0}
+            {"latency": 27, "tpot": 26 / 17, "wait_pool": 9 + 9, "queueing_delay": 9, "wait_join": 0}
             | {"speedup": 37 / 27, "concurrency": 37 / 27}
             | bounds(decode=18 / 27, wait_pool=9 / 27),
         ),
@@ -248,6 +253,10 @@ def test_prompts_take_time():
     assert measure(timeline).values == pytest.approx(
         {
             "latency": 5,
+            "ttft": 3,
+            "tpot": 1,
+            "itl": 1,
+            "queue_time": 0,
             "critical_path_steps": 3,
             "critical_path_seconds": 5,
             "eta": 1,
@@ -344,7 +353,7 @@ def deadlocked():
 def test_a_deadlock_has_no_latency():
     timeline = deadlocked()
     metrics = measure(timeline)
-    missing = {"latency", "speedup", "concurrency", "queueing_delay", *bounds()}
+    missing = {"latency", "tpot", "speedup", "concurrency", "queueing_delay", *bounds()}
     assert {name for name, value in metrics.values.items() if math.isnan(value)} == missing
     assert (metrics.critical_path_steps, metrics.work, metrics.overflows) == (2 + 4 + 5 + 1 + 1, 6, 1)
     with pytest.raises(ConfigError, match="query 0 was never answered"):
@@ -368,7 +377,7 @@ def test_metrics_are_read_by_name_in_two_ways():
     metrics = measure(simulate(compile_trace(TWO_WORKERS)))
     for name in METRICS:
         assert metrics[name] == getattr(metrics, name) or math.isnan(metrics[name])
-    with pytest.raises(AttributeError, match="no metric is called 'latencies'; there are latency, critical_path"):
+    with pytest.raises(AttributeError, match="no metric is called 'latencies'; there are latency, ttft"):
         metrics.latencies  # noqa: B018
     with pytest.raises(KeyError):
         metrics["latencies"]
@@ -406,8 +415,11 @@ QUIET = {
     "latency_p95": 3.9,  # between 2 and 4, at 95 %
     "latency_p99": 3.98,
     "utilization": 6 / 8,
-    "slot_utilization": 6 / 8,
+    "occupancy": 6 / 8,
+    "batch_occupancy": 6 / 8,
+    "kv_occupancy": NAN,
     "mean_batch": 6 / 8,
+    "queries_per_second": 2 / 8,
     "tokens_per_second": 6 / 8,
     "forks_on_full_pool": 0,
     "deadlocks": 0,
@@ -423,12 +435,12 @@ def test_a_run_with_a_gap():
     # |---4---|   |-2-|
     # 0       4   6   8
     summary = summarize(simple(0, 6, gpu=GPU(max_num_seqs=1)))
-    assert summary == pytest.approx(QUIET)
+    assert summary == pytest.approx(QUIET, nan_ok=True)
     assert list(summary) == list(SUMMARIES)
 
 
 def test_a_run_begins_with_its_first_arrival():
-    assert summarize(simple(10, 16, gpu=GPU(max_num_seqs=1))) == pytest.approx(QUIET)
+    assert summarize(simple(10, 16, gpu=GPU(max_num_seqs=1))) == pytest.approx(QUIET, nan_ok=True)
 
 
 def test_a_run_in_one_batch():
@@ -439,8 +451,10 @@ def test_a_run_in_one_batch():
             **QUIET,
             "makespan": 4,
             "utilization": 1,
-            "slot_utilization": NAN,
+            "occupancy": NAN,
+            "batch_occupancy": NAN,
             "mean_batch": 6 / 4,
+            "queries_per_second": 2 / 4,
             "tokens_per_second": 6 / 4,
         },
         nan_ok=True,
@@ -448,7 +462,60 @@ def test_a_run_in_one_batch():
 
 
 def test_a_run_of_places():
-    assert summarize(simple(0, 1, gpu=GPU(max_num_seqs=4)))["slot_utilization"] == pytest.approx(6 / 16)
+    assert summarize(simple(0, 1, gpu=GPU(max_num_seqs=4)))["occupancy"] == pytest.approx(6 / 16)
+
+
+def test_a_run_of_memory():
+    # Blocks of 2 tokens. In its four steps the first query has 1, 2, 3 and 4 tokens in memory, so 1, 1, 2 and 2 blocks;
+    # the second, from 1 on, has 1 and 2 tokens and a block. That is 1, 2, 3 and 2 blocks in four steps of 1 s.
+    timeline = simple(0, 1, gpu=GPU(num_kv_blocks=10, block_size=2, max_num_seqs=4))
+    ends = [[0, 1], [1, 1], [1, 2], [2, 2], [2, 3], [3, 3], [3, 2], [4, 2]]
+    assert timeline.replicas[0].kv.tolist() == ends
+    summary = summarize(timeline)
+    assert summary["kv_occupancy"] == pytest.approx(8 / 4 / 10)
+    assert summary["batch_occupancy"] == summary["occupancy"] == pytest.approx(6 / 16)
+    tight = summarize(simple(0, 1, gpu=GPU(num_kv_blocks=3, block_size=2, max_num_seqs=4)))
+    assert tight["occupancy"] == tight["kv_occupancy"] == pytest.approx(8 / 4 / 3)
+
+
+# ---------------------------------------------------------------- what serving asks, by hand
+
+
+def test_the_first_token_waits_for_a_place_and_for_its_prompt():
+    # One place; a step takes 1 s, and 0.5 s for each prompt token. First: its prompt takes 2 s, and its tokens are out
+    # at 2 and 3. Second, since 1: it waits until 3, its prompt takes 3 s, and its tokens are out at 6, 7 and 8.
+    graphs = [
+        compile_trace(Trace(name, (Thread("organizer", (Answer(tokens),), prompt_tokens=prompt),)))
+        for name, tokens, prompt in (("a", 2, 2), ("b", 3, 4))
+    ]
+    timeline = simulate(graphs, arrivals=[0, 1], gpu=GPU(cost=LinearBatch(a=1, p=0.5), max_num_seqs=1))
+    assert timeline.first_token.tolist() == [2, 6]
+    first, second = measure(timeline, 0), measure(timeline, 1)
+    assert (first.ttft, first.tpot, first.itl, first.queue_time) == (2, 1, 1, 0)
+    assert (second.ttft, second.tpot, second.itl, second.queue_time) == (5, 1, 1, 2)
+
+
+def test_a_free_prompt_yields_its_token_with_the_next_step():
+    # A step takes 1 s and 0.25 s for each sequence. Alone, the first token is out at 1.25; from 2.5 on there are two,
+    # and a step takes 1.5 s; from 4 on, the second is alone.
+    graphs = [compile_trace(Trace(name, (Thread("organizer", (Answer(3),), prompt_tokens=5),))) for name in "ab"]
+    timeline = simulate(graphs, arrivals=[0, 2], gpu=GPU(cost=LinearBatch(a=1, b=0.25)))
+    assert timeline.first_token.tolist() == [1.25, 4]
+    assert timeline.answered.tolist() == [4, 6.5]
+    assert measure(timeline, 1).values["ttft"] == 2
+    assert measure(timeline, 1).itl == pytest.approx((1.5 + 1.25 + 1.25) / 3)
+
+
+def test_an_organizer_that_begins_with_a_tool_waits_for_its_first_token():
+    # |==3 s==|-1-|-1-|     arrival at 0, and nothing waits in a queue
+    trace = Trace("t", (Thread("organizer", (Delay(3.0), Answer(2))),))
+    metrics = measure(simulate(compile_trace(trace), gpu=GPU(cost=ConstantRate(1))))
+    assert (metrics.ttft, metrics.tpot, metrics.queue_time) == (4, 1, 0)
+
+
+def test_who_never_decodes_has_no_first_token():
+    metrics = measure(simulate(compile_trace(Trace("t", (Thread("organizer", (Answer(0),)),)))))
+    assert all(math.isnan(metrics[name]) for name in ("ttft", "tpot", "itl", "queue_time"))
 
 
 def test_a_run_that_deadlocks():
@@ -458,7 +525,9 @@ def test_a_run_that_deadlocks():
         "latency_p50",
         "latency_p95",
         "latency_p99",
-        "slot_utilization",
+        "occupancy",
+        "batch_occupancy",
+        "kv_occupancy",
     }
     assert (summary["queries"], summary["answered"], summary["deadlocks"]) == (1, 0, 1)
     assert (summary["makespan"], summary["forks_on_full_pool"], summary["tokens_per_second"]) == (6, 1, 1)

@@ -31,6 +31,7 @@ from simulator import (
 )
 from simulator.cli import main
 from simulator.metrics import METRICS, SUMMARIES, TIME, Metric, QueryView
+from simulator.metrics.slo import Target
 from simulator.planning import parse_objective, plan
 from simulator.plots import heatmap, latency_capacity
 from simulator.study import QUERY_METRICS, RUN_METRICS, Hardware, Source, Study, Window, run_study
@@ -51,7 +52,7 @@ each_metric = pytest.mark.parametrize(("name", "metric", "of"), ALL, ids=[f"{nam
 
 
 def seen(timeline, gpus=1):
-    return Observed(timeline, Window(), gpus, dollars_per_gpu_hour=2.0)
+    return Observed(timeline, Window(), gpus, dollars_per_gpu_hour=2.0, slo=(Target("latency", "<", 50.0),))
 
 
 def value(metric, of, timeline):
@@ -86,8 +87,8 @@ def test_a_metric_says_its_unit_and_its_title(name, metric, of):
     assert set(metric.unit.removesuffix(" per time").split(" per ")) <= UNITS
     assert metric.title and metric.heading
     for clock in ("steps", "seconds"):
-        said = (metric.unit_on(clock), metric.title_on(clock), metric.heading_on(clock))
-        assert not any("time" in text.split() for text in said)
+        assert "time" not in metric.unit_on(clock).split()
+        assert not any("per time" in text for text in (metric.title_on(clock), metric.heading_on(clock)))
 
 
 @each_metric
@@ -148,13 +149,20 @@ def pairs():
     """Two timelines each, of which anybody would prefer the second, and the metrics that have to say so."""
     concurrent = "latency critical_path_steps critical_path_seconds eta eta_over_c peak_concurrency speedup_steps saved"
     concurrent += " speedup concurrency makespan latency_mean latency_p50 latency_p95 latency_p99 tokens_per_second"
-    yield run(ALONE), run(FORKED), f"{concurrent} throughput"
+    yield run(ALONE), run(FORKED), f"{concurrent} throughput goodput slo_attainment"
     one_a_second = GPU(cost=ConstantRate(1))
     yield run(ALONE, gpu=one_a_second), run(FORKED, gpu=one_a_second), f"{concurrent} cost_per_1000_queries"
     yield run(TALKATIVE), run(ALONE), "work latency"
+    yield run(ALONE, gpu=one_a_second), run(ALONE, gpu=GPU(cost=ConstantRate(2))), "ttft tpot itl"
+    first = compile_trace(ALONE)
+    behind = simulate([first, first], arrivals=[1.0, 0.0], gpu=GPU(max_num_seqs=1))
+    yield behind, run(ALONE), "queue_time ttft"
     yield run(FORKED, gpu=GPU(max_num_seqs=1)), run(FORKED), "queueing_delay wait_batch speedup"
     yield run(FORKED, 2), run(FORKED), "wait_pool overflows forks_on_full_pool queueing_delay violation_count"
-    yield run(FORKED, apart=500.0), run(FORKED, apart=0.0), "utilization slot_utilization mean_batch throughput"
+    yield run(FORKED, apart=500.0), run(FORKED, apart=0.0), "utilization mean_batch throughput queries_per_second"
+    memory = GPU(max_num_seqs=8, num_kv_blocks=100)
+    apart, together = (run(FORKED, gpu=memory, apart=wait) for wait in (500.0, 0.0))
+    yield apart, together, "occupancy batch_occupancy kv_occupancy"
     yield run(NESTED, 2), run(NESTED, 4), "answered deadlocks unanswered"
 
 

@@ -137,8 +137,8 @@ def test_the_cheapest_of_several_clusters():
     assert all(each.found.rules.confidence == pytest.approx(0.975) for each in found)
     first, second = cheapest(found)
     assert (first.alternative.label, second.alternative.label) == ("fast", "slow")
-    assert first.alternative.price == pytest.approx(2 * 7.2 / 3600 * 4 / 24)
-    assert second.mean == pytest.approx((6 * 3.6 - 2 * 7.2) / 3600 * 4 / 24) == second.low == second.high
+    assert first.alternative.price == pytest.approx(1000 * 2 * 7.2 / 3600 * 4 / 24)
+    assert second.mean == pytest.approx(1000 * (6 * 3.6 - 2 * 7.2) / 3600 * 4 / 24) == second.low == second.high
 
 
 def test_none_of_several_clusters():
