@@ -1,6 +1,6 @@
 """Published rewards, each a small function that names its source and has every constant as an option.
 
-What the sources say, and where they disagree with themselves, is in docs/reward.md.
+What the sources say, and where they disagree with themselves, is in docs/rewards.md.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _KEYS = ("reward", "options", "terms", "gate", "protocol", "format", "group", "r
 
 
 def load_reward(name: str | os.PathLike[str]) -> Reward:
-    """Return the reward that `name` says: one of `REWARDS`, or a TOML file (see docs/reward.md).
+    """Return the reward that `name` says: one of `REWARDS`, or a TOML file (see docs/rewards.md).
 
     Raises
     ------

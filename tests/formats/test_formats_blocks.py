@@ -830,8 +830,7 @@ def test_recorded_multiverse():
         ]
         return sum(parts) / len(parts), len(parts)
 
-    # What unlimited workers save, in white-space words: over all outputs, and over those that hold a block. The table
-    # in docs/formats.md has these numbers.
+    # What unlimited workers save, in white-space words: over all outputs, and over those that hold a block.
     assert saved("AIME24", 1) == (pytest.approx(0.048, abs=0.001), 15)
     assert saved("AIME24", 2) == (pytest.approx(0.089, abs=0.001), 8)
     assert saved("MATH500", 1) == saved("MATH500", 2) == (pytest.approx(0.100, abs=0.001), 35)

@@ -223,7 +223,7 @@ def test_every_registry_is_in_the_table_of_extensions():
 
 @pytest.mark.parametrize(("title", "registry"), [("reward", REWARDS), ("term", TERMS)])
 def test_every_reward_and_term_is_in_its_table_with_all_its_options(title, registry):
-    table = {ticked(row[0])[0]: ticked(row[2]) for row in rows("reward.md", title)}
+    table = {ticked(row[0])[0]: ticked(row[2]) for row in rows("rewards.md", title)}
     assert table == {
         name: [each.name for each in inspect.signature(function).parameters.values() if each.kind is each.KEYWORD_ONLY]
         for name, function in registry.items()
@@ -231,7 +231,7 @@ def test_every_reward_and_term_is_in_its_table_with_all_its_options(title, regis
 
 
 def test_the_reward_file_on_the_page_is_the_one_that_ships():
-    [block] = blocks(ROOT / "docs" / "reward.md", "toml")
+    [block] = blocks(ROOT / "docs" / "rewards.md", "toml")
     assert block == (ROOT / "examples" / "reward.toml").read_text(encoding="utf-8")
 
 
