@@ -2,7 +2,7 @@
 
 What a reward is held against is `Judge`: who is right, and how long it takes on a simulated machine. `audit_corpus`
 looks at given rollouts; `search` makes its own, and shrinks what the reward has in the wrong order; `search_texts`
-writes texts that lie about time. See docs/reward-audit.md.
+writes texts that lie about time. See docs/training.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,7 +143,7 @@ class Calibration:
         lines += [f"type = {_text(self.law)}"]
         for item in fields(self.cost):  # type: ignore[arg-type]  # all of LAWS make dataclasses
             value = getattr(self.cost, item.name)
-            if item.init and value not in (0, (), None):
+            if item.init and (item.default is MISSING or value not in (0, (), None)):
                 lines.append(f"{item.name} = {_toml(value)}")
         limits = dict(engine or {})
         if not isinstance(self.cost, LinearBatch):

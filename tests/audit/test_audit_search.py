@@ -240,7 +240,7 @@ OPEN = {
     "wallclock": {"giving_up", "wrong_first", "overflow", "guided"},
     "leverage": {"staggered", "free", "guided"},
 }
-"""What each reward of the library is open to, at least (docs/reward-audit.md)."""
+"""What each reward of the library is open to, at least (docs/training.md)."""
 
 CLOSED = {
     "asyncthink": {"wrong_first", "staggered", "overflow", "giving_up"},

@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -117,6 +118,11 @@ def test_a_profile_says_what_was_found():
     assert profile.gpu.cost.tokens == found.cost.tokens
     assert profile.gpu.cost.seconds == pytest.approx(found.cost.seconds, rel=1e-5)
     assert "1,800 engine steps of 6 runs" in tomllib.loads(text)["provenance"]["measured"]
+
+
+def test_a_coefficient_of_zero_is_written_where_a_profile_must_have_it():
+    found = replace(calibrate(rows(LINEAR, steps=30), law="linear"), cost=LinearBatch(0.0, 1e-3))
+    assert parse_profile(found.profile(source="a desk"), "desk").gpu.cost == found.cost
 
 
 # ---------------------------------------------------------------- noise, interruptions, drift

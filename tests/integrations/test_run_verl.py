@@ -91,7 +91,7 @@ def test_the_reward_loop_hands_over_what_the_agent_loop_returned():
 
 
 def test_dapo_does_not():
-    """As docs/reward-training.md warns: the workers are lost on the way, and the logs say so."""
+    """As docs/training.md warns: the workers are lost on the way, and the logs say so."""
     found = in_the_loop(DAPORewardManager, batch([TEXT], [{}]), {"workers": {"1": WORKER}})
     assert found["reward_extra_info"]["without_workers"] == 1 and found["reward_score"] < EXPECTED
 

@@ -17,6 +17,7 @@ from simulator.formats import FORMATS, LOGS
 from simulator.machine import profiles
 from simulator.machine.cost import COSTS
 from simulator.machine.policy import POLICIES
+from simulator.machine.routing import ROUTINGS
 from simulator.metrics import METRICS, SUMMARIES
 from simulator.rewards import REWARDS, TERMS
 from simulator.trace import Answer, Delay, Fork, Join, Outcome, Return, Think, Thread, Trace, Violation, ViolationKind
@@ -32,8 +33,7 @@ DOCTESTED = [page for page in PAGES if page == ROOT / "README.md" or page.parent
 TO_BE_WRITTEN = {  # by readers of docs/extending.md
     "simulator/formats/NAME.py",
     "simulator/formats/logs/NAME.py",
-    "simulator/formats/logs/table.py",
-    "simulator/formats/steps.py",
+    "simulator/machine/profiles/NAME.toml",
 }
 
 PIECES = [path.read_text(encoding="utf-8") for path in ROOT.glob("examples/pieces/*.py")]
@@ -211,6 +211,7 @@ def test_every_registry_is_in_the_table_of_extensions():
         LAWS,
         profiles,
         POLICIES,
+        ROUTINGS,
         WHEN_FULL,
         METRICS,
         SUMMARIES,
