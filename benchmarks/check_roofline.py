@@ -1,4 +1,4 @@
-"""How far the rooflines are from step times that others measured; prints the tables of docs/cost-models.md.
+"""How far the rooflines are from step times that others measured; the first table is in docs/machine.md.
 
 The numbers and their sources are in step_times.toml.
 """

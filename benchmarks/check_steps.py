@@ -1,5 +1,5 @@
 """How far a table of decode steps and lone prompts is from the operator database on what is in neither: several prompts
-in a step, and prompts beside decoding sequences. Prints the table of docs/cost-models.md.
+in a step, and prompts beside decoding sequences. Prints the table of docs/machine.md.
 
 python benchmarks/check_steps.py
 

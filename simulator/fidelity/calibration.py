@@ -114,7 +114,7 @@ class Calibration:
         kind: str = "measured",
         engine: Mapping[str, int] | None = None,
     ) -> str:
-        """Return the text of a profile file (see docs/cost-models.md).
+        """Return the text of a profile file (see docs/machine.md).
 
         Parameters
         ----------

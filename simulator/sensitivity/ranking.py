@@ -51,7 +51,7 @@ class SpeedUp(NamedTuple):
     latency: float
     """Latency with the thread scaled; NaN if the query then runs into a deadlock."""
     saved: float
-    """How much earlier the answer comes. Below 0, it comes later: see `docs/sensitivity.md`."""
+    """How much earlier the answer comes. Below 0, it comes later: see `docs/planning.md`."""
     saved_at_zero: float
     """Saved if the thread took no time at all. Where nothing ever queues, no speed-up of it saves more."""
     bound: str | None

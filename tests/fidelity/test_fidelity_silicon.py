@@ -99,4 +99,4 @@ def test_the_page_has_what_the_benchmark_prints(benchmark, tmp_path, monkeypatch
 
 def test_the_page_on_cost_models_has_what_its_script_prints(benchmark, capsys):
     importlib.import_module("check_steps").main()
-    assert capsys.readouterr().out.strip() in (ROOT / "docs" / "cost-models.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.strip() in (ROOT / "docs" / "machine.md").read_text(encoding="utf-8")

@@ -78,13 +78,17 @@ def shell(block):
     return re.findall(r"^(?:\.venv/bin/)?(forksim .*)$", block, re.MULTILINE)
 
 
+def printed(block):
+    return re.findall(r"^\$ (forksim .*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
+
+
 WITH_FOLDERS = "forksim study"  # one needs what another left: see below
 
 
 def commands():
     for page in PAGES:
         for block in blocks(page, "console"):
-            for command, output in re.findall(r"^\$ (forksim .*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
+            for command, output in printed(block):
                 if command.startswith(WITH_FOLDERS):
                     continue
                 yield pytest.param(command, output, id=f"{page.name}: {command}")
@@ -115,8 +119,10 @@ def test_commands_do_what_is_printed(command, output):
 
 def in_turn():
     for page in PAGES:
-        for number, block in enumerate(blocks(page, "sh")):
-            found = [command for command in shell(block) if command.startswith(WITH_FOLDERS)]
+        with_output = [printed(block) for block in blocks(page, "console")]
+        without = [[(command, None) for command in shell(block)] for block in blocks(page, "sh")]
+        for number, block in enumerate(without + with_output):
+            found = [(command, output) for command, output in block if command.startswith(WITH_FOLDERS)]
             if found:
                 yield pytest.param(found, id=f"{page.name}-{number}")
 
@@ -126,7 +132,7 @@ def in_turn():
 def test_commands_that_leave_results_run_in_turn(block, tmp_path):
     for name in ("studies", "traces", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
-    for command in block:
+    for command, output in block:
         words = shlex.split(command, comments=True)[1:]
         result = subprocess.run(
             [sys.executable, "-m", "simulator", *words],
@@ -136,7 +142,7 @@ def test_commands_that_leave_results_run_in_turn(block, tmp_path):
             timeout=600,
         )
         assert result.returncode == 0, result.stderr
-        assert result.stdout
+        assert result.stdout == output if output is not None else result.stdout
 
 
 # ---------------------------------------------------------------- what it points at is there

@@ -36,7 +36,7 @@ class Roofline:
     term is a ring all-reduce of bf16 activations after attention and after the MLP of each layer. The bytes of
     activations are not counted, nor the input embedding, of which a step reads a row a token.
 
-    From the datasheet alone (`alpha` = `beta` = 1) this is a bound that no engine reaches: see docs/cost-models.md.
+    From the datasheet alone (`alpha` = `beta` = 1) this is a bound that no engine reaches: see docs/machine.md.
 
     >>> shape = ModelShape(layers=36, hidden=4096, heads=32, kv_heads=8, head_dim=128, intermediate=12288, vocab=151936)
     >>> h100 = Datasheet(memory_bandwidth=3.35e12, flops=989e12, memory=80e9, link_bandwidth=450e9)

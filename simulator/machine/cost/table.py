@@ -37,7 +37,7 @@ class MeasuredTable:
 
     In a step with both, every token goes through the same matrix products: it takes what a prompt of all its tokens
     would (attending to what its prompts attend to), and the attention of the decoding sequences besides: what their
-    step takes beyond one without context. That is an assumption, not a measurement; docs/cost-models.md says how far
+    step takes beyond one without context. That is an assumption, not a measurement; docs/machine.md says how far
     it is off.
 
     Outside the grid nothing is known: ConfigError, unless ``extrapolate="linear"`` continues the outermost lines.

@@ -1,7 +1,7 @@
 """GPUs by name: small data files, each with where its numbers come from.
 
 ``hardware.toml`` has the GPUs, ``models.toml`` the shapes of models, ``rooflines.toml`` which of them are combined.
-Every other TOML file of this folder is one profile, and so is any file like it elsewhere: see docs/cost-models.md.
+Every other TOML file of this folder is one profile, and so is any file like it elsewhere: see docs/machine.md.
 """
 
 from __future__ import annotations
