@@ -1,4 +1,4 @@
-"""Predict recorded llama.cpp runs from what was asked; prints the tables of docs/fidelity.md.
+"""Predict recorded llama.cpp runs from what was asked; the first two tables that it prints are in docs/validation.md.
 
     python benchmarks/fidelity_llamacpp.py FOLDER [PICTURES]
 
@@ -22,6 +22,8 @@ from simulator.fidelity import Validation, calibrate, validate
 MODELS = ("random", "gemma")
 KINDS = ("single", "multi", "seq")
 LAWS = ("linear", "split without r", "split")
+SUMMARY = ("compared with", "error of", "n", "mean, %", "p95, %", "max, %")
+ON_THE_PAGE = ("runs", "model", "queries", "n", "mean, %", "bias, %", "p95, %", "max, %", "repeats, %")
 
 
 def load(folder, model):
@@ -91,8 +93,31 @@ def error_row(name, what, errors, repeats):
     row(name, what, str(errors.number), percent(errors.mean), signed, *map(percent, numbers), spread(repeats))
 
 
+def numbers(*values):
+    return [f"{100 * value:.1f}" for value in values]
+
+
+def summary_row(compared, what, errors):
+    row(compared, what, str(errors.number), *numbers(errors.mean, errors.p95, errors.max))
+
+
+def page_rows(runs, model, both, kinds):
+    """Print a row of the page for each kind of query."""
+    for kind, name in kinds.items():
+        errors, repeats = both.errors(kind), both.repeats(kind)
+        mean, p95, most = numbers(errors.mean, errors.p95, errors.max)
+        off = "-" if repeats is None else numbers(repeats.mean)[0]
+        row(runs, model, name, str(errors.number), mean, f"{100 * errors.bias:+.1f}", p95, most, off)
+
+
 def main(folder, pictures=None):
     found = {law: evaluate(folder, law) for law in LAWS}
+    header(*SUMMARY)
+    together = joined(*(both for *_, both in found["split"].values()))
+    summary_row("96 fork/join runs, llama.cpp on a CPU", "latency of a query", together.errors())
+    header(*ON_THE_PAGE)
+    for model, (*_, both) in found["split"].items():
+        page_rows("96", model, both, {"single": "one alone", "multi": "several at once"})
     for model, three in found["split"].items():
         header("law from, predicts", model, "n", "mean", "bias", "p50", "p90", "p95", "max", "repeats: mean, max")
         for name, half in zip(("even, odd", "odd, even", "both"), three, strict=True):
@@ -102,8 +127,7 @@ def main(folder, pictures=None):
     header("mean of a spec's repeats", "random", "gemma", "both models")
     for kind in ("single", "multi"):
         halves = [both.errors_of_means(kind) for *_, both in found["split"].values()]
-        together = joined(*(both for *_, both in found["split"].values())).errors_of_means(kind)
-        row(f"latency, {kind}", *(percent(errors.mean) for errors in (*halves, together)))
+        row(f"latency, {kind}", *(percent(errors.mean) for errors in (*halves, together.errors_of_means(kind))))
     header("law", "model", *(f"latency, {kind}" for kind in KINDS), "last answer, multi")
     for law, models in found.items():
         for model, (*_, both) in models.items():
@@ -118,8 +142,6 @@ def main(folder, pictures=None):
         for each in sorted(both.speedups()):
             row(each.trace, f"{each.measured:.3f}", f"{each.predicted:.3f}", f"{100 * each.error:+.1f} %")
     if pictures:
-        for model, (*_, both) in found["split"].items():
-            plots.save(plots.validation(both), Path(pictures) / f"fidelity_{model}.png", dpi=100)
         calibration = fitted("gemma", load(folder, "gemma"), 0)
         plots.save(plots.calibration(calibration), Path(pictures) / "fidelity_steps.png", dpi=100)
 

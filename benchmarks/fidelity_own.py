@@ -1,4 +1,4 @@
-"""Predict our own recorded runs from what was asked; prints the tables of docs/fidelity.md.
+"""Predict our own recorded runs from what was asked; the first three tables that it prints are in docs/validation.md.
 
     python benchmarks/fidelity_own.py [PICTURES [FOLDER]]
 
@@ -10,10 +10,23 @@ draws.
 import sys
 from pathlib import Path
 
-from fidelity_llamacpp import KINDS, MODELS, error_row, header, joined, percent, row
+import numpy as np
+from fidelity_llamacpp import (
+    KINDS,
+    MODELS,
+    ON_THE_PAGE,
+    SUMMARY,
+    error_row,
+    header,
+    joined,
+    numbers,
+    page_rows,
+    row,
+    summary_row,
+)
 
 from simulator import GPU, plots, read
-from simulator.fidelity import calibrate, read_steps, validate
+from simulator.fidelity import Errors, calibrate, read_steps, validate
 
 RECORDED = Path(__file__).parent.parent / "traces" / "recorded"
 
@@ -38,8 +51,25 @@ def evaluate(folder=RECORDED, law="split"):
     return found
 
 
+def speedups(found):
+    """Return the errors of the speed-ups over sequential twins, both models together."""
+    pairs = [(each.predicted, each.measured) for both in found.values() for each in both.speedups()]
+    return Errors.of(*np.array(pairs).T)
+
+
 def main(pictures=None, folder=RECORDED):
     laws = {law: evaluate(folder, law) for law in ("linear", "split")}
+    latency = {law: joined(*found.values()).errors() for law, found in laws.items()}
+    speedup = {law: speedups(found) for law, found in laws.items()}
+    header(*SUMMARY)
+    summary_row("72 runs recorded with forksim, llama.cpp on a CPU", "latency of a query", latency["split"])
+    summary_row("the same", "speed-up over the sequential twin", speedup["split"])
+    header(*ON_THE_PAGE)
+    for model, both in laws["split"].items():
+        page_rows("72", model, both, {"single": "one alone", "multi": "several at once", "seq": "sequential twin"})
+    header("law", "latency: mean, %", "max, %", "speed-up: mean, %", "max, %")
+    for law in laws:
+        row(law, *numbers(latency[law].mean, latency[law].max, speedup[law].mean, speedup[law].max))
     header("law", "model", "what", "n", "mean", "bias", "p50", "p90", "p95", "max", "repeats: mean, max")
     for law, found in laws.items():
         for model, both in found.items():
@@ -52,10 +82,6 @@ def main(pictures=None, folder=RECORDED):
         for each in sorted(both.speedups()):
             signed = (f"{100 * error:+.1f} %" for error in (each.error, others[each.trace].error))
             row(each.trace, f"{each.measured:.3f}", f"{each.predicted:.3f}", *signed)
-    header("law", "speed-up: mean error", "max")
-    for law, found in laws.items():
-        errors = [abs(each.error) for both in found.values() for each in both.speedups()]
-        row(law, percent(sum(errors) / len(errors)), percent(max(errors)))
     if pictures:
         plots.save(plots.validation(joined(*laws["split"].values())), Path(pictures) / "fidelity_own.png", dpi=100)
 

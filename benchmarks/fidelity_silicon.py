@@ -1,5 +1,5 @@
-"""Closed-loop runs of real engines on H100s against their simulation: the tables and the picture of
-docs/fidelity-gpu.md.
+"""Closed-loop runs of real engines on H100s against their simulation. docs/validation.md has the picture and the
+second, third and fourth table that this prints.
 
 python benchmarks/fidelity_silicon.py [PICTURE.png]
 
@@ -61,7 +61,7 @@ class Row(NamedTuple):
 
 
 def tensorrt(prompt, users, profile=None):
-    """Whole prompts only, as many as fit; one place of the batch stays empty (docs/fidelity-gpu.md says why)."""
+    """Whole prompts only, as many as fit; one place of the batch stays empty (docs/validation.md says why)."""
     blocks = load_profile(profile).num_kv_blocks if profile else None
     whole = max(1, (prompt + ROOM) // (prompt + TEMPLATE)) * (prompt + TEMPLATE)
     return {"max_num_seqs": max(1, users - 1), "max_prefill_tokens": whole, "num_kv_blocks": blocks}
@@ -127,7 +127,7 @@ def measured(group: Group) -> list[Row]:
 
 def play(group: Group, row: Row, overhead: float) -> tuple[float, float]:
     """Return the mean time to the first token and per token after it, in ms, of the simulated run."""
-    cost = AIConfigurator(group.known_as, "h100_sxm", group.backend, group.gpus, overhead)
+    cost = AIConfigurator(group.known_as, "h100_sxm", group.backend, group.gpus, overhead=overhead)
     gpu = GPU(cost=cost, prefix_caching=False, **group.engine(row.prompt, row.users))
     organizer = Thread("organizer", (Answer(row.output),), row.prompt + group.template)
     n = group.rounds * row.users
@@ -166,11 +166,16 @@ def held_out(group: Group, rows: list[Row], key: Callable[[Row], int]) -> tuple[
 
 
 def percent(value, digits=1):
-    return f"{100 * value:+.{digits}f} %"
+    return f"{100 * value:+.{digits}f}"
 
 
 def size(value, digits=1):
-    return f"{100 * value:.{digits}f} %"
+    return f"{100 * value:.{digits}f}"
+
+
+def sizes(found):
+    """Return cells: mean, 95th percentile and largest of the absolute errors."""
+    return tuple(map(size, (abs(found).mean(), np.quantile(abs(found), 0.95), abs(found).max())))
 
 
 def table(header, rows):
@@ -190,7 +195,7 @@ def summary(rows, found, least=8):
     return mean, most, percent(tpot.mean()), low, size(abs(ttft).mean(), 0), percent(ttft.mean(), 0)
 
 
-SUMMARY = ("TPOT error: mean", "max", "bias", "bias at 8 users", "TTFT error: mean", "bias")
+SUMMARY = ("TPOT: mean, %", "max, %", "bias, %", "at 8 users, %", "TTFT: mean, %", "bias, %")
 
 
 def draw(rows, found, path):
@@ -235,7 +240,7 @@ def main():
     plain = errors(SCORED, rows, 0.0)
     print(f"{SCORED.title}: {len(rows)} rows, no constant fitted\n")
     table(
-        ("users", "prompt", "output", "TPOT measured, ms", "predicted", "error", "TTFT measured, ms", "error"),
+        ("users", "prompt", "output", "TPOT measured, ms", "predicted", "error, %", "TTFT measured, ms", "error, %"),
         (
             (
                 *(row.users, f"{row.prompt:,}", row.output),
@@ -245,14 +250,46 @@ def main():
             for row, error in zip(rows, plain, strict=True)
         ),
     )
+    others = []
+    for group in OTHERS:
+        there = measured(group)
+        best = fit(group, there)
+        others.append((group, there, best, errors(group, there, 0.0), errors(group, there, best)))
+    table(
+        ("compared with", "error of", "n", "mean, %", "p95, %", "max, %"),
+        (
+            (SCORED.title, "mean TPOT of a run", len(rows), *sizes(plain[:, 1])),
+            ("the same", "mean TTFT of a run", len(rows), *sizes(plain[:, 0])),
+            *(
+                (group.title, "mean TPOT of a run", len(there), *sizes(found[:, 1]))
+                for group, there, _, found, _ in others
+            ),
+        ),
+    )
+    table(
+        ("changed", *(SUMMARY[i] for i in (0, 1, 4, 5))),
+        ((title, *(summary(rows, errors(variant, rows, 0.0))[i] for i in (0, 1, 4, 5))) for title, variant in VARIANTS),
+    )
+    table(
+        ("engine", "TPOT: bias, %", "TTFT: mean, %", "best overhead, ms", "TPOT with it: mean, %", "max, %"),
+        (
+            (
+                group.title,
+                *(summary(there, without)[i] for i in (2, 4)),
+                f"{1000 * best:.2f}",
+                *summary(there, with_it)[:2],
+            )
+            for group, there, best, without, with_it in others
+        ),
+    )
+
     found = []
     for users in sorted({row.users for row in rows}):
         chosen = np.array([row.users == users for row in rows])
         ttft, tpot = plain[chosen].T
         signed = percent(tpot.mean()), percent(ttft.mean(), 0)
         found.append((users, chosen.sum(), size(abs(tpot).mean()), size(abs(tpot).max()), *signed))
-    table(("users", "rows", "TPOT error: mean", "max", "bias", "TTFT bias"), found)
-
+    table(("users", "rows", "TPOT: mean, %", "max, %", "bias, %", "TTFT: bias, %"), found)
     transferred = fit(TWO, measured(TWO))
     by_prompt, first = held_out(SCORED, rows, lambda row: row.prompt)
     by_users, second = held_out(SCORED, rows, lambda row: row.users)
@@ -275,14 +312,6 @@ def main():
             ("fitted to these rows", f"{1000 * fitted:.2f}", *summary(rows, errors(SCORED, rows, fitted))),
         ),
     )
-    table(("what if", *SUMMARY), ((title, *summary(rows, errors(variant, rows, 0.0))) for title, variant in VARIANTS))
-    others = []
-    for group in OTHERS:
-        there = measured(group)
-        best = fit(group, there)
-        others.append((group.title, len(there), "0", *summary(there, errors(group, there, 0.0))))
-        others.append((group.title, len(there), f"{1000 * best:.2f}", *summary(there, errors(group, there, best))))
-    table(("other rows", "rows", "overhead, ms", *SUMMARY), others)
     path = sys.argv[1] if sys.argv[1:] else PICTURE
     draw(rows, plain, path)
     print(f"drew {path}", file=sys.stderr)

@@ -1,8 +1,9 @@
 """Queues with a known answer, as loads on a modelled GPU; `queueing.py` runs them, and `tests/engine/test_queueing.py`
 holds them.
 
-What a GPU is in queueing theory depends on what a step costs; see docs/queueing.md. A mean request has `TOKENS` tokens
-and takes one second alone, so a step is `STEP` seconds: times are rounded up to it, which is far below any interval.
+What a GPU is in queueing theory depends on what a step costs; see docs/validation.md. A mean request has `TOKENS`
+tokens and takes one second alone, so a step is `STEP` seconds: times are rounded up to it, which is far below any
+interval.
 """
 
 from __future__ import annotations

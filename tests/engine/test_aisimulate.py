@@ -2,7 +2,7 @@
 
 A step there takes `prefill_ms` if it holds prompts, and `decode_ms` besides if it holds decodes. `peers.Phases` is that
 cost model. All times are binary fractions of a second and whole nanoseconds, to which AISimulate rounds a step. The
-differences that are left are in docs/differential.md, each held here by a test.
+differences that are left are in docs/validation.md, each held here by a test.
 """
 
 from dataclasses import replace

@@ -1,7 +1,7 @@
 """Queueing truths: what theory says of a queue, the simulation gives, path by path and in the mean.
 
 Means are held to theory by 99 % Student-t intervals over independent replications of fixed seeds. An interval is narrow
-enough to refuse the theory of a load 10 % heavier, or 5 % in the slow tests. docs/queueing.md says which queue a GPU
+enough to refuse the theory of a load 10 % heavier, or 5 % in the slow tests. docs/validation.md says which queue a GPU
 is, and why.
 """
 
@@ -67,7 +67,7 @@ def test_the_mean_sojourn_is_that_of_theory(name, sizes, scale, queries):
 @pytest.mark.slow
 @pytest.mark.parametrize("queue", CASES, ids=NAMES)
 def test_the_mean_sojourn_is_that_of_theory_at_full_load(queue):
-    mean, half = measured(queue, 5000, 40)  # the rows of docs/queueing.md
+    mean, half = measured(queue, 5000, 40)  # the rows of docs/validation.md
     assert half < 0.03 * mean
     assert abs(mean - queue.theory(1.0)) <= half
     if queue.name != "fork-join, no queue":  # which no load slows

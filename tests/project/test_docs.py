@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -243,5 +244,9 @@ def test_the_reward_file_on_the_page_is_the_one_that_ships():
 
 
 def test_every_module_has_its_floor():
-    said = [name for row in rows("design.md", "floor") for name in ticked(row[1])]
-    assert sorted(said) == sorted(module.name for module in pkgutil.iter_modules(simulator.__path__))
+    said = [ticked(row[1]) for row in rows("design.md", "floor")]
+    names = sorted(name for floor in said for name in floor)
+    assert names == sorted(module.name for module in pkgutil.iter_modules(simulator.__path__))
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = {contract["id"]: contract for contract in configuration["tool"]["importlinter"]["contracts"]}
+    assert [set(floor) for floor in said] == [set(layer.split(" | ")) for layer in contracts["floors"]["layers"]]

@@ -47,7 +47,7 @@ class AIConfigurator:
     """Step times from the operator database of ``aiconfigurator-core``, as a `MeasuredTable` made at first use.
 
     1 to 512 sequences of up to 131,072 tokens, prompts of up to 16,384 tokens a step; outside that it refuses. The
-    database leaves out the host: 0.1 to 0.3 ms a step on an H100, more on several (see docs/fidelity-gpu.md).
+    database leaves out the host: 0.1 to 0.3 ms a step on an H100, more on several (see docs/validation.md).
 
     Needs ``pip install forksim[aiconfigurator]`` (x86-64 Linux). Making the table takes a second or a few, once a
     process.
