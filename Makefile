@@ -55,7 +55,7 @@ bench: .venv/stamp  ## speed, one core, as ratios to a baseline of the same run
 	touch $@
 
 docs: .venv/docs  ## the documentation site in build/docs/: open build/docs/index.html
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 compiled: .venv/stamp  ## compile the engine in place with mypyc (needs a C compiler): the same results, faster
 	$(BIN)/python tools/compiled.py

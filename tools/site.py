@@ -84,16 +84,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Link what docstrings, help texts and notebooks call docs/NAME.md."""
+    """Link what docstrings, help texts and notebooks call docs/NAME.md, but in blocks of code."""
 
     def link(match: re.Match[str]) -> str:
         file = files.get_file_from_path(match[1])
         if file is None:
-            _log.warning("%s speaks of %s, which is not there", page.file.src_uri, match[0])
+            _log.warning("%s speaks of docs/%s, which is not there", page.file.src_uri, match[1])
             return match[0]
         return f'<a href="{file.url_relative_to(page.file)}">{file.page.title if file.page else match[1]}</a>'
 
-    return _DOCS.sub(link, html) if page.file.generated_by else html
+    parts = re.split(r"(<pre.*?</pre>)", html, flags=re.DOTALL)
+    return "".join(part if part.startswith("<pre") else _DOCS.sub(link, part) for part in parts)
 
 
 class _Site:
