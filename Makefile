@@ -4,7 +4,7 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow fuzz lint types lowest bench compiled interpreted wheel clean
+.PHONY: help demo test slow fuzz lint types lowest bench docs compiled interpreted wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -49,6 +49,13 @@ lowest: build/lowest/stamp  ## the fast tests with the oldest accepted versions 
 
 bench: .venv/stamp  ## speed, one core, as ratios to a baseline of the same run
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+.venv/docs: .venv/stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+docs: .venv/docs  ## the documentation site in build/docs/: open build/docs/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 compiled: .venv/stamp  ## compile the engine in place with mypyc (needs a C compiler): the same results, faster
 	$(BIN)/python tools/compiled.py

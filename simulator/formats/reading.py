@@ -46,6 +46,7 @@ _JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 _ACCEPTED = "accepted is a file of JSON lines or of plain text, or -"
 
 Items = Iterator[Trace | FormatError]
+"""What a file holds: traces, and an error for each record that is none."""
 
 
 def read(

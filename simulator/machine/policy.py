@@ -45,6 +45,7 @@ class Queue(NamedTuple):
 
 
 Keys = Callable[[ExecutionGraph], Sequence[float]]
+"""A function from a graph to a key for each of its tasks; the lowest key is admitted first."""
 
 
 def fcfs(graph: ExecutionGraph) -> Sequence[float]:
@@ -67,6 +68,7 @@ class QueuePolicy:
 
 
 Policy = Keys | QueuePolicy
+"""The order of admission to a full batch: keys that are computed once for each query, or what looks at the queue."""
 
 
 def critical_path_first(graph: ExecutionGraph) -> Sequence[float]:
@@ -93,3 +95,4 @@ POLICIES: dict[str, Policy] = {
     "organizer-first": organizer_first,
     "shortest-first": shortest_first,
 }
+"""The policies by name."""

@@ -33,6 +33,7 @@ class Choice(typing.Protocol):
 
 
 Routing = Callable[[Choice], int]
+"""A function that says which replica takes a task."""
 
 
 def round_robin(choice: Choice) -> int:
@@ -55,3 +56,4 @@ ROUTINGS: dict[str, Routing] = {
     "least-loaded": least_loaded,
     "prefix-affinity": prefix_affinity,
 }
+"""The routings by name."""

@@ -75,6 +75,7 @@ class Failed:
 
 
 Event = Began | Burst | Ended | Failed
+"""What an engine reports of a generation."""
 
 
 class Engine(typing.Protocol):

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
 
-MAX_SEQUENCES = 256  # of llama.cpp
+MAX_SEQUENCES = 256
+"""The most sequences of llama.cpp."""
 _quiet: list[Any] = []  # what llama.cpp calls instead of writing to stderr; it may do so as long as the process lives
 
 

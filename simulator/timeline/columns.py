@@ -60,6 +60,7 @@ class Row(NamedTuple):
 
 
 COLUMNS = Row._fields
+"""The names of the columns of a `Timeline`, in the order of `Row`."""
 ROW = np.dtype([(name, np.float64) for name in COLUMNS])
 """All floats, so that the engine writes one flat buffer; whole numbers are exact up to 2^53."""
 _KINDS = tuple((name, kind is int) for name, kind in get_type_hints(Row).items())

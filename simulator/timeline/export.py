@@ -16,6 +16,7 @@ from simulator.support.tables import Columns, column_file, inert
 from simulator.timeline.columns import COLUMNS, Timeline
 
 SPAN_FIELDS = ("trace", "query", "thread", "task", "kind", "start", "finish", "tokens", "cancelled")
+"""The fields of `span_rows`."""
 
 
 def write_csv(timeline: Timeline, path: str | os.PathLike[str], *, formulas: bool = False) -> None:

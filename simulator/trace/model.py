@@ -14,10 +14,15 @@ import msgspec
 from simulator.errors import TraceError
 
 ORGANIZER = "organizer"
-MAX_TOKENS = 10**12  # beyond any run; keeps sums of steps exact in a float
+"""The id of the thread that Forks start from."""
+MAX_TOKENS = 10**12
+"""The most tokens that anything has. It is beyond any run, and keeps sums of steps exact in a float."""
 MAX_SECONDS = 1e9
+"""The longest Delay."""
 MAX_INDEX = 10**9
+"""The highest index of a sub-query."""
 MAX_NESTING = 32
+"""The most Forks between the organizer and a thread."""
 _SHOWN = 12  # actions of a trace whose repr says it all
 
 
@@ -155,6 +160,7 @@ class Delay(_Action, frozen=True):
 
 
 Action = Think | Fork | Join | Return | Answer | Delay
+"""What a thread does, one at a time."""
 
 
 class Thread(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):

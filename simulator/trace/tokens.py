@@ -14,6 +14,7 @@ from simulator.support.files import require_plain
 from simulator.trace.model import MAX_TOKENS
 
 TokenCounter = Callable[[str], int]
+"""A function from a piece of text to its number of tokens."""
 
 
 def by_characters(text: str) -> int:
@@ -38,7 +39,9 @@ def by_words(text: str) -> int:
 
 
 APPROXIMATE = "characters"
+"""The name of the default counter, `by_characters`."""
 COUNTERS: dict[str, TokenCounter] = {APPROXIMATE: by_characters, "words": by_words}
+"""The counters that have a name."""
 
 
 def counter_name(counter: TokenCounter) -> str:

@@ -147,6 +147,7 @@ class Empirical:
 
 
 Distribution: TypeAlias = Constant | Uniform | LogNormal | Geometric | Empirical
+"""A distribution of token counts."""
 DISTRIBUTIONS: dict[str, type[Distribution]] = {
     "constant": Constant,
     "uniform": Uniform,
@@ -154,6 +155,7 @@ DISTRIBUTIONS: dict[str, type[Distribution]] = {
     "geometric": Geometric,
     "empirical": Empirical,
 }
+"""The distributions by name."""
 _LIMITS = {"min": "minimum", "max": "maximum"}
 _ACCEPTED = (
     "a number, constant:N, uniform:LOW:HIGH, lognormal:MEDIAN:SIGMA, geometric:MEAN or empirical:N:N:...;"

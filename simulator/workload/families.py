@@ -265,3 +265,4 @@ FAMILIES: dict[str, Callable[..., Trace]] = {
     "random_organizer": random_organizer,
     "nested": nested,
 }
+"""The families of synthetic traces by name. Each function returns one trace."""

@@ -4,15 +4,15 @@ A cost model is any object with the three members of `CostModel`. The engine ask
 and what `k` decode-only steps in a row cost while every sequence grows by a token a step. The second lets the engine
 leap; it must equal adding up the first, and a law test holds every model of this package to that.
 
-==================  ==================================================================================
-`DecodeSteps`       the decode-step clock: a step is one unit of time
-`ConstantRate`      every sequence decodes so many tokens a second
-`LinearBatch`       a fitted law: a + b*n + c*context + p*prefill_tokens + q*prefill_context
-`Roofline`          from a model's shape and a GPU's datasheet
-`MeasuredTable`     interpolated between measured steps
-`SplitTable`        a table over the tokens of a step, and slopes over context; fitted to real engines
-`AIConfigurator`    NVIDIA's operator database, tabulated; needs ``pip install forksim[aiconfigurator]``
-==================  ==================================================================================
+| cost model       | seconds of a step |
+|------------------|---|
+| `DecodeSteps`    | the decode-step clock: a step is one unit of time |
+| `ConstantRate`   | every sequence decodes so many tokens a second |
+| `LinearBatch`    | a fitted law: a + b*n + c*context + p*prefill_tokens + q*prefill_context |
+| `Roofline`       | from a model's shape and a GPU's datasheet |
+| `MeasuredTable`  | interpolated between measured steps |
+| `SplitTable`     | a table over the tokens of a step, and slopes over context; fitted to real engines |
+| `AIConfigurator` | NVIDIA's operator database, tabulated; needs ``pip install forksim[aiconfigurator]`` |
 """
 
 from __future__ import annotations
