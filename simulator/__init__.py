@@ -31,6 +31,7 @@ from simulator.metrics import Metrics, measure, summarize
 from simulator.metrics.realised import breakdown, realised_path
 from simulator.rewards import Reader, Reward, Score, ScoreBatch, load_reward, make_reward, score, score_batch
 from simulator.sensitivity import sensitivity, slack_table, what_if
+from simulator.support.html import PICTURES
 from simulator.support.version import VERSION
 from simulator.timeline import Span, SpanKind, Timeline
 from simulator.trace import (
@@ -51,6 +52,16 @@ from simulator.trace.protocol import Protocol
 from simulator.workload import ClosedLoop
 
 __version__ = VERSION
+
+
+def _gantt(timeline: Timeline) -> bytes:
+    from simulator import plots  # it takes a while to load, and most programs draw nothing
+    from simulator.plots.saving import rendered
+
+    return rendered(plots.gantt(timeline), ".png")
+
+
+PICTURES[Timeline] = _gantt
 __all__ = [
     "FORMATS",
     "GPU",

@@ -25,7 +25,14 @@ _V = ViolationKind
 
 
 class DecodeClock(NamedTuple):
-    """What the decode-step clock says of one trace."""
+    """What the decode-step clock says of one trace.
+
+    >>> from simulator import Answer, Fork, Join, Return, Think, Thread, Trace
+    >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
+    >>> clock = decode_clock(Trace("t", (organizer, Thread("1", (Return(10),)))), Protocol(capacity=2))
+    >>> clock.latency, clock.active_steps, clock.eta
+    (17, 20, 1.1764705882352942)
+    """
 
     latency: int
     """Critical-path latency T in decode steps: when the organizer ends."""

@@ -16,7 +16,14 @@ from simulator.graph.graph import ExecutionGraph
 
 @dataclass(frozen=True, slots=True)
 class CriticalPath:
-    """What bounds a query that never has to wait for the machine."""
+    """What bounds a query that never has to wait for the machine.
+
+    >>> from simulator import Answer, Fork, Join, Return, Think, Thread, Trace, compile_trace
+    >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
+    >>> bound = critical_path(compile_trace(Trace("t", (organizer, Thread("1", (Return(10),))))))
+    >>> bound.latency, bound.path, bound.slack
+    (17, (0, 1, 3), (0, 0, 7, 0))
+    """
 
     latency: float
     """Length of the longest path to the answer, in the weights' unit (decode steps by default)."""

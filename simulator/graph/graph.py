@@ -29,6 +29,12 @@ class ExecutionGraph:
 
     Tasks are in topological order: no edge goes backwards. A thread's tasks are in its program's order; thread 0 is the
     organizer, parents come before children, and ties in time are broken by thread, then task.
+
+    >>> from simulator import Answer, Fork, Join, Return, Think, Thread, Trace, compile_trace
+    >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
+    >>> graph = compile_trace(Trace("t", (organizer, Thread("1", (Return(10),)))))
+    >>> graph, [(task.thread, task.tokens) for task in graph.tasks]
+    (ExecutionGraph('t': 4 tasks, 2 threads), [(0, 5), (1, 10), (0, 3), (0, 2)])
     """
 
     tasks: tuple[Task, ...]

@@ -146,7 +146,13 @@ _SHOWN = 5  # metrics that a repr names
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """The metrics of one query: ``metrics["eta"]`` or ``metrics.eta``."""
+    """The metrics of one query: ``metrics["eta"]`` or ``metrics.eta``.
+
+    >>> from simulator import Answer, Thread, Trace, compile_trace, simulate
+    >>> metrics = measure(simulate(compile_trace(Trace("t", (Thread("organizer", (Answer(4),)),)))))
+    >>> metrics.latency, metrics["eta"], metrics.unit
+    (4.0, 1.0, 'steps')
+    """
 
     name: str
     """The trace's id."""
@@ -154,6 +160,8 @@ class Metrics:
     """One a name in `METRICS`."""
     violations: tuple[Violation, ...]
     outcome: Outcome | None
+    unit: str = ""
+    """What times are in: ``steps`` or ``seconds``."""
 
     def __getitem__(self, name: str) -> float:
         return self.values[name]
@@ -174,7 +182,7 @@ class Metrics:
         return f"Metrics({self.name!r}: {', '.join(shown)}{more})"
 
     def _repr_html_(self) -> str:
-        units = {name: metric.unit for name, metric in METRICS.items()}
+        units = {name: metric.unit_on(self.unit or metric.unit) for name, metric in METRICS.items()}
         rows = [(name, value, units.get(name, "")) for name, value in self.values.items()]
         return html_table(["metric", "value", "unit"], rows, f"of {self.name}")
 
@@ -209,6 +217,7 @@ def measure(timeline: Timeline, query: int | None = None) -> Metrics:
         {name: float(value) for name, value in values_of(METRICS, view).items()},
         view.clock.violations,
         trace.outcome if trace else None,
+        timeline.unit,
     )
 
 

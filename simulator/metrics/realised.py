@@ -135,6 +135,12 @@ def breakdown(timeline: Timeline, query: int = 0) -> dict[str, float]:
 
     Keys: ``decode`` (the organizer's own), ``worker`` (decoding of workers it waited for), ``prefill``, ``delay``,
     ``wait_batch``, ``wait_pool``. All 0 for a latency of 0.
+
+    >>> from simulator import Answer, Fork, Join, Return, Think, Thread, Trace, compile_trace, simulate
+    >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(3)))
+    >>> shares = breakdown(simulate(compile_trace(Trace("t", (organizer, Thread("1", (Return(12),)))))))
+    >>> {bound: share for bound, share in shares.items() if share}
+    {'decode': 0.4, 'worker': 0.6}
     """
     seconds = dict.fromkeys(BOUNDS, 0.0)
     for piece in realised_path(timeline, query):

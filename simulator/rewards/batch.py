@@ -80,6 +80,11 @@ class ScoreBatch:
 
     A rollout that could not be scored has `failed` set and earns what a format error earns; its accuracy is NaN, and
     all else is 0.
+
+    >>> from simulator import Protocol, score_batch
+    >>> batch = score_batch(["<ANSWER>4</ANSWER>", "no answer"], protocol=Protocol(capacity=2), outcomes=[True, False])
+    >>> batch, batch.total.tolist(), batch.failed.tolist()
+    (ScoreBatch(2 rollouts: mean reward 0.125), [1.25, -1.0], [False, False])
     """
 
     total: npt.NDArray[np.float64]

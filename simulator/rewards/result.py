@@ -14,7 +14,13 @@ from simulator.trace.protocol import Protocol
 
 
 class Score(NamedTuple):
-    """A reward, its terms, and what they were computed from."""
+    """A reward, its terms, and what they were computed from.
+
+    >>> from simulator import Protocol, parse, score
+    >>> result = score(parse("2 + 2 <ANSWER>4</ANSWER>"), Protocol(capacity=2))
+    >>> round(result.total, 2), result.terms["concurrency"] > 0
+    (0.25, True)
+    """
 
     total: float
     """The sum of the terms."""

@@ -1,10 +1,13 @@
-"""Tables for notebooks: plain HTML, with every text escaped."""
+"""What notebooks show: tables as plain HTML, with every text escaped, and pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import Any
+
+PICTURES: dict[type, Callable[[Any], bytes]] = {}
+"""How something is drawn as a PNG, by type. What is drawn knows no plots: the package that exports both fills this."""
 
 
 def html_table(titles: Sequence[str], rows: Iterable[Sequence[Any]], note: str = "") -> str:

@@ -27,6 +27,7 @@ from simulator.errors import ConfigError
 from simulator.graph import ExecutionGraph
 from simulator.machine.cost import unit_of
 from simulator.machine.gpu import GPU
+from simulator.support.html import PICTURES
 from simulator.trace.protocol import Protocol
 
 
@@ -75,8 +76,16 @@ BLOCKED = 8
 """Flag of a row: a full pool made the parent of this worker wait until the worker had its slot."""
 
 
+_READABLE = 2000
+"""Tasks of a query whose chart a notebook draws without being asked."""
+
+
 class SpanKind(StrEnum):
-    """What a thread does, or waits for."""
+    """What a thread does, or waits for.
+
+    >>> SpanKind("decode") is SpanKind.DECODE
+    True
+    """
 
     WAIT_POOL = "wait_pool"
     WAIT_JOIN = "wait_join"
@@ -87,7 +96,14 @@ class SpanKind(StrEnum):
 
 
 class Span(NamedTuple):
-    """A stretch of one thread's time. Spans of no length are left out."""
+    """A stretch of one thread's time. Spans of no length are left out.
+
+    >>> from simulator import Answer, Fork, Join, Return, Think, Thread, Trace, compile_trace, simulate
+    >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
+    >>> trace = Trace("t", (organizer, Thread("1", (Return(10),))))
+    >>> [str(span.kind) for span in simulate(compile_trace(trace)).spans() if span.thread == 0]
+    ['decode', 'decode', 'wait_join', 'decode']
+    """
 
     query: int
     thread: int
@@ -129,7 +145,15 @@ class Replica:
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """What happened to every task of every query."""
+    """What happened to every task of every query.
+
+    >>> from simulator import Answer, Fork, Join, Return, Think, Thread, Trace, compile_trace, simulate
+    >>> organizer = Thread("organizer", (Think(5), Fork(1), Think(3), Join(1), Answer(2)))
+    >>> trace = Trace("t", (organizer, Thread("1", (Return(10),))))
+    >>> timeline = simulate([compile_trace(trace)] * 2, arrivals=[0, 4])
+    >>> timeline, timeline.latency.tolist(), timeline.column("finish").tolist()[-1]
+    (Timeline(2 queries: 8 tasks in 21 decode steps), [17.0, 17.0], 21.0)
+    """
 
     graphs: tuple[ExecutionGraph, ...]
     """One a query."""
@@ -156,6 +180,11 @@ class Timeline:
         unit = "decode steps" if unit_of(self.replicas[0].gpu.cost) == "steps" else "seconds"
         of = "1 query" if len(self) == 1 else f"{len(self):,} queries"
         return f"Timeline({of}: {len(self.rows):,} tasks in {self.makespan:,.6g} {unit})"
+
+    def _repr_png_(self) -> bytes | None:
+        """Return a Gantt chart of the only query, for notebooks; None of several, or of one too large to read."""
+        draw = PICTURES.get(Timeline)
+        return draw(self) if draw and len(self) == 1 and 0 < len(self.rows) <= _READABLE else None
 
     @property
     def busy(self) -> float:

@@ -62,7 +62,11 @@ class _Action(
 
 
 class Think(_Action, frozen=True):
-    """Tokens decoded with no effect on other threads."""
+    """Tokens decoded with no effect on other threads.
+
+    >>> Think(120, text="Let me split this.").tokens
+    120
+    """
 
     tokens: int
     """Tokens decoded."""
@@ -77,7 +81,11 @@ class Think(_Action, frozen=True):
 
 
 class Fork(_Action, frozen=True):
-    """Hand sub-query `index` to a worker. It takes effect when its last token is out."""
+    """Hand sub-query `index` to a worker. It takes effect when its last token is out.
+
+    >>> Fork(1, tokens=8, text="Sum the odd numbers below 6.").index
+    1
+    """
 
     index: int
     tokens: int = 0
@@ -95,7 +103,11 @@ class Fork(_Action, frozen=True):
 
 
 class Join(_Action, frozen=True):
-    """Wait for worker `index`; its returned text is then inserted into this thread's context."""
+    """Wait for worker `index`; its returned text is then inserted into this thread's context.
+
+    >>> Join(1, tokens=2, inserted_tokens=5, text="9").inserted_tokens
+    5
+    """
 
     index: int
     tokens: int = 0
@@ -121,7 +133,11 @@ class Join(_Action, frozen=True):
 
 
 class Return(_Action, frozen=True):
-    """A worker's takeaways; the worker ends."""
+    """A worker's takeaways; the worker ends.
+
+    >>> Return(4, text="9").tokens
+    4
+    """
 
     tokens: int = 0
     text: str | None = None
@@ -134,7 +150,11 @@ class Return(_Action, frozen=True):
 
 
 class Answer(_Action, frozen=True):
-    """The organizer's final answer; the query ends."""
+    """The organizer's final answer; the query ends.
+
+    >>> Answer(3, text="15").text
+    '15'
+    """
 
     tokens: int = 0
     text: str | None = None
@@ -146,7 +166,11 @@ class Answer(_Action, frozen=True):
 
 
 class Delay(_Action, frozen=True):
-    """Time this thread spends off the GPU: a tool, a human."""
+    """Time this thread spends off the GPU: a tool, a human.
+
+    >>> Delay(1.5, text="web search").seconds
+    1.5
+    """
 
     seconds: float
     text: str | None = None
@@ -167,6 +191,9 @@ class Thread(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """One agent's sequence of actions.
 
     The id is the path of Fork indices from the organizer: ``"2.1"`` is what worker 2 forked as 1.
+
+    >>> Thread("organizer", (Think(5), Fork(1), Join(1), Answer(2)), prompt_tokens=300).tokens
+    7
     """
 
     id: str
@@ -199,7 +226,11 @@ class Thread(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """How the answer was judged: right or wrong, or `found` solutions of `wanted`."""
+    """How the answer was judged: right or wrong, or `found` solutions of `wanted`.
+
+    >>> Outcome(correct=True).accuracy, Outcome(found=3, wanted=4).accuracy
+    (1.0, 0.75)
+    """
 
     correct: bool | None = None
     found: int | None = None
@@ -224,7 +255,11 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 
 class ViolationKind(StrEnum):
-    """What can be wrong with a trace. The paper's format errors are the first four."""
+    """What can be wrong with a trace. The paper's format errors are the first four.
+
+    >>> ViolationKind("pool_overflow") is ViolationKind.POOL_OVERFLOW
+    True
+    """
 
     DUPLICATE_INDEX = "duplicate_index"
     POOL_OVERFLOW = "pool_overflow"
@@ -245,7 +280,11 @@ class ViolationKind(StrEnum):
 
 
 class Violation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """One breach of the protocol: data, because a format-error reward needs it."""
+    """One breach of the protocol: data, because a format-error reward needs it.
+
+    >>> print(Violation(ViolationKind.UNKNOWN_JOIN, "organizer", "Join of 2, which nobody forked", action=3))
+    unknown_join: thread organizer action 3: Join of 2, which nobody forked
+    """
 
     kind: ViolationKind
     thread: str
@@ -269,7 +308,13 @@ class Trace(
     tag_field="schema",
     tag="forksim.trace/1",
 ):
-    """One query's recorded thinking: the organizer's thread first, then the workers', parents before children."""
+    """One query's recorded thinking: the organizer's thread first, then the workers', parents before children.
+
+    >>> organizer = Thread("organizer", (Think(5), Fork(1), Join(1), Answer(2)))
+    >>> trace = Trace("sums", (organizer, Thread("1", (Return(10),))), Outcome(correct=True))
+    >>> trace.organizer is organizer, [thread.id for thread in trace.threads]
+    (True, ['organizer', '1'])
+    """
 
     id: str
     threads: tuple[Thread, ...]

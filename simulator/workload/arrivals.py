@@ -41,6 +41,11 @@ class ClosedLoop:
     """A fixed number of users: each asks the next query when its last one is answered.
 
     Queries are asked in order. ``simulate(graphs, arrivals=ClosedLoop(8))`` is what a benchmark of concurrency 8 does.
+
+    >>> from simulator import Answer, Thread, Trace, compile_trace, simulate
+    >>> graph = compile_trace(Trace("t", (Thread("organizer", (Answer(4),)),)))
+    >>> simulate([graph] * 4, arrivals=ClosedLoop(2)).arrivals.tolist()
+    [0.0, 0.0, 4.0, 4.0]
     """
 
     users: int

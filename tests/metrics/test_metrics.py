@@ -389,7 +389,7 @@ def test_metrics_can_be_copied_and_sent():
 
 
 def test_no_name_of_a_metric_is_hidden_by_a_field():
-    assert not {"name", "values", "violations", "outcome"} & set(METRICS)
+    assert not {"name", "values", "violations", "outcome", "unit"} & set(METRICS)
 
 
 @pytest.mark.parametrize("query", [-1, 1, 7])

@@ -122,9 +122,17 @@ def test_metrics_complete_on_tab_and_show_as_tables():
     assert {"latency", "eta", "speedup", "name", "values"} <= set(dir(metrics))
     shown = metrics._repr_html_()
     assert shown.startswith("<table>") and "<td>latency</td>" in shown and "of t" in shown
+    assert "<td>steps</td>" in shown and "<td>time</td>" not in shown
     table = Table(columns={"<b>": np.array(["<script>"] * 30, dtype=object), "n": np.arange(30)}, axes=(), metrics=())
     shown = table._repr_html_()
     assert "<script>" not in shown and "&lt;script&gt;" in shown and "the first 20 of 30 rows" in shown
+
+
+def test_a_notebook_draws_a_timeline_of_one_query():
+    assert TIMELINE._repr_png_().startswith(b"\x89PNG")
+    assert simulate([GRAPH] * 2)._repr_png_() is None
+    nothing = simulate(compile_trace(simulator.Trace("t", (simulator.Thread("organizer", ()),))))
+    assert nothing._repr_png_() is None or nothing._repr_png_().startswith(b"\x89PNG")
 
 
 def test_the_command_says_its_version_and_what_its_groups_hold(capsys):
