@@ -227,3 +227,8 @@ class QueryRun:
         """Let go of the threads: they know the query, and Python frees what goes round in circles late."""
         self.threads = []
         self.pool.queue.clear()
+
+
+def is_first(thread: ThreadRun) -> bool:
+    """Whether the next token of `thread` is the first that its query decodes for its user."""
+    return not thread.number and math.isnan(thread.query.first_token)

@@ -8,7 +8,6 @@ prompt tokens to process is never leapt over.
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import deque
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from simulator.engine.clock import Call, EventClock
-from simulator.engine.query import DECODING, GONE, PREFILLING, Request, ThreadRun
+from simulator.engine.query import DECODING, GONE, PREFILLING, Request, is_first
 from simulator.errors import ConfigError
 from simulator.machine.gpu import GPU
 from simulator.machine.policy import Entry, Queue
@@ -74,11 +73,6 @@ class Settings(NamedTuple):
     """Whether it matters on one GPU too what each thread has computed: where queries share prefixes."""
     max_leap: int = 1 << 60
     """Engine steps that one event may stand for. With 1 every step is an event, and the result is the same."""
-
-
-def _is_first(thread: ThreadRun) -> bool:
-    """Whether the next token of `thread` is the first that its query decodes for its user."""
-    return not thread.number and math.isnan(thread.query.first_token)
 
 
 class BatchServer:
@@ -242,7 +236,7 @@ class BatchServer:
         self.context += request.context
         request.finish_step = finish = self.step + request.tokens - request.emitted
         heappush(self.running, (finish, request.thread.order, request.task, request))
-        if not request.emitted and _is_first(request.thread):
+        if not request.emitted and is_first(request.thread):
             self.fresh.append(request)
 
     def _prefill_step(self) -> float:
@@ -373,7 +367,7 @@ class BatchServer:
             self.prefilling.popleft()
             request.decode_start = self.clock.now
             request.emitted += 1  # the step that ends the prompt yields a token
-            if _is_first(request.thread):
+            if is_first(request.thread):
                 request.thread.query.first_token = self.clock.now
             if request.emitted == request.tokens:
                 self._end_prompt(request)
