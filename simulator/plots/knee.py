@@ -124,7 +124,10 @@ def knee(
     )
     curves += [artist.get_data() for artist in ax.lines if artist.get_gid() == "ray"]
     names = points.names([load])
-    marks.label_points(ax, across.value[named], up.value[named], [names[i] for i in named], lines=curves)
+    color_of = {int(i): marks.look_of(place).color for place, line in enumerate(lines) for i in line.points}
+    colors = [color_of[i] for i in named] if len(lines) > 1 else None
+    texts = [names[i] for i in named]
+    marks.label_points(ax, across.value[named], up.value[named], texts, colors=colors, lines=curves)
     return ax
 
 

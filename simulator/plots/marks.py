@@ -198,11 +198,20 @@ def finish(
         figure.set_figheight(figure.get_figheight() + (rows - _ROWS) * 0.165)
 
 
-def label_points(ax: Axes, x: Floats, y: Floats, texts: Sequence[str], *, lines: Iterable[Any] = ()) -> None:
+def label_points(
+    ax: Axes,
+    x: Floats,
+    y: Floats,
+    texts: Sequence[str],
+    *,
+    colors: Sequence[str] | None = None,
+    lines: Iterable[Any] = (),
+) -> None:
     """Write a text beside each point where there is room, the first points first.
 
     A text is left out where it would lie on another, on a point, or outside of `ax`. Of the places around a point the
-    one is taken that lies least on `lines`, pairs of coordinates.
+    one is taken that lies least on `lines`, pairs of coordinates. A text has the color of its line, where `colors` says
+    it: then nobody takes it for that of a point of another line.
     """
     if not len(x):
         return
@@ -213,7 +222,8 @@ def label_points(ax: Axes, x: Floats, y: Floats, texts: Sequence[str], *, lines:
     left, bottom, right, top = (scale * edge for edge in ax.bbox.extents)
     taken = [(px - 4, py - 4, px + 4, py + 4) for px, py in at.tolist()]
     soft = np.concatenate([_along(_places(ax, *line) * scale) for line in lines] or [np.empty((0, 2))])
-    for (px, py), text in zip(at.tolist(), texts, strict=True):
+    colors = colors or [INK.text] * len(texts)
+    for (px, py), text, color in zip(at.tolist(), texts, colors, strict=True):
         text = fitted(text, _SMALL, _LABEL)
         wide, high = text_width(text, _SMALL) + 2, _SMALL + 2
         best: tuple[float, Any] | None = None
@@ -231,7 +241,7 @@ def label_points(ax: Axes, x: Floats, y: Floats, texts: Sequence[str], *, lines:
         if best is not None:
             box = best[1]
             taken.append(box)
-            note: dict[str, Any] = {"fontsize": _SMALL, "color": INK.text, "parse_math": False, "in_layout": False}
+            note: dict[str, Any] = {"fontsize": _SMALL, "color": color, "parse_math": False, "in_layout": False}
             shift = ((box[0] + box[2]) / 2 - px, (box[1] + box[3]) / 2 - py)
             where = ax.transData.inverted().transform((px / scale, py / scale))
             text_at: dict[str, Any] = {"xytext": shift, "textcoords": "offset points", "ha": "center", "va": "center"}

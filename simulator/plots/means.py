@@ -191,6 +191,7 @@ _AXES = {
     "arrivals.rate": "arrival rate",
     "arrivals.users": "users",
     "arrivals.speed": "speed of the recorded arrivals",
+    "cluster.gpu": "GPU",
     "cluster.replicas": "replicas",
     "cluster.max_num_seqs": "sequences in a batch at most",
     "cluster.max_workers": "workers of all queries at most",

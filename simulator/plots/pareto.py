@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from simulator.errors import ConfigError
 from simulator.plots.findings import pareto_front
-from simulator.plots.means import MOST_LINES, Points, higher_is_better, label_of, reach, short, shown
+from simulator.plots.means import MOST_LINES, Points, axis_name, higher_is_better, label_of, reach, short, shown
 from simulator.plots.style import INK
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def pareto(
     axes = points.varied()
     facts = [f"{len(front):,} of {points.count:,} points are on the front", *points.facts(cost, latency)]
     if axes:
-        facts.insert(1, f"labelled with {' / '.join(axes)}")
+        facts.insert(1, f"labelled with {' / '.join(map(axis_name, axes))}")
     marks.finish(ax, f"{points.title(latency)} against {points.title(cost)}", facts, entries, own=own)
     if axes:
         texts = points.names(axes)

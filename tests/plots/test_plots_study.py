@@ -354,7 +354,7 @@ def test_marks_tell_the_values_of_an_axis():
     )
     assert legend_of(ax)[:2] == ["gpu = a", "gpu = b"]
     assert spots(ax, "front") == [(1, 1.33333333)] and labels(ax) == ["0.25 / a"]
-    assert "labelled with arrivals.rate / cluster.gpu" in facts(ax)
+    assert "labelled with arrival rate / GPU" in facts(ax)
 
 
 def test_points_that_are_equal_are_all_on_the_front():
