@@ -126,7 +126,11 @@ def _folder_name(name: str) -> str:
 @with_imports
 def show_results(folder: Folder, metric: Metric = None, json: Json = False) -> int:
     """Show the results of a study, also of one that is not finished."""
-    return 2 if _print(load_results(folder), metric, json) else 0
+    stored = load_results(folder)
+    failed = _print(stored, metric, json)
+    if stored.damage:
+        complain(f"{stored.damage}; forksim study run STUDY.toml -o {folder} does the missing runs again")
+    return 2 if failed or stored.damage else 0
 
 
 @app.command("rerun", short_help="Do one run again, and compare.")

@@ -126,14 +126,18 @@ def _percent(time: float, latency: float) -> str:
     return "" if math.isnan(time) or not latency else f" ({time / latency:.0%})"
 
 
-def _choice(result: Sensitivity) -> SpeedUp:
-    """Return the row to tell of: the worker that saves, or with a scale above 1 costs, most; or else such a thread."""
-    return (result.worst if result.scale > 1 else result.best) or result.threads[0]
-
-
 def _sentence(result: Sensitivity) -> str:
-    """Answer the question in words."""
-    row = _choice(result)
+    """Answer the question in words: of the thread on top of the table, and if that is the organizer, of a worker."""
+    text = _told(result, result.threads[0])
+    worker = result.worst if result.scale > 1 else result.best
+    if worker is not None and result.threads[0].thread == ORGANIZER:
+        more = _told(result, worker)
+        text += f" Of the workers, {more[0].lower()}{more[1:]}"
+    return text
+
+
+def _told(result: Sensitivity, row: SpeedUp) -> str:
+    """Say what becomes of the answer if one thread is scaled."""
     whole = count if result.unit == "steps" else number
     who = f"{_spoken(row.thread)} at {result.scale:g} times its length"
     who = who[0].upper() + who[1:]
@@ -159,10 +163,10 @@ def _draw(graph: ExecutionGraph, result: Sensitivity, out: str, run: dict[str, A
     """Draw the query before and after, beside each other."""
     from simulator import plots  # matplotlib takes a second to load
 
-    row = _choice(result)
+    row = result.threads[0]
     if math.isnan(row.latency):
         raise ConfigError(f"{result.name}: with {row.thread} scaled there is a deadlock: nothing to draw")
     after = what_if(graph, thread=row.thread, scale=result.scale)
     timelines = [simulate(each, **run) for each in (graph, after)]
     notes = ("as it is", f"{_spoken(row.thread)} at {result.scale:g} times its length")
-    plots.save(plots.side_by_side(timelines, notes=notes, caption=_sentence(result)), out)
+    plots.save(plots.side_by_side(timelines, notes=notes, caption=_told(result, row)), out)

@@ -29,6 +29,8 @@ class Stored(NamedTuple):
     table: Table
     missing: int
     """Runs that have not ended."""
+    damage: str = ""
+    """What is wrong with the folder, if anything: runs that cannot be read count as missing."""
 
 
 def _identity(study: Study, path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -131,7 +133,7 @@ def load_results(path: str | os.PathLike[str]) -> Stored:
     _refuse_columns(path, results.columns, study)
     _refuse_values(path, results.columns, study)
     columns = results.columns or {name: np.zeros(0) for name in row_names(study)}
-    return Stored(study, table_of(study, columns), results.missing)
+    return Stored(study, table_of(study, columns), results.missing, results.damage)
 
 
 def _imports(document: Mapping[str, Any]) -> str:

@@ -70,6 +70,35 @@ def test_a_metric_is_named_by_one_of_its_columns_or_as_a_whole(study, capsys):
     assert (code, out) == (2, "") and "latency_mean" in err
 
 
+def test_a_damaged_folder_says_what_is_wrong_and_what_to_do(study, capsys):
+    call(capsys, "study", "run", study)
+    folder = Path("results/knee")
+    kept = {name: (folder / name).read_bytes() for name in ("study.json", "journal.jsonl")}
+    lines = kept["journal.jsonl"].splitlines(keepends=True)
+    again = "forksim study run STUDY.toml -o results/knee does the missing runs again"
+    beside = f"rows{ENDING}, summary.csv, comparison.csv can still be read as they are"
+    for journal, said in {
+        b"": f"'results/knee/journal.jsonl' is empty, so no run is known to have ended; {beside}",
+        lines[0] + b"{broken\n" + b"".join(lines[2:]): (
+            f"'results/knee/journal.jsonl' is damaged: 1 of its {len(lines)} lines are not what was written, first"
+            " line 2"
+        ),
+    }.items():
+        (folder / "journal.jsonl").write_bytes(journal)
+        code, _, err = call(capsys, "study", "show", "results/knee", "--json")
+        assert code == 2 and err.splitlines()[-1] == f"forksim: {said}; {again}"
+    (folder / "journal.jsonl").write_bytes(kept["journal.jsonl"][:-9])  # killed while it wrote: that is no damage
+    assert call(capsys, "study", "show", "results/knee", "--json")[0] == 0
+    (folder / "journal.jsonl").unlink()
+    assert "journal.jsonl' is not there, so no run is known" in call(capsys, "study", "show", "results/knee")[2]
+    assert call(capsys, "study", "run", study)[0] == 0 and call(capsys, "study", "show", "results/knee")[0] == 0
+    for text, why in {"": "it is empty", "{broken": "it is no JSON (", "{}": "it is no table that says"}.items():
+        (folder / "study.json").write_text(text)
+        code, out, err = call(capsys, "study", "show", "results/knee")
+        assert (code, out) == (2, "") and f"study.json' is not what a forksim study writes: {why}" in err
+        assert "(forksim study run STUDY.toml -o DIR); " + beside in err
+
+
 def test_run_shows_a_table_and_leaves_files(study, capsys):
     code, out, err = call(capsys, "study", "run", study)
     assert (code, err) == (0, "")

@@ -43,8 +43,9 @@ def test_the_question_is_answered_in_words(forksim):
         return next(part for part in paragraphs if " times its length: " in part)
 
     assert sentence("drawn.jsonl") == (
-        "Worker 2 at 0.5 times its length: the answer comes 3 steps (13%) earlier; if it took no time, 3, as the answer"
-        " then waits for worker 1."
+        "The organizer at 0.5 times its length: the answer comes 4 steps (17%) earlier; if it took no time, 9. Of the"
+        " workers, worker 2 at 0.5 times its length: the answer comes 3 steps (13%) earlier; if it took no time, 3, as"
+        " the answer then waits for worker 1."
     )
     assert sentence("drawn.jsonl", "--gpu", "rate:10", "--thread", 1, "--scale", 2) == (
         "Worker 1 at 2 times its length: the answer comes 0.900 seconds (39%) later."
@@ -81,12 +82,12 @@ def test_a_picture_of_the_first_trace(forksim, tmp_path):
     assert (code, err) == (0, "")
     assert out.endswith("wrote new.svg\n")
     words = re.sub(r"<!--|-->", "", (tmp_path / "new.svg").read_text(encoding="utf-8"))
-    assert "drawn: worker 2 at 0.5 times its length" in words
-    assert "the answer comes 3 steps (13%) earlier" in words
-    forksim("drawn.jsonl", "-o", "again.svg", "--thread", 2)
+    assert "drawn: the organizer at 0.5 times its length" in words
+    assert "the answer comes 4 steps (17%) earlier" in words
+    forksim("drawn.jsonl", "-o", "again.svg", "--thread", "organizer")
     assert (tmp_path / "again.svg").read_bytes() == (tmp_path / "new.svg").read_bytes()
-    code, out, err = forksim("drawn.jsonl", "-o", "organizer.svg", "--thread", "organizer", "--json")
-    assert "organizer at 0.5 times" in (tmp_path / "organizer.svg").read_text(encoding="utf-8")
+    code, out, err = forksim("drawn.jsonl", "-o", "worker.svg", "--thread", 2, "--json")
+    assert "worker 2 at 0.5 times" in (tmp_path / "worker.svg").read_text(encoding="utf-8")
     assert len(out.splitlines()) == 1
 
 

@@ -464,7 +464,8 @@ def test_files_of_other_origin(tmp_path, name):
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "npm"}', "[" * 10**5, '{"forksim_results": 1}', "\x00"])
 def test_a_study_file_of_other_origin(tmp_path, text):
     (tmp_path / "study.json").write_text(text)
-    assert "study.json' is not what a forksim study writes; choose another -o" in refusal(tmp_path)
+    said = refusal(tmp_path)
+    assert "study.json' is not what a forksim study writes: it is " in said and "study run STUDY.toml -o DIR)" in said
     assert (tmp_path / "study.json").read_text() == text
 
 

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -45,6 +45,8 @@ class Results:
     """The number of the run of each row."""
     failed: Mapping[int, str]
     """Runs that failed, and why. They have rows."""
+    damage: str = ""
+    """What is wrong with the folder, if anything: runs whose lines cannot be read count as missing."""
 
     @property
     def missing(self) -> int:
@@ -72,21 +74,53 @@ def read_folder(path: str | os.PathLike[str]) -> Results:
     """
     folder = os.fspath(path)
     study = study_of(folder)
-    runs, parts = Runs(study["runs"]), []
+    runs, parts, damage = Runs(study["runs"]), [], ""
+    broken = lines = 0
     journal = os.path.join(folder, JOURNAL)
     require_plain(journal, "journal")
     try:
         with open(journal, "rb") as file:  # one and the same, even if it is put in order meanwhile
-            for begin, _, record in scan(file, study["runs"]):
+            for begin, end, record in scan(file, study["runs"]):
+                lines += 1
                 if record is not None and "run" in record:
                     runs.enter(record, begin)
+                elif record is None and not _is_unfinished(file, end):
+                    broken += 1
+                    damage = damage or f"line {lines}"
             parts = list(typed_chunks(lambda: (record["row"] for record in runs.records(file))))
     except FileNotFoundError:
-        pass
+        lines = -1
     except OSError as error:
         raise ConfigError(f"{journal!r}: cannot be read ({error.strerror})") from None
-    columns = joined(parts) if parts else {}
-    return Results(identity=study["study"], runs=study["runs"], columns=columns, keys=runs.ended, failed=runs.failed)
+    if lines < 1 and (there := _tables_in(folder)):
+        how = "is empty" if not lines else "is not there"
+        damage = f"{journal!r} {how}, so no run is known to have ended; {there} can still be read as they are"
+    if broken:
+        damage = f"{journal!r} is damaged: {broken:,} of its {lines:,} lines are not what was written, first {damage}"
+    return Results(
+        identity=study["study"],
+        runs=study["runs"],
+        columns=joined(parts) if parts else {},
+        keys=runs.ended,
+        failed=runs.failed,
+        damage=damage,
+    )
+
+
+def _is_unfinished(file: IO[bytes], end: int) -> bool:
+    """Whether a line that ends there is the last, and is not whole: that is how a killed study leaves it."""
+    if end < os.fstat(file.fileno()).st_size:
+        return False
+    here = file.tell()
+    file.seek(end - 1)
+    cut = file.read(1) != b"\n"
+    file.seek(here)
+    return cut
+
+
+def _tables_in(path: str) -> str:
+    """Return the names of the tables that are there, in words."""
+    return ", ".join(name for name in _TABLES if os.path.exists(os.path.join(path, name)))
 
 
 def digest(study: Mapping[str, Any]) -> str:
@@ -98,19 +132,28 @@ def study_of(path: str) -> dict[str, Any]:
     """Return what ``study.json`` of a folder holds."""
     name = os.path.join(path, STUDY)
     require_plain(name, "study")
+    why = f"it is no table that says forksim_results, {FORMAT}"
     try:
         with open(name, encoding="utf-8") as file:
-            study = json.loads(file.read(_MAX_BYTES))
+            text = file.read(_MAX_BYTES)
+        why = why if text.strip() else "it is empty"
+        study = json.loads(text)
     except OSError as error:
         raise ConfigError(f"{path!r} is no result folder ({STUDY}: {error.strerror})") from None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
         study = None
+        why = f"it is no JSON ({error!s:.80})" if why != "it is empty" else why
     number = study.get("forksim_results") if isinstance(study, dict) else None
     ours = number is not None
     if number in (1, FORMAT):
         ours = is_whole(study.get("runs")) and 0 <= study["runs"] <= MAX_RUNS and isinstance(study.get("study"), dict)
     if not ours:
-        raise ConfigError(f"{name!r} is not what a forksim study writes; choose another -o")
+        tables = _tables_in(path)
+        beside = f"; {tables} can still be read as they are" if tables else ""
+        raise ConfigError(
+            f"{name!r} is not what a forksim study writes: {why}; run the study into another folder (forksim study run"
+            f" STUDY.toml -o DIR){beside}"
+        )
     if number != FORMAT:
         raise other_version(path, f"in format {number!r:.20}, and this one has format {FORMAT}")
     found: dict[str, Any] = study
