@@ -16,7 +16,7 @@ import numpy as np
 import typer
 
 from simulator.support.interrupts import Terminated
-from simulator.cli.common import Paths, complain, stdout
+from simulator.cli.common import Paths, complain, stdout, wrote
 from simulator.cli.load import poisson_rate
 from simulator.cli.options import PoolOptions, ReadOptions, grouped
 from simulator.cli.pieces import with_imports
@@ -214,6 +214,9 @@ def _record(
                     replace(setup, run=name, meta=meta, on_generation=on_generation),
                     arrivals=times,
                 )
+    if plan.out not in (None, "-"):  # else the traces are on standard output, and nothing else belongs there
+        for path in filter(None, (plan.out, plan.bursts)):
+            wrote(path)
     return max(source.exit_code, 2 if writer.failed else 0)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simulator.cli.common import Formulas, Input, Json, Paths, print_json, say, screen_width, show, tell
+from simulator.cli.common import Formulas, Input, Json, Paths, print_json, say, screen_width, show, tell, wrote
 from simulator.cli.layout import NARROW
 from simulator.cli.options import ReadOptions, grouped
 from simulator.cli.report import REWARD_LEGEND, Tally, number, rewards_table, summary_table
@@ -99,6 +99,8 @@ def score(
         _say_constants(reward, rules)
         if shown and reward == "asyncthink":
             tell(REWARD_LEGEND)
+    if out is not None:
+        wrote(out, json)
     return source.exit_code
 
 

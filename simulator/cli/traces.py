@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simulator.cli.common import Paths, To, complain, stdout
+from simulator.cli.common import Paths, To, complain, stdout, wrote
 from simulator.cli.options import ReadOptions, grouped
 from simulator.errors import ConfigError, FormatError
 from simulator.formats.reading import dump, writer
@@ -75,4 +75,6 @@ def _write(traces: Iterable[Trace], out: str | None, to: str, block_size: int | 
 
     with nullcontext(stdout) if out is None or out == "-" else atomic(out) as file:
         dump(traces, file, to, block_size=block_size, refused=refuse)
+    if out is not None and out != "-":
+        wrote(out)
     return 2 if refused else 0

@@ -502,7 +502,7 @@ def test_plain_prose_is_told_to_be_prose(here, forksim):
 @pytest.mark.parametrize("family", [*FAMILIES, *PRESETS])
 def test_every_family_is_generated_and_run(here, forksim, family):
     code, out, err = forksim("generate", family, "-n", 3, "--seed", 5, "-o", "made.jsonl")
-    assert (code, out, err) == (0, "", "")
+    assert (code, out, err) == (0, "wrote made.jsonl\n", "")
     code, out, err = forksim("run", "made.jsonl", "--json")
     assert (code, err) == (0, "")
     assert [record["trace"] for record in lines(out)[:-1]] == [f"{family}-5-{i}" for i in range(3)]
@@ -525,7 +525,7 @@ def test_native_to_native_is_the_same_file(here, forksim):
     code, out, err = forksim("convert", "traces.jsonl")
     assert (code, err) == (0, "")
     assert out == Path("traces.jsonl").read_text(encoding="utf-8")
-    assert forksim("convert", "traces.jsonl", "--out", "again.jsonl")[:2] == (0, "")
+    assert forksim("convert", "traces.jsonl", "--out", "again.jsonl")[:2] == (0, "wrote again.jsonl\n")
     assert Path("again.jsonl").read_bytes() == Path("traces.jsonl").read_bytes()
     assert forksim("convert", "traces.jsonl", "-o", "-")[1] == out
 
@@ -539,7 +539,7 @@ def test_text_goes_through_native_and_back(here, forksim):
 def test_what_one_trace_cannot_say_does_not_stop_the_others(here, forksim):
     write("delay.jsonl", ALONE, next(iter(native_with_delay())), TWO)
     code, out, err = forksim("convert", "delay.jsonl", "--to", "asyncthink", "-o", "out.jsonl")
-    assert (code, out) == (2, "")
+    assert (code, out) == (2, "wrote out.jsonl\n")
     assert err == "forksim: trace 'slow': AsyncThink text cannot hold a Delay; use the native format\n"
     assert [json.loads(line)["id"] for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()] == [
         "alone",

@@ -63,7 +63,7 @@ def test_a_log_with_blocks_of_another_size_is_refused_line_by_line(forksim):
 
 def test_there_and_back(forksim):
     code, out, err = forksim("convert", "traces.jsonl", "--to", "agentic_mooncake", "--out", "plays.jsonl")
-    assert (code, out, err) == (0, "", "")
+    assert (code, out, err) == (0, "wrote plays.jsonl\n", "")
     [again] = read("plays.jsonl")
     assert (again.id, again.arrival, len(again.threads)) == ("q7", 0.5, 2)
     code, out, err = forksim("convert", "plays.jsonl")
@@ -78,7 +78,7 @@ def test_what_cannot_be_said_is_reported_and_the_rest_is_written(forksim, tmp_pa
     late = Trace("late", (Thread("organizer", (Think(3), Delay(1.0))),))
     (tmp_path / "more.jsonl").write_text(native.render(late) + "\n{\n" + native.render(QUERY) + "\n")
     code, out, err = forksim("convert", "more.jsonl", "--to", "agentic_mooncake", "-o", "plays.jsonl")
-    assert (code, out) == (2, "")
+    assert (code, out) == (2, "wrote plays.jsonl\n")
     first, second = err.splitlines()
     assert first == "forksim: trace 'late' ends with a Delay, and no request is left to wait for it"
     assert second.startswith("forksim: more.jsonl:2: not one complete JSON object")
