@@ -52,7 +52,9 @@ def score(
     ] = "asyncthink",
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Write a row a rollout to a .jsonl, .csv or .parquet file."),
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Write one row per rollout to a .jsonl, .csv or .parquet file."
+        ),
     ] = None,
     *,
     constants: Constants,

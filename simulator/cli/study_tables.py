@@ -1,4 +1,4 @@
-"""Tables of a study for people: a line a point, mean and half width of each metric."""
+"""Tables of a study for people: one line per point, mean and half width of each metric."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Shown(NamedTuple):
 
 
 def study_table(summary: Summary, name: str, metrics: Sequence[str] | None, width: int) -> Shown:
-    """Return a line a point: its axis values, and mean and half width of the interval of each metric."""
+    """Return one line per point: its axis values, and mean and half width of the interval of each metric."""
     percent = f"{100 * summary.confidence:g} %"
     title = f"{name or 'study'}: mean over n replications ± half the {percent} interval; times in {summary.unit}"
     return Shown(title, *_table(summary, metrics, width, ratios=False))
@@ -31,7 +31,7 @@ def study_table(summary: Summary, name: str, metrics: Sequence[str] | None, widt
 def comparison_table(
     compared: Summary, baseline: Mapping[str, Any], metrics: Sequence[str] | None, width: int
 ) -> Shown:
-    """Return a line a point: how each metric differs from the baseline's, and their ratio."""
+    """Return one line per point: how each metric differs from the baseline's, and their ratio."""
     said = ", ".join(f"{key} = {value}" for key, value in baseline.items())
     title = f"difference to {said}, replication by replication, ± half the interval; and the ratio of the means"
     return Shown(title, *_table(compared, metrics, width, ratios=True))

@@ -20,7 +20,7 @@ from simulator.study.inputs import unreadable
 from simulator.study.store.folder import ResultFolder
 
 app = typer.Typer(
-    help="What-if studies: points of a parameter space, replications of each, a row a run.",
+    help="What-if studies: points of a parameter space, replications of each, one row per run.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -62,7 +62,7 @@ def run(
         str | None,
         typer.Option(metavar="[ADDRESS]", help="Run on Ray: local, auto, HOST:PORT or ray://HOST:PORT; alone: local."),
     ] = None,
-    queries: Annotated[bool, typer.Option("--queries", help="Keep a row a query as well.")] = False,
+    queries: Annotated[bool, typer.Option("--queries", help="Keep one row per query as well.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Write CSV files, not Parquet.")] = False,
     metric: Metric = None,
     json: Json = False,

@@ -39,14 +39,14 @@ def simulate(
     Parameters
     ----------
     graphs : ExecutionGraph or iterable of them
-        One a query.
+        One per query.
     gpu : GPU, Cluster or str
         A text names a GPU as ``--gpu`` does: a profile, its file, or a cost model such as ``rate:50``. Default: the
         decode-step clock.
     protocol : Protocol, optional
         Capacity and full-pool behaviour. Default: the one each graph was compiled with.
     arrivals : sequence of float or ClosedLoop, optional
-        Seconds at which the queries arrive, one a graph; or how many users ask them one after another. Default: all
+        Seconds at which the queries arrive, one per graph; or how many users ask them one after another. Default: all
         at 0.
     policy : callable, QueuePolicy or str
         Order of admission to a full batch; see `simulator.machine.policy`. A text is a name in `POLICIES`.
@@ -131,7 +131,7 @@ def _times(arrivals: Sequence[float] | npt.NDArray[Any] | None, n: int) -> npt.N
     try:
         times = np.zeros(n) if arrivals is None else np.array(arrivals, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ConfigError(f"arrivals must be numbers, one a query; got {arrivals!r:.80}") from None
+        raise ConfigError(f"arrivals must be numbers, one per query; got {arrivals!r:.80}") from None
     if times.shape != (n,):
         raise ConfigError(f"{n} queries need as many arrivals; got shape {times.shape}")
     if not bool(np.all((times >= 0) & (times <= 1e12))):

@@ -81,7 +81,7 @@ def nonnegative(gram: Numbers, target: Numbers) -> Numbers:
 
 
 def blind(design: Numbers) -> Numbers:
-    """Return the directions, one a row, in which coefficients can move and no row of `design` changes.
+    """Return the directions, one per row, in which coefficients can move and no row of `design` changes.
 
     The columns count by their size: each is scaled to length 1.
 

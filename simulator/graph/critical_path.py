@@ -62,7 +62,7 @@ def t_levels(graph: ExecutionGraph, weights: Sequence[float] | None = None) -> l
     ----------
     graph : ExecutionGraph
     weights : sequence of float, optional
-        One a task; decode steps if not given.
+        One per task; decode steps if not given.
     """
     weights = _weights(graph, weights)
     start: list[float] = [0] * len(graph)
@@ -95,7 +95,7 @@ def critical_path(graph: ExecutionGraph, weights: Sequence[float] | None = None)
     ----------
     graph : ExecutionGraph
     weights : sequence of float, optional
-        One a task; decode steps if not given.
+        One per task; decode steps if not given.
 
     Returns
     -------

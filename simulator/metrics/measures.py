@@ -157,7 +157,7 @@ class Metrics:
     name: str
     """The trace's id."""
     values: Mapping[str, float]
-    """One a name in `METRICS`."""
+    """One per name in `METRICS`."""
     violations: tuple[Violation, ...]
     outcome: Outcome | None
     unit: str = ""

@@ -21,7 +21,7 @@ def seconds_alone(timeline: Timeline, query: int, tokens: Mapping[int, float] | 
     Returns
     -------
     list of float
-        In the timeline's unit, one a task.
+        In the timeline's unit, one per task.
     """
     graph, protocol = timeline.graphs[query], timeline.protocol_of(query)
     in_steps = timeline.unit == "steps"

@@ -28,7 +28,7 @@ def gantt(
     legend: bool = True,
     width: float = 8.0,
 ) -> Axes:
-    """Draw one query: a lane a thread, the organizer on top, and its realised critical path as a heavy black line.
+    """Draw one query: one lane per thread, the organizer on top, and its realised critical path as a heavy black line.
 
     Bars are work: decoding, a thin dark one for prefill, a dotted one for a delay. Pale thin bars are waits: for a
     Join, for a pool slot, for the batch. An arrow down is a Fork, one up a Join; dots lead from a worker's end to the

@@ -76,7 +76,7 @@ def resolve(reward: Reward | str, protocol: Protocol | None) -> tuple[Reward, Pr
 
 @dataclass(frozen=True, eq=False)
 class ScoreBatch:
-    """Scores of many rollouts, a numpy array a column, in the order the rollouts came in.
+    """Scores of many rollouts, one numpy array per column, in the order the rollouts came in.
 
     A rollout that could not be scored has `failed` set and earns what a format error earns; its accuracy is NaN, and
     all else is 0.

@@ -122,7 +122,7 @@ def sensitivity(
     Parameters
     ----------
     graphs : ExecutionGraph or iterable of them
-        One a query, as for `simulate`.
+        One per query, as for `simulate`.
     query : int
         The query of which threads are changed, and whose latency it is about.
     threads : str or sequence of str, optional

@@ -52,12 +52,12 @@ def slack_table(graph: ExecutionGraph, weights: Sequence[float] | None = None) -
     ----------
     graph : ExecutionGraph
     weights : sequence of float, optional
-        One a task; decode steps if not given. See `simulator.metrics.uncontended.seconds_alone` for seconds.
+        One per task; decode steps if not given. See `simulator.metrics.uncontended.seconds_alone` for seconds.
 
     Returns
     -------
     tuple of Slack
-        One a task, in their order.
+        One per task, in their order.
 
     Examples
     --------

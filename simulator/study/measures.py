@@ -175,7 +175,7 @@ def check_metric(name: str) -> None:
 
 
 def is_of_run(name: str) -> bool:
-    """Whether a metric that a study takes is one number a run, and not one a query."""
+    """Whether a metric that a study takes is one number per run, and not one per query."""
     return _registry(name) is not QUERY_METRICS
 
 

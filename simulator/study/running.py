@@ -32,7 +32,7 @@ class Result(NamedTuple):
     """What came out of a run."""
 
     metrics: Mapping[str, float]
-    """One a column, see `simulator.study.measures.metric_columns`."""
+    """One per column, see `simulator.study.measures.metric_columns`."""
     queries: Mapping[str, npt.NDArray[Any]]
     """Columns with one row a query."""
 

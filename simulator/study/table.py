@@ -131,7 +131,7 @@ class Summary(_Columns):
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Table(_Columns):
-    """The rows of a study, one a point and replication, in that order.
+    """The rows of a study, one per point and replication, in that order.
 
     Columns: ``point``, ``replication``, ``seed``; the axes; the metrics (NaN: does not exist); ``error``, why a run
     failed, or None; ``spec``, JSON that says with the seed all that is needed to run it again.

@@ -1,6 +1,6 @@
 """What happened when: the only output of a simulation, and the only input of everything after it.
 
-A `Timeline` is columns, one row a task that ran; a preempted task has one a stay in the batch. Spans are a view
+A `Timeline` is columns, one row a task that ran; a preempted task has one per stay in the batch. Spans are a view
 of a row::
 
     forked or     slot,      may run     in the      prompt        last
@@ -156,7 +156,7 @@ class Timeline:
     """
 
     graphs: tuple[ExecutionGraph, ...]
-    """One a query."""
+    """One per query."""
     arrivals: NDArray[np.float64]
     """Arrival of each query; NaN if it never came (a closed loop in a deadlock)."""
     first_token: NDArray[np.float64]
@@ -166,7 +166,7 @@ class Timeline:
     overflows: NDArray[np.int64]
     """Forks of each query that found the pool full at run time."""
     rows: NDArray[np.void]
-    """One a task that ran, with the fields of `Row`: ``rows["finish"]``. In order of finish, query, thread and task."""
+    """One per task that ran, fields as in `Row`: ``rows["finish"]``. In order of finish, query, thread and task."""
     replicas: tuple[Replica, ...]
     """What each GPU did; one, unless it was a cluster."""
     protocol: Protocol | None = None
@@ -217,7 +217,7 @@ class Timeline:
 
     @property
     def latency(self) -> NDArray[np.float64]:
-        """Seconds from arrival to answer, one a query."""
+        """Seconds from arrival to answer, one per query."""
         return self.answered - self.arrivals
 
     @property

@@ -1,4 +1,4 @@
-"""Rows of plain values, one a run, as typed columns."""
+"""Rows of plain values, one per run, as typed columns."""
 
 from __future__ import annotations
 
