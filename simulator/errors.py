@@ -98,6 +98,8 @@ def mistaken(verb: str, wanted: str, given: object) -> str:
     compile_trace() takes a Trace, and this is a str: simulator.parse(text) makes a Trace, and simulator.read(path) ...
     """
     kind = type(given).__name__
+    if isinstance(given, SimulatorError):  # `read` gives what it cannot read in the place of a trace
+        return f"{verb}() takes {'an' if wanted[0] in 'AEIO' else 'a'} {wanted}, and this is an error: {given}"
     way = _WAYS.get((kind, wanted), _MAKES.get(wanted, ""))
     article = "an" if wanted[0] in "AEIO" else "a"
     this = "an" if kind[0] in "AEIO" else "a"
@@ -115,4 +117,6 @@ def why(error: BaseException, *, limit: int = 1000) -> str:
     except Exception:  # of somebody else's
         text = ""
     name = "" if isinstance(error, SimulatorError) else type(error).__name__
-    return " ".join(": ".join(part for part in (name, text) if part)[:limit].split())
+    said = ": ".join(part for part in (name, text) if part)
+    notes = " ".join(str(note) for note in getattr(error, "__notes__", ()) if isinstance(note, str))
+    return " ".join((said + (f" ({notes})" if notes else ""))[:limit].split())

@@ -104,7 +104,7 @@ def ready(exploits: Iterable[str] | None, budget: int, seed: int) -> list[str]:
     whole("budget", budget, f"from 1 to {MAX_BUDGET:,}")
     whole("seed", seed, f"from 0 to {2**63 - 1:,}")
     if names and importlib.util.find_spec("hypothesis") is None:
-        raise ConfigError("the search for exploits needs hypothesis: pip install forksim[audit]")
+        raise ConfigError("the search for exploits needs hypothesis: pip install 'forksim[audit]'")
     return names
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,7 +51,12 @@ _CAPACITY = 4
 LEGEND = """\
 In each pair, A earns more than B although A is no more correct and takes longer: at least --slower times as many
 simulated seconds, and more decode steps T as well (see --clocks). Only in wrong_first A may be quicker. "found"
-counts the pairs that are like this, "most" is the largest gain, and the pair that is shown is the smallest."""
+counts the pairs that are like this, "most" is the largest gain, and the pair that is shown is the smallest; "actions"
+are those of A and of B."""
+CORPUS_LEGEND = """\
+"of variance" is the share of the reward's variance that a term accounts for, negative where it works against the
+others; "in groups" is the same within the groups. "at its most" is the share of the rollouts for which the term pays
+its maximum. Rollouts "at the gate" earn what a format error costs, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -260,6 +266,8 @@ def _print_corpus(corpus: Corpus) -> None:
     for name, follows in corpus.follows.items():
         lines.add_row(name, _signed(follows.all), _signed(follows.right))
     show(lines)
+    if (about := _pointless(corpus)) is not None:
+        tell(about)
     lines = table("term", "mean", "std", "of variance", "in groups", "at its most", "with correctness")
     for name, term in corpus.terms.items():
         if name == FORMAT_ERROR and not corpus.gated:
@@ -269,6 +277,7 @@ def _print_corpus(corpus: Corpus) -> None:
             Text(printable(name)), number(term.mean), number(term.std), *shares, _signed(term.follows_correctness)
         )
     show(lines)
+    tell(CORPUS_LEGEND)
     groups = corpus.groups
     tell(f"{groups.groups:,} groups, {groups.mixed:,} of them with right and wrong answers")
     tell(f"the wrong answer earns as much as the right one: {_percent(groups.wrong_first)} of pairs in a group")
@@ -283,6 +292,23 @@ def _print_corpus(corpus: Corpus) -> None:
         f" {number(groups.even_std)} if divided by the deviation"
     )
     say()
+
+
+_FOLLOWS = 0.1
+"""A rank correlation with correctness below which a reward does not follow it."""
+
+
+def _pointless(corpus: Corpus) -> str | None:
+    """Return what to say of a reward that has nothing to do with correctness; None where it has."""
+    follows = corpus.follows["correctness"].all
+    if math.isnan(follows):
+        return "All these rollouts earn the same, or all are equally right: what follows says little about this reward."
+    if follows < _FOLLOWS:
+        return (
+            f"This reward does not follow correctness (rank correlation {follows:+.2f}): what follows says little. Does"
+            " it get the text, the workers and the truth in the right order?"
+        )
+    return None
 
 
 def _print_searches(searches: tuple[Search, ...]) -> None:

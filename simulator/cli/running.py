@@ -102,7 +102,7 @@ def run(
     tally = Tally(_SECONDS if unit == "seconds" else _STEPS)
     shown: list[Metrics] = []
     shared = None
-    deadlocks = good = 0
+    deadlocks = good = unknown = 0
     with ExitStack() as stack:
         files = _Files(stack, out, output, targets) if out else None
         for timeline, query in runs:
@@ -110,8 +110,10 @@ def run(
             for deadlock in timeline.deadlocks:
                 if deadlock.query == query:
                     deadlocks += 1
-                    complain(f"{metrics.name}: deadlock: {', '.join(deadlock.cycle)}")
+                    ways = "a larger --capacity, or --full-pool inline, avoids it"
+                    complain(f"{metrics.name}: deadlock: {', '.join(deadlock.cycle)} ({ways})")
             good += meets(targets, metrics.values)
+            unknown += any(math.isnan(metrics.values[target.metric]) for target in targets)
             tally.add(metrics.values.__getitem__, (violation.kind.value for violation in metrics.violations))
             if json:
                 print_json(_record(metrics, unit, targets))
@@ -140,7 +142,8 @@ def run(
             show(run_table(summary["run"], unit, len(machines)))
         if targets:
             limits = " and ".join(target.said_on(unit) for target in targets)
-            tell(f"{good:,} of {tally.traces:,} queries keep to {limits}.")
+            missing = f"; {unknown:,} have no such value, and keep to nothing" if unknown else ""
+            tell(f"{good:,} of {tally.traces:,} queries keep to {limits}{missing}.")
         tell(tally.sentence())
         if shown:
             tell(metrics_legend(unit, narrow=screen_width() < NARROW, summed=tally.traces > 1))

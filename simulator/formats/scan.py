@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from itertools import accumulate
 
-from simulator.formats.texts import SECTION, Faults, foreign_sign
+from simulator.formats.texts import SECTION, Faults, foreign_sign, misspelt_tag
 from simulator.trace import (
     MAX_INDEX,
     ORGANIZER,
@@ -128,8 +128,13 @@ class Scan:
             self.faults.add(ViolationKind.STRAY_TAG, self.name, message, section.start())
         if self.name == ORGANIZER and (foreign := foreign_sign(text)):
             sign, offset = foreign
-            message = f"{sign[:40]} is none of this format, and is read as text"
+            capital = sign.upper() if TAGS.fullmatch(sign.upper()) else ""
+            hint = f"; tags are written in capitals, {capital}" if capital else ""
+            message = f"{sign[:40]} is none of this format, and is read as text{hint}"
             self.faults.add(ViolationKind.UNKNOWN_TAGS, self.name, message, offset)
+        elif wrong := misspelt_tag(text):
+            message = f"{wrong[0][:60]} is no tag, and is read as text; did you mean {wrong[1]}?"
+            self.faults.add(ViolationKind.UNKNOWN_TAGS, self.name, message, wrong[2])
 
     def _element(self, opening: int) -> int:
         """Read on from an opening tag; return the number of the first tag behind what it opens."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 
@@ -94,6 +95,35 @@ def foreign_sign(text: str) -> tuple[str, int] | None:
         return tag[0], tag.start()
     if any(call in text for call in ("_threads(", "spawn(", "[1]: ")) and (said := _CALL.search(text)):
         return said[0], said.start()
+    return None
+
+
+_LIKE = re.compile(r"<(/?)([A-Z]{3,9})([ _:-]{0,2})([0-9][0-9.]{0,40})?>")
+_TAGS = ("FORK", "JOIN", "RETURN", "ANSWER", "WORKER")
+
+
+def misspelt_tag(text: str) -> tuple[str, str, int] | None:
+    """Return what looks like a tag of AsyncThink's and is none, what may have been meant, and where it stands.
+
+    >>> [misspelt_tag(text)[:2] for text in ("so <JION-1>", "<FORK 2>", "<ANWSER>", "<FORK-1.2>")]
+    [('<JION-1>', '<JOIN-1>'), ('<FORK 2>', '<FORK-2>'), ('<ANWSER>', '<ANSWER>'), ('<FORK-1.2>', '<FORK-2>')]
+    >>> misspelt_tag("<FORK-1> <ANSWER> <HTML> <WORKER-1.2>")
+    """
+    for tag in _LIKE.finditer(text):
+        end, word, _, index = tag.groups(default="")
+        near = difflib.get_close_matches(word, _TAGS, n=1, cutoff=0.7)
+        if not near:
+            continue
+        meant = near[0]
+        if meant in ("RETURN", "ANSWER"):
+            index = ""
+        elif not index:
+            index = "1"
+        elif meant != "WORKER":
+            index = index.rstrip(".").rpartition(".")[2]  # each thread counts its own Forks
+        right = f"<{end}{meant}{'-' if index else ''}{index}>"
+        if right != tag[0] and (meant != "WORKER" or word != meant):
+            return tag[0], right, tag.start()
     return None
 
 

@@ -274,7 +274,8 @@ class _Walk:
             while alive and alive[0] <= step:
                 heappop(alive)
             if len(alive) >= capacity - 1:
-                message = f"worker {name} is forked while {len(alive)} of {capacity - 1} are running"
+                running = f"{len(alive)} {'worker runs' if len(alive) == 1 else 'workers run'}"
+                message = f"worker {name} is forked while {running}; a pool of {capacity} has room for {capacity - 1}"
                 overflows.append(Violation(_V.POOL_OVERFLOW, parent, message, place))
             if name in self.spans:
                 heappush(alive, self.joined_at.get(name, inf) if by_join else self.spans[name][1])

@@ -94,7 +94,7 @@ class Scorer:
     """Texts, and token ids, that are cut off the end of a rollout."""
 
     def __post_init__(self) -> None:
-        reward = self.reward if isinstance(self.reward, Reward) else load_reward(self.reward)
+        reward = load_reward(self.reward)
         protocol = self.protocol
         if isinstance(protocol, Mapping):
             for key in protocol:
@@ -190,6 +190,12 @@ class Scorer:
             groups=names,
             reader=reader or self.reader,
         )
+        if batch.failed.any():
+            what = str(batch.reason[int(np.argmax(batch.failed))]).partition(":")[0]
+            warnings.warn(
+                f"some rollouts could not be scored, and earn what a format error does: {what} (see the column reason)",
+                stacklevel=3,
+            )
         if batch.without_workers.any():  # Python shows the same warning once; how many there are is in the logs
             warnings.warn(_NO_WORKERS, stacklevel=3)
         return batch
@@ -257,7 +263,9 @@ class Scorer:
             if isinstance(given, list) and self.reader.decode is not None:
                 given = self.reader.decode(given)
             return self.judge(given, truth) if isinstance(given, str) else None
-        except Exception:  # of any kind, as of a parser of mathematics that met nonsense
+        except Exception as error:  # of any kind, as of a parser of mathematics that met nonsense
+            # The same text each time: Python then shows it once.
+            warnings.warn(f"the judge raised {type(error).__name__}: such answers count as wrong", stacklevel=2)
             return False
 
 
@@ -284,6 +292,8 @@ def scorer_of(scorer: Scorer | None, options: Mapping[str, Any]) -> Scorer:
         choose(name, [each.name for each in fields(Scorer)], "option of Scorer")
     if scorer is None:
         return Scorer(**options)
+    if not isinstance(scorer, Scorer):
+        raise ConfigError(f"this takes a Scorer, or its options: write reward=...; got {scorer!r:.60}")
     if options:
         raise ConfigError("give a scorer, or options for one; not both")
     return scorer

@@ -7,6 +7,7 @@ the tags are special tokens give the `tokenizer`: then `completion_ids` are read
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,13 @@ class RewardFunction:
         texts = [texts_of(completion) for completion in completions]
         get = columns.get
         step = getattr(get("trainer_state"), "global_step", None)
+        if self.scorer.judge is not None and self.truth not in columns:
+            there = ", ".join(sorted(map(str, columns))) or "none"
+            warnings.warn(
+                f"the data set has no column {self.truth!r} (it has {there}), so every answer counts as wrong;"
+                " truth=... names another",
+                stacklevel=2,
+            )
         batch = self.scorer.score(
             texts, completion_ids, get(self.workers), get(self.truth), get(self.mask), step, groups=prompts
         )

@@ -7,6 +7,7 @@ and ``response_mask``.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, get_args
@@ -18,6 +19,9 @@ from simulator.integrations.scorer import Scorer, row_of, scorer_of
 from simulator.integrations.siblings import Row, Share, score_rows
 from simulator.support.checks import is_whole, one_of
 from simulator.trace import ORGANIZER
+
+_READ = ("reward", "protocol")
+"""Keys of verl's ``reward_kwargs`` that are read."""
 
 
 def compute_score(
@@ -164,7 +168,10 @@ def _row(text: Any, truth: Any, info: Mapping[str, Any]) -> Row:
 
 def _scorer_of(others: Mapping[str, Any]) -> Scorer:
     """Return the scorer that plain values of verl's ``reward_kwargs`` ask for."""
-    options = {name: others[name] for name in ("reward", "protocol") if others.get(name) is not None}
+    for name in others:
+        if name not in _READ and (near := difflib.get_close_matches(str(name), _READ, n=1, cutoff=0.7)):
+            raise ConfigError(f"no key of reward_kwargs is called {name!r}; did you mean {near[0]}?")
+    options = {name: others[name] for name in _READ if others.get(name) is not None}
     return _scorer(msgspec.json.encode(options, enc_hook=_plain))
 
 

@@ -70,7 +70,9 @@ def score(trace: Trace, protocol: Protocol | None = None, *, reward: Reward | st
 
 def resolve(reward: Reward | str, protocol: Protocol | None) -> tuple[Reward, Protocol]:
     """Return the reward, loaded if it is a name, and the protocol that goes with it."""
-    spec = reward if isinstance(reward, Reward) else load_reward(reward)
+    spec = load_reward(reward)
+    if protocol is not None and not isinstance(protocol, Protocol):
+        raise ConfigError(f"protocol must be a Protocol, such as Protocol(capacity=4); got {protocol!r:.80}")
     return spec, protocol or spec.protocol or Protocol()
 
 

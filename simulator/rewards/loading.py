@@ -12,14 +12,15 @@ from simulator.rewards.library import REWARDS, make_reward
 from simulator.rewards.spec import Gate, Reward, Term
 from simulator.rewards.terms import TERMS
 from simulator.support.checks import check_options, choose
+from simulator.support.own import load_own
 from simulator.support.toml import load_toml, parse_toml
 from simulator.trace.protocol import Protocol
 
 _KEYS = ("reward", "options", "terms", "gate", "protocol", "format", "group", "ramps")
 
 
-def load_reward(name: str | os.PathLike[str]) -> Reward:
-    """Return the reward that `name` says: one of `REWARDS`, or a TOML file (see docs/rewards.md).
+def load_reward(name: str | os.PathLike[str] | Reward) -> Reward:
+    """Return the reward that `name` says: one of `REWARDS`, a TOML file (see docs/rewards.md), or ``FILE.py:NAME``.
 
     Raises
     ------
@@ -32,12 +33,19 @@ def load_reward(name: str | os.PathLike[str]) -> Reward:
     Traceback (most recent call last):
     simulator.errors.ConfigError: no reward is called 'asyncthnk'; did you mean asyncthink? there are asyncthink, ...
     """
+    if isinstance(name, Reward):
+        return name
+    if not isinstance(name, str | os.PathLike):
+        way = "; a function is a term: Reward(terms={'mine': function})" if callable(name) else ""
+        raise ConfigError(f"reward must be a Reward, a name or a file; got {name!r:.80}{way}")
     text = os.fspath(name)
+    if ".py:" in text:
+        return load_reward(load_own(text))
     if not text.endswith(".toml"):
         try:
             return make_reward(text)
         except ConfigError as error:
-            raise ConfigError(f"{error}, and files that end in .toml") from None
+            raise ConfigError(f"{error}, files that end in .toml, and FILE.py:NAME") from None
     return load_toml("reward", text, _reward)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from simulator.errors import ConfigError
+from simulator.errors import ConfigError, SimulatorError
 from simulator.formats import lookup
 from simulator.rewards.grouped import Grouped, Ramp, Scaled, check_names
 from simulator.rewards.result import Rollout, Score
@@ -37,7 +37,11 @@ class Term:
     run: TermFunction = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_options(self.function, self.options, f"term {self.function.__name__}")
+        if not callable(self.function):
+            raise ConfigError(
+                f"a term's function must be a function, such as TERMS['accuracy']; got {self.function!r:.80}"
+            )
+        check_options(self.function, self.options, f"term {getattr(self.function, '__name__', 'of yours')}")
         object.__setattr__(self, "options", dict(self.options))
         object.__setattr__(self, "run", partial(self.function, **self.options))
 
@@ -48,6 +52,13 @@ class Term:
     def __repr__(self) -> str:
         said = [self.function.__name__, *(f"{name}={value!r}" for name, value in self.options.items())]
         return f"Term({', '.join(said)})"
+
+
+def _number(name: str, value: Any) -> float:
+    """Return what a term gives as a float, if it is a number."""
+    if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
+        raise ConfigError(f"term {name!r} returned {value!r:.40} ({type(value).__name__}); a term returns a number")
+    return float(value)
 
 
 @dataclass(frozen=True)
@@ -222,7 +233,15 @@ class Reward:
             terms = {FORMAT_ERROR: 0.0}
             grouped = self.grouped
             for name, term in self.terms.items():
-                value = float(term(rollout))
+                try:
+                    value = term(rollout)
+                except SimulatorError:
+                    raise
+                except Exception as error:
+                    error.add_note(f"raised by term {name!r}")
+                    raise
+                if value.__class__ is not float:
+                    value = _number(name, value)
                 if not math.isfinite(value):
                     raise ValueError(f"term {name} is {value}")
                 if grouped is not None and name in grouped.terms:

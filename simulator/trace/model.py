@@ -237,6 +237,8 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     wanted: int | None = None
 
     def __post_init__(self) -> None:
+        if self.correct not in (None, True, False) or isinstance(self.correct, float):
+            raise TraceError(f"correct must be True, False or None; got {self.correct!r:.40}")
         if (self.found is None) != (self.wanted is None):
             raise TraceError("an outcome counts solutions with both `found` and `wanted`")
         if self.wanted is not None and (self.wanted < 1 or self.found is None or self.found < 0):
@@ -334,6 +336,8 @@ class Trace(
 
     def __post_init__(self) -> None:
         threads = self.threads
+        if self.outcome is not None and self.outcome.__class__ is not Outcome:
+            raise TraceError(f"outcome must be an Outcome, such as Outcome(correct=True); got {self.outcome!r:.40}")
         if not threads or threads[0].id != ORGANIZER:
             raise TraceError(f"trace {self.id!r}: the first thread must be {ORGANIZER!r}")
         seen = {ORGANIZER}

@@ -287,7 +287,8 @@ def test_nested_forks_may_be_forbidden():
 
 def test_overflow_names_the_pool():
     found = check(PAIR, Protocol(capacity=2))
-    assert str(found[0]) == "pool_overflow: thread organizer action 1: worker 2 is forked while 1 of 1 are running"
+    message = "worker 2 is forked while 1 worker runs; a pool of 2 has room for 1"
+    assert str(found[0]) == f"pool_overflow: thread organizer action 1: {message}"
 
 
 def test_what_the_parser_found_comes_first():
