@@ -319,10 +319,8 @@ def test_a_deadlock_is_named_on_stderr_and_the_rest_goes_on(here, forksim):
     write("stuck.jsonl", NESTED, ALONE)
     code, out, err = forksim("run", "stuck.jsonl", "-c", 2)
     assert code == 2
-    assert (
-        err
-        == "forksim: stuck: deadlock: 1.1 waits for a slot held by 1, 1 waits to join 1.1 (a larger --capacity, or --full-pool inline, avoids it)\n"
-    )
+    who = "1.1 waits for a slot held by 1, 1 waits to join 1.1"
+    assert err == f"forksim: stuck: deadlock: {who} (a larger --capacity, or --full-pool inline, avoids it)\n"
     assert re.search(r"^ ?stuck .* deadlock .* -  +pool_overflow", out, re.MULTILINE)
     assert re.search(r"^ ?alone ", out, re.MULTILINE)
 
