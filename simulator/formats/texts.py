@@ -98,7 +98,7 @@ def foreign_sign(text: str) -> tuple[str, int] | None:
     return None
 
 
-_LIKE = re.compile(r"<(/?)([A-Z]{3,9})([ _:-]{0,2})([0-9][0-9.]{0,40})?>")
+_LIKE = re.compile(r"<(/?)([A-Z]{3,9})([ _:-]?)([0-9][0-9.]{0,40})?>")
 _TAGS = ("FORK", "JOIN", "RETURN", "ANSWER", "WORKER")
 
 

@@ -257,7 +257,9 @@ def test_an_empty_answer_is_none():
 def test_tags_of_others_are_text_and_are_named(tag):
     trace = parse(f"so {tag} on")
     assert shape(trace.organizer) == "T"
-    assert faults(trace) == [("unknown_tags", "organizer", f"{tag} is none of this format, and is read as text", 3)]
+    hint = "; tags are written in capitals, <FORK-1>" if tag == "<fork-1>" else ""
+    message = f"{tag} is none of this format, and is read as text{hint}"
+    assert faults(trace) == [("unknown_tags", "organizer", message, 3)]
 
 
 # Answers

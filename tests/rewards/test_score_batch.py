@@ -423,7 +423,7 @@ def test_a_term_that_fails_fails_its_rows_only():
 
     batch = score_batch(["x" * 8, "x" * 12], reward=Reward(terms={"fussy": fussy}, gate=None), protocol=RULES)
     assert batch.failed.tolist() == [True, False]
-    assert batch.reason == ("ZeroDivisionError: division by zero", None)
+    assert batch.reason == ("ZeroDivisionError: division by zero (raised by term 'fussy')", None)
     assert batch.total.tolist() == [-1.0, 1.0]
 
 
