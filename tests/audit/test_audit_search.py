@@ -214,7 +214,7 @@ def test_a_search_that_makes_no_sense_is_refused(options, said):
 def test_without_hypothesis_there_is_a_corpus_and_no_search(monkeypatch):
     monkeypatch.setattr(adversary.importlib.util, "find_spec", lambda name: None)
     judge = asked(make_reward("leverage"))
-    with pytest.raises(ConfigError, match=r"needs hypothesis: pip install forksim\[audit\]"):
+    with pytest.raises(ConfigError, match=r"needs hypothesis: pip install 'forksim\[audit\]'"):
         search(judge)
     assert audit(judge, exploits=[]).corpus.traces == 256
 
