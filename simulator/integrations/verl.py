@@ -168,8 +168,9 @@ def _row(text: Any, truth: Any, info: Mapping[str, Any]) -> Row:
 
 def _scorer_of(others: Mapping[str, Any]) -> Scorer:
     """Return the scorer that plain values of verl's ``reward_kwargs`` ask for."""
-    for name in others:
-        if name not in _READ and (near := difflib.get_close_matches(str(name), _READ, n=1, cutoff=0.7)):
+    for name in map(str, others):  # what verl passes besides, such as reward_router_address, is no slip
+        near = difflib.get_close_matches(name, _READ, n=1, cutoff=0.8)
+        if near and name not in _READ and not name.startswith("reward_"):
             raise ConfigError(f"no key of reward_kwargs is called {name!r}; did you mean {near[0]}?")
     options = {name: others[name] for name in _READ if others.get(name) is not None}
     return _scorer(msgspec.json.encode(options, enc_hook=_plain))
