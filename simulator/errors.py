@@ -98,10 +98,10 @@ def mistaken(verb: str, wanted: str, given: object) -> str:
     compile_trace() takes a Trace, and this is a str: simulator.parse(text) makes a Trace, and simulator.read(path) ...
     """
     kind = type(given).__name__
-    if isinstance(given, SimulatorError):  # `read` gives what it cannot read in the place of a trace
-        return f"{verb}() takes {'an' if wanted[0] in 'AEIO' else 'a'} {wanted}, and this is an error: {given}"
-    way = _WAYS.get((kind, wanted), _MAKES.get(wanted, ""))
     article = "an" if wanted[0] in "AEIO" else "a"
+    if isinstance(given, SimulatorError):  # `read` gives what it cannot read in the place of a trace
+        return f"{verb}() takes {article} {wanted}, and this is an error: {given}"
+    way = _WAYS.get((kind, wanted), _MAKES.get(wanted, ""))
     this = "an" if kind[0] in "AEIO" else "a"
     return f"{verb}() takes {article} {wanted}, and this is {this} {kind}" + (f": {way}" if way else "")
 

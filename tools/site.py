@@ -219,8 +219,8 @@ def _command(command: Any, name: str, parent: Any) -> Iterator[str]:
 
 
 def _whole(name: re.Match[str]) -> str:
-    said = (f"<{name[1]}>" if name[1] else name[0]).replace("|", "\\|")
-    return f"`{said}`{{ .whole }}"
+    said = f"<{name[1]}>" if name[1] else name[0]
+    return f"`{said}`{{ .whole }}"  # a bar in code does not end a cell
 
 
 def _escaped(text: str) -> str:

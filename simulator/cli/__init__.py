@@ -126,7 +126,6 @@ def _with_address(arguments: Sequence[str]) -> list[str]:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    # Not `app()`: typer and click would have their own way with interrupts and broken pipes.
     with warnings.catch_warnings():
         warnings.showwarning = _warned(warnings.showwarning)
         return _invoke(arguments)
@@ -145,6 +144,7 @@ def _warned(otherwise: Callable[..., None]) -> Callable[..., None]:
 
 
 def _invoke(arguments: Sequence[str]) -> int:
+    # Not `app()`: typer and click would have their own way with interrupts and broken pipes.
     try:
         for fault in load_installed():
             complain(fault)

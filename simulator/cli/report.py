@@ -94,7 +94,7 @@ _NEEDED = ("critical_path_steps", "latency", "speedup", "eta")
 
 
 def metrics_table(rows: Iterable[Metrics], unit: str, *, title: str | None = None, narrow: bool = False) -> Table:
-    """Return a table with one line a query.
+    """Return a table with one line per query.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ _ELSEWHERE = ("latency_mean", "latency_p50", "latency_p95", "latency_p99")
 
 
 def run_table(run: Mapping[str, float], unit: str, gpus: int) -> Table:
-    """Return what is true of all queries together, one line a metric; the latency is in `summary_table`."""
+    """Return what is true of all queries together, one line per metric; the latency is in `summary_table`."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("one GPU for all queries" if gpus == 1 else f"{gpus:,} GPUs for all queries")
     table.add_column("", justify="right")
@@ -169,7 +169,7 @@ def _cell(value: float, unit: str) -> str:
 
 
 def rewards_table(rows: Iterable[tuple[str, Score]], *, narrow: bool = False) -> Table:
-    """Return a table with one line a score, all of one reward; see `metrics_table` for `narrow`."""
+    """Return a table with one line per score, all of one reward; see `metrics_table` for `narrow`."""
     scores = list(rows)
     names = [name for name in (scores[0][1].terms if scores else ()) if name != FORMAT_ERROR] + [FORMAT_ERROR]
     titles = (name.replace("_", " ") for name in names)

@@ -6,7 +6,7 @@ import csv
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +37,7 @@ from simulator.graph import ExecutionGraph
 from simulator.graph.compiler import compile_trace
 from simulator.machine.cost import unit_of
 from simulator.metrics import METRICS, Metrics, measure, summarize
-from simulator.metrics.slo import Target, meets, parse_targets
+from simulator.metrics.slo import meets, parse_targets
 from simulator.support.files import atomic
 from simulator.support.tables import inert
 from simulator.timeline import Timeline
@@ -87,7 +87,7 @@ def run(
     queries: Queries,
     output: Output,
 ) -> int:
-    """Simulate traces and measure them: one line a trace, and a summary."""
+    """Simulate traces and measure them: one line per trace, and a summary."""
     options, rules = machine.run(), pool.protocol()
     out, json = output.out, output.json
     if out == "":
@@ -104,7 +104,7 @@ def run(
     shared = None
     deadlocks = good = unknown = 0
     with ExitStack() as stack:
-        files = _Files(stack, out, output, targets) if out else None
+        files = _Files(stack, out, output, bool(targets)) if out else None
         for timeline, query in runs:
             metrics = measure(timeline, query)
             for deadlock in timeline.deadlocks:
@@ -112,15 +112,16 @@ def run(
                     deadlocks += 1
                     ways = "a larger --capacity, or --full-pool inline, avoids it"
                     complain(f"{metrics.name}: deadlock: {', '.join(deadlock.cycle)} ({ways})")
-            good += meets(targets, metrics.values)
+            kept = meets(targets, metrics.values) if targets else None
+            good += bool(kept)
             unknown += any(math.isnan(metrics.values[target.metric]) for target in targets)
             tally.add(metrics.values.__getitem__, (violation.kind.value for violation in metrics.violations))
             if json:
-                print_json(_record(metrics, unit, targets))
+                print_json(_record(metrics, unit, kept))
             elif len(shown) < output.rows:
                 shown.append(metrics)
             if files:
-                files.add(timeline, query, metrics)
+                files.add(timeline, query, metrics, kept)
             shared = timeline if len(timeline) > 1 else None
     if files:
         files.tidy()
@@ -181,12 +182,12 @@ def _timelines(
         yield timeline, query
 
 
-def _record(metrics: Metrics, unit: str, targets: Sequence[Target]) -> dict[str, Any]:
+def _record(metrics: Metrics, unit: str, kept: bool | None) -> dict[str, Any]:
     return {
         "trace": metrics.name,
         "unit": unit,
         **metrics.values,
-        **({"meets_slo": meets(targets, metrics.values)} if targets else {}),
+        **({} if kept is None else {"meets_slo": kept}),
         "kinds": sorted({violation.kind.value for violation in metrics.violations}),
     }
 
@@ -194,13 +195,11 @@ def _record(metrics: Metrics, unit: str, targets: Sequence[Target]) -> dict[str,
 class _Files:
     """The files of ``--out``: rows are written as they come, and the files appear when all went well."""
 
-    def __init__(self, stack: ExitStack, folder: str, output: Output, targets: Sequence[Target]) -> None:
+    def __init__(self, stack: ExitStack, folder: str, output: Output, judged: bool) -> None:
         self.folder = folder
-        self.targets = targets
         self.plots, self.formulas = output.plots, output.formulas
-        self.metrics = self._open(
-            stack, "metrics.csv", ("trace", *METRICS, *(("meets_slo",) if targets else ()), "kinds")
-        )
+        header = ("trace", *METRICS, *(("meets_slo",) if judged else ()), "kinds")
+        self.metrics = self._open(stack, "metrics.csv", header)
         self.spans = self._open(stack, "spans.csv", SPAN_FIELDS)
         self.drawn: list[str] = []
 
@@ -210,12 +209,12 @@ class _Files:
         writer.writerow(header)
         return writer
 
-    def add(self, timeline: Timeline, query: int, metrics: Metrics) -> None:
+    def add(self, timeline: Timeline, query: int, metrics: Metrics, kept: bool | None) -> None:
         """Write one query's rows, and its chart while there are charts left."""
         kinds = sorted({violation.kind.value for violation in metrics.violations})
         name = metrics.name if self.formulas else inert(metrics.name)
-        kept = (int(meets(self.targets, metrics.values)),) if self.targets else ()
-        self.metrics.writerow((name, *metrics.values.values(), *kept, " ".join(kinds)))
+        judged = () if kept is None else (int(kept),)
+        self.metrics.writerow((name, *metrics.values.values(), *judged, " ".join(kinds)))
         self.spans.writerows(span_rows(timeline, query, formulas=self.formulas))
         if len(self.drawn) < self.plots:
             from simulator import plots  # matplotlib takes a second to load: only where a chart is drawn

@@ -13,8 +13,7 @@ from simulator.engine.run import Run
 from simulator.engine.server import Leap
 from simulator.errors import ConfigError, FreePromptWarning, GraphError, mistaken
 from simulator.graph import ExecutionGraph
-from simulator.machine.cost import unit_of
-from simulator.machine.gpu import GPU, STEP_CLOCK, Cluster, free_prompts
+from simulator.machine.gpu import GPU, LONG_PROMPT, STEP_CLOCK, Cluster, free_prompts
 from simulator.machine.policy import POLICIES, Policy, QueuePolicy, fcfs
 from simulator.machine.profiles import DEFAULT_GPU, gpu_from_text
 from simulator.support.checks import choose, whole
@@ -115,16 +114,10 @@ def simulate(
         raise ConfigError(f"policy must be a function from a graph to keys, or a QueuePolicy; got {policy!r:.80}")
     if on_deadlock not in ("raise", "record"):
         raise ConfigError(f"on_deadlock must be raise or record, got {on_deadlock!r}")
-    if cluster.replicas[0].cost.prefill_is_free:
-        _warn_of_free_prompts(queries, cluster)
+    note = free_prompts(cluster.replicas)
+    if note is not None and any(query.prompt_tokens > LONG_PROMPT for query in queries):
+        warnings.warn(note, FreePromptWarning, stacklevel=2)
     return Run(queries, cluster, protocol, times, policy, max_workers, observe).play(on_deadlock)
-
-
-def _warn_of_free_prompts(queries: Sequence[ExecutionGraph], cluster: Cluster) -> None:
-    if unit_of(cluster.replicas[0].cost) == "seconds":
-        note = free_prompts(cluster.replicas, max(query.prompt_tokens for query in queries))
-        if note is not None:
-            warnings.warn(note, FreePromptWarning, stacklevel=3)
 
 
 def _times(arrivals: Sequence[float] | npt.NDArray[Any] | None, n: int) -> npt.NDArray[np.float64]:

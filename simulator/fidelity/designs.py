@@ -34,7 +34,7 @@ class Design:
     names: tuple[str, ...]
     """Of its coefficients."""
     columns: Callable[[Steps], Numbers]
-    """One row a step, one column a coefficient; linear beyond the ends of a table."""
+    """One row per step, one column per coefficient; linear beyond the ends of a table."""
     model: Callable[[Numbers], CostModel]
     """The cost model of the coefficients."""
     notes: tuple[str, ...] = ()

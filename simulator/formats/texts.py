@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 import msgspec
 
@@ -102,6 +103,12 @@ _LIKE = re.compile(r"<(/?)([A-Z]{3,9})([ _:-]?)([0-9][0-9.]{0,40})?>")
 _TAGS = ("FORK", "JOIN", "RETURN", "ANSWER", "WORKER")
 
 
+@lru_cache(maxsize=1024)  # a text may hold the same word many times
+def _meant(word: str) -> str:
+    """Return the tag that a word is, or nearly is; empty if it is none."""
+    return "".join(difflib.get_close_matches(word, _TAGS, n=1, cutoff=0.7))
+
+
 def misspelt_tag(text: str) -> tuple[str, str, int] | None:
     """Return what looks like a tag of AsyncThink's and is none, what may have been meant, and where it stands.
 
@@ -111,10 +118,9 @@ def misspelt_tag(text: str) -> tuple[str, str, int] | None:
     """
     for tag in _LIKE.finditer(text):
         end, word, _, index = tag.groups(default="")
-        near = difflib.get_close_matches(word, _TAGS, n=1, cutoff=0.7)
-        if not near:
+        meant = _meant(word)
+        if not meant:
             continue
-        meant = near[0]
         if meant in ("RETURN", "ANSWER"):
             index = ""
         elif not index:

@@ -190,9 +190,10 @@ class Scorer:
             groups=names,
             reader=reader or self.reader,
         )
-        failed = batch.failed & np.array([rollout is not None for rollout in rollouts], dtype=np.bool_)
-        if failed.any():  # None is a trainer's way to say that there is nothing
-            what = str(batch.reason[int(np.argmax(failed))]).partition(":")[0]
+        # None is a trainer's way to say that there is nothing.
+        failed = [place for place in np.flatnonzero(batch.failed).tolist() if rollouts[place] is not None]
+        if failed:
+            what = str(batch.reason[failed[0]]).partition(":")[0]
             warnings.warn(
                 f"some rollouts could not be scored, and earn what a format error does: {what} (see the column reason)",
                 stacklevel=3,

@@ -63,17 +63,15 @@ LONG_PROMPT = 1000
 """Prompt tokens of a query from which on it matters whether they are free: some 25 ms on an H100 with a model of 8B."""
 
 
-def free_prompts(replicas: Sequence[GPU], prompt_tokens: int) -> str | None:
-    """Return what to say of queries with so many prompt tokens where they take no time; None where that is in order.
+def free_prompts(replicas: Sequence[GPU]) -> str | None:
+    """Return what to say of long prompts where they take no time, and seconds are counted; None where they take some.
 
     >>> from simulator.machine.cost import LinearBatch
-    >>> free_prompts([GPU(cost=LinearBatch(6e-3))], 1000) is free_prompts([GPU(cost=LinearBatch(6e-3, p=1e-5))], 9000)
+    >>> free_prompts([STEP_CLOCK]) is free_prompts([GPU(cost=LinearBatch(6e-3, p=1e-5))]) is None
     True
-    >>> free_prompts([GPU(cost=LinearBatch(6e-3), name="mine")], 1001)
+    >>> free_prompts([GPU(cost=LinearBatch(6e-3), name="mine")])
     'mine takes no time for prompts, and there are queries with more than 1,000 prompt tokens: a profile ...'
     """
-    if prompt_tokens <= LONG_PROMPT:
-        return None
     for gpu in replicas:
         if gpu.cost.prefill_is_free and unit_of(gpu.cost) == "seconds":
             return (

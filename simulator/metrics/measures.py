@@ -182,7 +182,7 @@ class Metrics:
         return f"Metrics({self.name!r}: {', '.join(shown)}{more})"
 
     def _repr_html_(self) -> str:
-        units = {name: metric.unit_on(self.unit or metric.unit) for name, metric in METRICS.items()}
+        units = {name: metric.unit_on(self.unit or TIME) for name, metric in METRICS.items()}
         rows = [(name, value, units.get(name, "")) for name, value in self.values.items()]
         return html_table(["metric", "value", "unit"], rows, f"of {self.name}")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -67,12 +68,8 @@ def scale(said: Said, name: str, metric: Metric[Any], clock: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A service level objective of one query: a metric of `simulator.metrics.METRICS` keeps to a limit.
-
-    >>> Target("ttft", "<", 1.0).holds(0.8)
-    True
-    """
+class Limit:
+    """What all objectives are: a metric, a relation and a limit. See `Target` and `simulator.planning.Objective`."""
 
     metric: str
     relation: str
@@ -81,7 +78,6 @@ class Target:
     """In the metric's unit."""
 
     def __post_init__(self) -> None:
-        record_of(METRICS, choose(self.metric, METRICS, "metric of a query"))
         one_of("an objective's relation", self.relation, RELATIONS)
         real("an objective's limit", self.limit)
 
@@ -91,6 +87,19 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.metric} {self.relation} {self.limit:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target(Limit):
+    """A service level objective of one query: a metric of `simulator.metrics.METRICS` keeps to a limit.
+
+    >>> Target("ttft", "<", 1.0).holds(0.8)
+    True
+    """
+
+    def __post_init__(self) -> None:
+        record_of(METRICS, choose(self.metric, METRICS, "metric of a query"))
+        Limit.__post_init__(self)
 
     def said_on(self, clock: str) -> str:
         """Return what it says, with the unit, where time is counted in `clock`.
@@ -143,16 +152,16 @@ def parse_targets(texts: Iterable[str], unit: str = "seconds") -> tuple[Target, 
 
 
 def meets(targets: Iterable[Target], values: Mapping[str, float]) -> bool:
-    """Whether a query with these metrics keeps to all targets.
+    """Whether a query with these metrics was answered and keeps to all targets.
 
-    >>> meets(parse_targets(["ttft < 1 s", "tpot < 50 ms"]), {"ttft": 0.7, "tpot": 0.06})
-    False
+    >>> targets = parse_targets(["ttft < 1 s"])
+    >>> meets(targets, {"latency": 9.0, "ttft": 0.7}), meets(targets, {"latency": math.nan, "ttft": 0.7})
+    (True, False)
     """
-    return all(target.holds(values[target.metric]) for target in targets)
+    return not math.isnan(values["latency"]) and all(target.holds(values[target.metric]) for target in targets)
 
 
-def query_meets(targets: Iterable[Target], timeline: Timeline, query: int) -> bool:
-    """Whether a query was answered and keeps to all targets."""
-    view = QueryView(timeline, query)
-    answered = timeline.answered[query] == timeline.answered[query]
-    return bool(answered) and all(target.holds(METRICS[target.metric].function(view)) for target in targets)
+def query_meets(targets: Sequence[Target], timeline: Timeline, query: int) -> bool:
+    """Whether a query was answered and keeps to all targets; see `meets`. No other metric of it is computed."""
+    view, names = QueryView(timeline, query), {"latency", *(target.metric for target in targets)}
+    return meets(targets, {name: METRICS[name].function(view) for name in names})

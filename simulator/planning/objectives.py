@@ -7,35 +7,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from simulator.errors import ConfigError
-from simulator.metrics.slo import ALIASES, RELATIONS, read_limit, scale
+from simulator.metrics.slo import ALIASES, Limit, read_limit, scale
 from simulator.study.measures import Column, check_metric, is_of_run, percentile_column, read_column
-from simulator.support.checks import one_of, real
 
 _STATISTIC = re.compile(r"mean|p\d+(\.\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
+class Objective(Limit):
     """A service level objective: the mean of a metric over replications keeps to a limit.
+
+    Its metric is a column of a study's rows, such as ``latency_p95``: a percentile of each replication, its mean over
+    them.
 
     >>> Objective("latency_p95", "<", 10.0).holds(9.5)
     True
     """
-
-    metric: str
-    """Column of a study's rows, such as ``latency_p95``: a percentile of each replication, its mean over them."""
-    relation: str
-    """One of ``<``, ``<=``, ``>``, ``>=``."""
-    limit: float
-    """In the metric's unit."""
-
-    def __post_init__(self) -> None:
-        one_of("an objective's relation", self.relation, RELATIONS)
-        real("an objective's limit", self.limit)
-
-    def holds(self, value: float) -> bool:
-        """Whether `value` keeps to the limit; NaN does not."""
-        return RELATIONS[self.relation](value, self.limit)
 
     def judge(self, low: float, high: float) -> bool | None:
         """Whether all values from `low` to `high` keep to the limit; None if only some do.
@@ -51,9 +38,6 @@ class Objective:
     def column(self) -> Column:
         """What the column is of, with the metric's unit and title."""
         return read_column(self.metric)
-
-    def __str__(self) -> str:
-        return f"{self.metric} {self.relation} {self.limit:g}"
 
 
 def parse_objective(text: str, unit: str = "seconds") -> Objective:

@@ -172,7 +172,7 @@ def backlog_growth(queries: Mapping[str, Any]) -> float:
     Parameters
     ----------
     queries : mapping
-        Columns ``arrival``, ``answered`` and ``counted``, one row a query. The window is from the first to the last
+        Columns ``arrival``, ``answered`` and ``counted``, one row per query. The window is from the first to the last
         arrival that is counted.
 
     >>> arrival = np.arange(100.0)

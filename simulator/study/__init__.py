@@ -1,4 +1,4 @@
-"""Studies: points of a parameter space, replications of each, one simulation a run, one row a run.
+"""Studies: points of a parameter space, replications of each, one simulation per run, and one row for it.
 
 A `Study` is frozen data, and the same thing as a TOML file (`load_study`). `run_study` gives a `Table`, and
 `run_in_folder` keeps it in a folder, where a run that was interrupted goes on.

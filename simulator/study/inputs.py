@@ -182,16 +182,16 @@ def compiled(study: Study, seed: int) -> tuple[ExecutionGraph, ...]:
 
 def warn_of_free_prompts(study: Study) -> None:
     """Warn if some point of a study takes no time for prompts, and its queries have long ones."""
-    for point in study.points():
-        replicas = point.study.cluster.cluster(study.base).replicas
-        if free_prompts(replicas, LONG_PROMPT + 1) is None:
+    machines = any(name.partition(".")[0] == "cluster" for name in study.axes)
+    for point in study.points() if machines else [study.point(0)]:
+        note = free_prompts(point.study.cluster.cluster(study.base).replicas)
+        if note is None:
             continue
         try:
             graphs = compiled(point.study, study.seed_of(0))
         except SimulatorError:  # its row will say so
             return
-        note = free_prompts(replicas, max(graph.prompt_tokens for graph in graphs))
-        if note is not None:
+        if any(graph.prompt_tokens > LONG_PROMPT for graph in graphs):
             warnings.warn(note, FreePromptWarning, stacklevel=4)
         return  # one point is enough: to look at all of them would take as long as to run them
 

@@ -34,7 +34,7 @@ class Result(NamedTuple):
     metrics: Mapping[str, float]
     """One per column, see `simulator.study.measures.metric_columns`."""
     queries: Mapping[str, npt.NDArray[Any]]
-    """Columns with one row a query."""
+    """Columns with one row per query."""
 
 
 def simulate_one(study: Study, seed: int, graphs: Sequence[ExecutionGraph] | None = None) -> Timeline:
@@ -56,19 +56,15 @@ def simulate_one(study: Study, seed: int, graphs: Sequence[ExecutionGraph] | Non
     queries = compiled(study, seed) if graphs is None else tuple(graphs)
     with warnings.catch_warnings():  # the caller says it, once: see `warn_of_free_prompts`
         warnings.simplefilter("ignore", FreePromptWarning)
-        return _simulate(study, queries, seed)
-
-
-def _simulate(study: Study, queries: Sequence[ExecutionGraph], seed: int) -> Timeline:
-    return simulate(
-        queries,
-        gpu=study.cluster.cluster(study.base),
-        protocol=study.protocol,
-        arrivals=arrival_times(study, tuple(queries), seed),
-        policy=POLICIES[study.cluster.policy],
-        max_workers=study.cluster.max_workers,
-        on_deadlock="record",
-    )
+        return simulate(
+            queries,
+            gpu=study.cluster.cluster(study.base),
+            protocol=study.protocol,
+            arrivals=arrival_times(study, queries, seed),
+            policy=POLICIES[study.cluster.policy],
+            max_workers=study.cluster.max_workers,
+            on_deadlock="record",
+        )
 
 
 def run_one(study: Study, seed: int) -> Result:

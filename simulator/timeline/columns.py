@@ -1,6 +1,6 @@
 """What happened when: the only output of a simulation, and the only input of everything after it.
 
-A `Timeline` is columns, one row a task that ran; a preempted task has one per stay in the batch. Spans are a view
+A `Timeline` is columns, one row per task that ran; a preempted task has one per stay in the batch. Spans are a view
 of a row::
 
     forked or     slot,      may run     in the      prompt        last

@@ -20,7 +20,7 @@ SPAN_FIELDS = ("trace", "query", "thread", "task", "kind", "start", "finish", "t
 
 
 def write_csv(timeline: Timeline, path: str | os.PathLike[str], *, formulas: bool = False) -> None:
-    """Write one row a task: `COLUMNS`, with the trace's id and the thread's name in front.
+    """Write one row per task: `COLUMNS`, with the trace's id and the thread's name in front.
 
     An id that a spreadsheet takes for a formula gets an apostrophe, unless `formulas` may stay.
     """
@@ -69,7 +69,7 @@ def span_rows(timeline: Timeline, query: int | None = None, *, formulas: bool = 
 
 
 def write_spans(timeline: Timeline, path: str | os.PathLike[str], *, formulas: bool = False) -> None:
-    """Write one row a span: who did, or waited for, what and when; see `write_csv` for `formulas`."""
+    """Write one row per span: who did, or waited for, what and when; see `write_csv` for `formulas`."""
     with atomic(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(SPAN_FIELDS)

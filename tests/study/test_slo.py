@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 from simulator import (
     Answer,
     ConfigError,
+    Fork,
     FreePromptWarning,
+    Join,
+    Protocol,
+    Return,
     Thread,
     Trace,
     compile_trace,
@@ -171,3 +175,11 @@ def test_a_study_warns_once_of_long_prompts_that_are_free(tmp_path, gpu, prompt,
         warnings.simplefilter("always")
         simulate(compile_trace(one("q", 4, prompt)), gpu=gpu)
     assert len(caught) == int(warned)
+
+
+def test_who_is_never_answered_keeps_to_nothing_in_a_run_as_in_a_study():
+    stuck = Trace("stuck", (Thread("organizer", (Fork(1, 2), Join(1), Answer(1))), Thread("1", (Return(5),))))
+    timeline = simulate(compile_trace(stuck), protocol=Protocol(capacity=1), on_deadlock="record")
+    targets = parse_targets(["ttft < 9"], "steps")
+    assert measure(timeline).ttft == 1 and math.isnan(measure(timeline).latency)
+    assert not meets(targets, measure(timeline).values) and not query_meets(targets, timeline, 0)

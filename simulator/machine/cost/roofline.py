@@ -34,7 +34,7 @@ class Roofline:
 
     W has all experts that some token chose: ``1 - (1 - k/E)**t`` of E if each token chooses k by chance. The network
     term is a ring all-reduce of bf16 activations after attention and after the MLP of each layer. The bytes of
-    activations are not counted, nor the input embedding, of which a step reads a row a token.
+    activations are not counted, nor the input embedding, of which a step reads one row per token.
 
     From the datasheet alone (`alpha` = `beta` = 1) this is a bound that no engine reaches: see docs/machine.md.
 

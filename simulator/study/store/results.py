@@ -75,7 +75,7 @@ def read_folder(path: str | os.PathLike[str]) -> Results:
     folder = os.fspath(path)
     study = study_of(folder)
     runs, parts, damage = Runs(study["runs"]), [], ""
-    broken = lines = 0
+    lines = broken = first = 0
     journal = os.path.join(folder, JOURNAL)
     require_plain(journal, "journal")
     try:
@@ -86,7 +86,7 @@ def read_folder(path: str | os.PathLike[str]) -> Results:
                     runs.enter(record, begin)
                 elif record is None and not _is_unfinished(file, end):
                     broken += 1
-                    damage = damage or f"line {lines}"
+                    first = first or lines
             parts = list(typed_chunks(lambda: (record["row"] for record in runs.records(file))))
     except FileNotFoundError:
         lines = -1
@@ -96,7 +96,9 @@ def read_folder(path: str | os.PathLike[str]) -> Results:
         how = "is empty" if not lines else "is not there"
         damage = f"{journal!r} {how}, so no run is known to have ended; {there} can still be read as they are"
     if broken:
-        damage = f"{journal!r} is damaged: {broken:,} of its {lines:,} lines are not what was written, first {damage}"
+        damage = (
+            f"{journal!r} is damaged: {broken:,} of its {lines:,} lines are not what was written, first line {first}"
+        )
     return Results(
         identity=study["study"],
         runs=study["runs"],
